@@ -1,0 +1,158 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of an engine call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong in the engine: what happened, to what, and, where there is something to do, what.
+///
+/// [`Error::code`] is stable over releases, for programs.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb: "read", "sync".
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::sync::Arc<io::Error>,
+    },
+    /// Bytes on disk are not what was written.
+    #[error("{} is damaged at byte {offset}: {what}. Restore the file from a copy of the database; nothing was changed", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What does not fit.
+        what: String,
+    },
+    /// A file is of another kind, another store or a newer format.
+    #[error("{} cannot be used: {what}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: String,
+    },
+    /// Another process has the directory open.
+    #[error("{} is in use by another process; close it, or talk to its node with --node ADDR", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no database at the path.
+    #[error("{} holds no database; create one by importing, by `planaria table create`, or by `planaria serve`", path.display())]
+    NotFound {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The target directory of a new database or clone holds something already.
+    #[error("{} exists already and is not empty; choose a new directory", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A sync failed earlier: what was not acknowledged may be lost, and nothing more is accepted.
+    #[error("the store takes no more writes: {reason}. Reads go on; reopen the database once the disk is well")]
+    Poisoned {
+        /// The failure that caused it.
+        reason: String,
+    },
+    /// The disk is full.
+    #[error("no room on the disk of {}: {what}. Nothing acknowledged is lost; free some space and try again", path.display())]
+    NoSpace {
+        /// The file that could not grow.
+        path: PathBuf,
+        /// What was being done.
+        what: &'static str,
+    },
+    /// No table of that name.
+    #[error("there is no table {name:?}; `planaria table list` shows those that exist")]
+    UnknownTable {
+        /// The name asked for.
+        name: String,
+    },
+    /// A table of that name exists.
+    #[error("table {name:?} exists already")]
+    TableExists {
+        /// The name.
+        name: String,
+    },
+    /// A schema, a key or a row does not fit.
+    #[error("{0}")]
+    Schema(String),
+    /// A key, row or batch is larger than its limit.
+    #[error("{what} of {bytes} bytes exceeds the limit of {limit} bytes")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The copy is a secondary: updates go to its primary.
+    #[error("this copy is a secondary and takes no updates of its own; send them to its primary")]
+    ReadOnly,
+    /// What is asked for is older than what is kept.
+    #[error("{0} is older than what this copy keeps")]
+    SnapshotTooOld(planaria_types::Uid),
+    /// A commit does not follow the last one.
+    #[error("commit {got} names {named} as its predecessor, but this copy ends at {have}: a gap")]
+    Gap {
+        /// The commit's UID.
+        got: planaria_types::Uid,
+        /// The predecessor that it names.
+        named: planaria_types::Uid,
+        /// The last UID here.
+        have: planaria_types::Uid,
+    },
+    /// Input that cannot be understood or may not be combined.
+    #[error("{0}")]
+    Invalid(String),
+    /// The database is closing.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl Error {
+    /// A stable code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::Damaged { .. } => "damaged",
+            Self::Foreign { .. } => "foreign",
+            Self::InUse { .. } => "in_use",
+            Self::NotFound { .. } => "not_found",
+            Self::Exists { .. } => "exists",
+            Self::Poisoned { .. } => "poisoned",
+            Self::NoSpace { .. } => "no_space",
+            Self::UnknownTable { .. } => "unknown_table",
+            Self::TableExists { .. } => "table_exists",
+            Self::Schema(_) => "schema",
+            Self::TooLarge { .. } => "too_large",
+            Self::ReadOnly => "read_only",
+            Self::SnapshotTooOld(_) => "snapshot_too_old",
+            Self::Gap { .. } => "gap",
+            Self::Invalid(_) => "invalid",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Wraps an answer of the operating system; a full disk gets its own variant.
+    pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Self::NoSpace { path: path.to_path_buf(), what };
+        }
+        Self::Io { what, path: path.to_path_buf(), source: std::sync::Arc::new(source) }
+    }
+
+    /// Damage in a file.
+    pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_path_buf(), offset, what: what.into() }
+    }
+}
