@@ -57,7 +57,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// A sync failed earlier: what was not acknowledged may be lost, and nothing more is accepted.
-    #[error("the store takes no more writes: {reason}. Reads go on; reopen the database once the disk is well")]
+    #[error(
+        "the store takes no more writes: {reason}. Reads go on; reopen the database once the disk is well"
+    )]
     Poisoned {
         /// The failure that caused it.
         reason: String,

@@ -1,12 +1,45 @@
-//! Planaria's storage engine.
+//! Planaria's storage engine: a fragment-structured log-structured merge tree whose records carry update identifiers.
+//!
+//! Synchronous, without an async runtime and without a network. [`Database`] is the way in; `docs/ARCHITECTURE.md`
+//! tells how the parts hang together, `docs/FORMAT.md` what they write.
 #![deny(unsafe_code)]
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code)]
 
+mod commit;
+mod compact;
 mod cursor;
+mod database;
 mod error;
+mod follow;
 mod hash;
+mod inspect;
+mod log;
+mod memtable;
+mod options;
 pub mod os;
+mod read;
+mod refresh;
+mod run;
+mod split;
+mod store;
 mod sync;
+pub mod table;
+mod table_handle;
+mod version;
 
+pub use commit::{
+    Batch, CommitOp, EncodedCommit, Listener, LoggedCommit, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_ROW_BYTES,
+};
 pub use cursor::{RecordKind, Version};
+pub use database::{Database, Durability, Snapshot};
 pub use error::{Error, Result};
+pub use follow::{Followed, Follower};
+pub use inspect::{Status, TableDigest, TableStatus, Verified};
+pub use options::Options;
+pub use planaria_types as types;
+pub use read::{Change, Scan};
+pub use refresh::{ChangeChunk, Refresh, RefreshEnd};
+pub use run::{Codec, ReadMode};
+pub use table::{Column, ColumnType, Schema, TableDef, TableKind, Value};
+pub use table_handle::Table;
+pub use version::{Lineage, Role};

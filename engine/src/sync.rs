@@ -1,16 +1,12 @@
 //! The one place that names atomics, locks and channels, so that loom can take their place.
 
+pub(crate) use std::sync::Arc;
+
 #[cfg(loom)]
-pub(crate) use loom::{
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
-    sync::Arc,
-};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
-};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 pub(crate) use lock::{Condvar, Mutex, MutexGuard, RwLock};
 
@@ -65,6 +61,9 @@ mod lock {
                 let back = self.0.wait(taken).unwrap_or_else(std::sync::PoisonError::into_inner);
                 std::ptr::write(guard, back);
             }
+        }
+        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _timeout: std::time::Duration) {
+            self.wait(guard);
         }
         pub(crate) fn notify_one(&self) {
             self.0.notify_one();

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(any(test, feature = "testing"))]
-pub use fault::{Fault, FaultOs};
+pub use fault::{Call, Fault, FaultOs};
 #[cfg(any(test, feature = "testing"))]
 pub use mem::{CrashStyle, MemOs};
 pub use posix::Posix;
@@ -109,6 +109,9 @@ pub trait OsFile: Send + Sync + Debug {
     fn sync_data(&self) -> io::Result<()>;
     /// Maps the first `len` bytes to read, or `None` where maps are not supported. The file is never changed afterwards.
     fn map(&self, len: u64) -> io::Result<Option<bytes::Bytes>>;
+
+    /// How many names the file has. A file with more than one is shared with a clone and must not change.
+    fn links(&self) -> io::Result<u64>;
 
     /// Whether the file is empty.
     fn is_empty(&self) -> io::Result<bool> {

@@ -1,0 +1,202 @@
+use planaria_types::{FragmentId, KeyRange, Uid};
+
+use super::{Plan, Tier, plan};
+use crate::error::{Error, Result};
+use crate::read::{Direction, Merge, Source};
+use crate::store::{NewRun, RunRefParts, Store};
+use crate::sync::Arc;
+use crate::version::{Fragment, RunRef, StoreVersion};
+
+/// A merge of references of one fragment: inputs, and the interval that the outputs own.
+struct Job {
+    fragment: Arc<Fragment>,
+    upper: Vec<RunRef>,
+    bottom: Vec<RunRef>,
+    above: Uid,
+    upto: Uid,
+}
+
+impl Store {
+    /// Merges until no fragment needs it.
+    pub(crate) fn compact_until_settled(&self) -> Result<()> {
+        while !self.work().is_closing() {
+            let _one_at_a_time = self.work().compacting();
+            let version = self.pin().0;
+            let barrier = self.floors.lock().preserved;
+            let due = version.fragments().iter().find_map(|fragment| {
+                let tiers = tiers(fragment);
+                let shape: Vec<_> = tiers.iter().map(|tier| measure(tier)).collect();
+                let bottom_bytes = fragment.bottom.iter().map(RunRef::bytes).sum();
+                let plan = plan(&shape, bottom_bytes, barrier)?;
+                Some(job(fragment, &tiers, plan))
+            });
+            let Some(job) = due else { return Ok(()) };
+            self.run_job(&job)?;
+        }
+        Ok(())
+    }
+
+    /// Merges everything of every fragment into its bottom.
+    pub(crate) fn compact_all(&self) -> Result<()> {
+        self.flush_all()?;
+        let _one_at_a_time = self.work().compacting();
+        let ids: Vec<_> = self.pin().0.fragments().iter().map(|fragment| fragment.id).collect();
+        for id in ids {
+            let version = self.pin().0;
+            let Some(fragment) = version.fragments().iter().find(|fragment| fragment.id == id) else {
+                continue;
+            };
+            let tiers = tiers(fragment);
+            if !tiers.is_empty() || fragment.bottom.iter().any(needs_rewriting) {
+                let mut job = job(fragment, &tiers, Plan { from: 0, to: tiers.len(), into_bottom: true });
+                job.bottom.clone_from(&fragment.bottom);
+                job.upto = fragment.references().map(|reference| reference.upto).max().unwrap_or(job.upto);
+                self.run_job(&job)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn run_job(&self, job: &Job) -> Result<()> {
+        let outputs = self.merge(job)?;
+        let installed = self.install(&outputs, |version, new| merged_version(version, job, new), |_| {});
+        match installed {
+            // The fragment was split meanwhile; the halves are planned anew.
+            Err(Error::Invalid(_)) if self.find_fragment(job).is_none() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn find_fragment(&self, job: &Job) -> Option<Arc<Fragment>> {
+        find(&self.pin().0, job.fragment.id, &job.fragment.range)
+    }
+
+    /// Streams the inputs into new files, with memory for one block of each input.
+    fn merge(&self, job: &Job) -> Result<Vec<NewRun>> {
+        let mut outputs = Vec::new();
+        let merged = self.merge_into(job, &mut outputs);
+        if let Err(error) = merged {
+            self.discard(&outputs);
+            return Err(error);
+        }
+        Ok(outputs)
+    }
+
+    fn merge_into(&self, job: &Job, outputs: &mut Vec<NewRun>) -> Result<()> {
+        let retain = self.retain();
+        let into_bottom = job.above == Uid::ZERO;
+        let sources = Source::of_references(&job.upper, &job.bottom, None).collect();
+        let mut merge = Merge::new(sources, job.fragment.range.clone(), Direction::Forward)?;
+        let mut writer = None;
+        let mut key = Vec::new();
+        let mut successor = None;
+        while let Some(current) = merge.key() {
+            if successor.is_none() || current != key.as_slice() {
+                key.clear();
+                key.extend_from_slice(current);
+                successor = None;
+                let full = writer.take_if(|writer: &mut crate::store::NewRunWriter| {
+                    writer.bytes() >= self.options.run_file_bytes
+                });
+                if let Some(full) = full {
+                    outputs.extend(full.finish()?);
+                    if self.work().is_closing() {
+                        return Err(Error::Closed);
+                    }
+                }
+            }
+            let (uid, kind) = (merge.uid(), merge.kind());
+            if successor != Some(uid) && retain.keeps(uid, kind, successor, into_bottom) {
+                let writer = match &mut writer {
+                    Some(writer) => writer,
+                    None => writer.insert(self.new_run(into_bottom)?),
+                };
+                writer.add(&key, uid, kind, merge.row_ref())?;
+            }
+            successor = Some(uid);
+            merge.advance()?;
+        }
+        if let Some(writer) = writer {
+            outputs.extend(writer.finish()?);
+        }
+        Ok(())
+    }
+}
+
+/// The references above the bottom, grouped by their interval, newest first.
+fn tiers(fragment: &Fragment) -> Vec<Vec<RunRef>> {
+    let mut tiers: Vec<Vec<RunRef>> = Vec::new();
+    for reference in &fragment.upper {
+        match tiers.last_mut() {
+            Some(tier)
+                if tier
+                    .iter()
+                    .all(|other| (other.above, other.upto) == (reference.above, reference.upto)) =>
+            {
+                tier.push(reference.clone());
+            }
+            _ => tiers.push(vec![reference.clone()]),
+        }
+    }
+    tiers
+}
+
+fn measure(tier: &[RunRef]) -> Tier {
+    Tier {
+        bytes: tier.iter().map(RunRef::bytes).sum(),
+        upto: tier.first().map_or(Uid::ZERO, |reference| reference.upto),
+    }
+}
+
+fn job(fragment: &Arc<Fragment>, tiers: &[Vec<RunRef>], mut plan: Plan) -> Job {
+    let upper: Vec<_> = tiers.get(plan.from..plan.to).unwrap_or_default().concat();
+    let upto = upper.iter().map(|reference| reference.upto).max().unwrap_or(Uid::ZERO);
+    let lowest = upper.iter().map(|reference| reference.above).min().unwrap_or(Uid::ZERO);
+    let hull = |reference: &RunRef| upper.iter().any(|own| own.keys.overlaps(&reference.keys));
+    let first = fragment.bottom.iter().position(hull);
+    let last = fragment.bottom.iter().rposition(hull);
+    let bottom = match (plan.into_bottom, first, last) {
+        (true, Some(first), Some(last)) => fragment.bottom.get(first..=last).unwrap_or_default().to_vec(),
+        _ => Vec::new(),
+    };
+    let above = if plan.into_bottom { Uid::ZERO } else { lowest };
+    let upto = bottom.iter().map(|reference| reference.upto).fold(upto, Uid::max);
+    let above_job = tiers.get(..plan.from).unwrap_or_default().concat();
+    if above_job.iter().any(|newer| newer.above < upto) {
+        // A bottom reference reaches into the interval of a tier that would stay above: take that one along.
+        plan.from = 0;
+        return self::job(fragment, tiers, plan);
+    }
+    Job { fragment: Arc::clone(fragment), upper, bottom, above, upto }
+}
+
+/// Whether a merge of the reference alone would change something: it is clipped.
+fn needs_rewriting(reference: &RunRef) -> bool {
+    let meta = reference.run.meta();
+    !reference.keys.covers(&KeyRange::inclusive(&meta.smallest_key, &meta.largest_key))
+        || reference.upto < meta.largest_uid
+}
+
+fn find(version: &StoreVersion, id: FragmentId, range: &KeyRange) -> Option<Arc<Fragment>> {
+    version.fragments().iter().find(|fragment| fragment.id == id && fragment.range == *range).cloned()
+}
+
+/// `version` with the inputs of a job replaced by its outputs.
+fn merged_version(version: &StoreVersion, job: &Job, new: &[RunRefParts]) -> Result<StoreVersion> {
+    let Some(fragment) = find(version, job.fragment.id, &job.fragment.range) else {
+        return Err(Error::Invalid("the fragment of a merge is gone".into()));
+    };
+    let is_input = |reference: &&RunRef| {
+        job.upper.iter().chain(&job.bottom).any(|input| input.record() == reference.record())
+    };
+    let inputs = fragment.references().filter(is_input).count();
+    if inputs != job.upper.len() + job.bottom.len() {
+        return Err(Error::Invalid("an input of a merge is gone".into()));
+    }
+    let mut references: Vec<_> =
+        fragment.references().filter(|reference| !is_input(reference)).cloned().collect();
+    references.extend(new.iter().map(|parts| parts.reference(parts.keys.clone(), job.above, job.upto)));
+    let mut next = Fragment::clone(&fragment);
+    next.set_references(references)?;
+    Ok(version.replace(&[next.id], vec![Arc::new(next)]))
+}

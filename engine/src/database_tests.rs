@@ -1,0 +1,164 @@
+//! A database against an ordered map: whatever is flushed, merged, reopened, the answers are the map's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use planaria_types::KeyRange;
+
+use super::{Batch, Database, Durability, Options, Snapshot, Table};
+use crate::os::MemOs;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn small_options(os: &Arc<MemOs>) -> Options {
+    Options {
+        memtable_bytes: 64 << 10,
+        log_segment_bytes: 64 << 10,
+        log_bytes_max: 256 << 10,
+        log_tail_bytes: 128 << 10,
+        run_file_bytes: 16 << 10,
+        fragment_bytes_max: 1 << 20,
+        block_bytes: 512,
+        cache_bytes: 1 << 20,
+        background: false,
+        os: Arc::<MemOs>::clone(os),
+        ..Options::default()
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn check(snapshot: &Snapshot, table: &Table, model: &Model) {
+    let expected: Vec<_> = model.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+    let owned = |record: crate::Result<(Bytes, Bytes)>| {
+        let (key, row) = record.unwrap();
+        (key.to_vec(), row.to_vec())
+    };
+    let forward: Vec<_> = snapshot.scan(table.id(), KeyRange::ALL).map(owned).collect();
+    assert_eq!(forward, expected);
+    let mut backward: Vec<_> = snapshot.scan(table.id(), KeyRange::ALL).rev().map(owned).collect();
+    backward.reverse();
+    assert_eq!(backward, expected);
+    let mut visited = Vec::new();
+    snapshot
+        .scan(table.id(), KeyRange::ALL)
+        .visit(|key, row| {
+            visited.push((key.to_vec(), row.to_vec()));
+            true
+        })
+        .unwrap();
+    assert_eq!(visited, expected);
+    let mut both = snapshot.scan(table.id(), KeyRange::ALL);
+    let (mut front, mut back) = (Vec::new(), Vec::new());
+    loop {
+        let Some(record) = both.next() else { break };
+        front.push(owned(record));
+        let Some(record) = both.next_back() else { break };
+        back.push(owned(record));
+    }
+    front.extend(back.into_iter().rev());
+    assert_eq!(front, expected);
+    for number in 0..400_u64 {
+        let key = format!("{number:05}").into_bytes();
+        let row = snapshot.get(table.id(), &key).unwrap();
+        assert_eq!(row.as_deref(), model.get(&key).map(Vec::as_slice), "key {number}");
+    }
+}
+
+#[test]
+fn a_database_answers_like_an_ordered_map_through_flushes_merges_and_reopenings() {
+    for seed in 0..8 {
+        let os = Arc::new(MemOs::new(seed));
+        let mut random = Random(seed);
+        let mut db = Database::open_with("db", small_options(&os)).unwrap();
+        let mut table = db.create_raw_table("t").unwrap();
+        let mut model = Model::new();
+        let mut kept: Vec<(Snapshot, Model)> = Vec::new();
+        for step in 0..300 {
+            let mut batch = Batch::new();
+            for _ in 0..=random.below(20) {
+                let key = format!("{:05}", random.below(400)).into_bytes();
+                if random.below(4) == 0 {
+                    batch.delete(table.id(), key.clone());
+                    model.remove(&key);
+                } else {
+                    let row = vec![b'a' + (step % 26) as u8; random.below(200) as usize];
+                    batch.put(table.id(), key.clone(), row.clone());
+                    model.insert(key, row);
+                }
+            }
+            let durability = if random.below(2) == 0 { Durability::Synced } else { Durability::Background };
+            db.write(batch, durability).unwrap();
+            match random.below(40) {
+                0..=3 => db.flush().unwrap(),
+                4 => db.compact().unwrap(),
+                5 | 6 => db.store().compact_until_settled().unwrap(),
+                7 => kept.push((db.snapshot(), model.clone())),
+                8 => {
+                    kept.clear();
+                    drop((table, db));
+                    db = Database::open_with("db", small_options(&os)).unwrap();
+                    table = db.table("t").unwrap();
+                }
+                9 => {
+                    let middle = format!("{:05}", random.below(400));
+                    db.split(table.id(), middle.as_bytes()).unwrap();
+                }
+                _ => {}
+            }
+            if step % 25 == 0 {
+                check(&db.snapshot(), &table, &model);
+            }
+        }
+        for (snapshot, model) in &kept {
+            check(snapshot, &table, model);
+        }
+        check(&db.snapshot(), &table, &model);
+        assert_eq!(db.verify().unwrap().records, model.len() as u64);
+    }
+}
+
+#[test]
+fn files_of_the_real_system_survive_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let options = Options { memtable_bytes: 1 << 20, log_segment_bytes: 1 << 20, ..Options::default() };
+    {
+        let db = Database::open_with(&path, options.clone()).unwrap();
+        let table = db.create_raw_table("t").unwrap();
+        for number in 0..20_000_u64 {
+            let mut batch = Batch::new();
+            batch.put(table.id(), number.to_be_bytes().to_vec(), vec![7; 100]);
+            db.write(batch, Durability::Background).unwrap();
+        }
+        assert_eq!(Database::open_with(&path, options.clone()).unwrap_err().code(), "in_use");
+    }
+    let db = Database::open_with(&path, options).unwrap();
+    assert_eq!(db.table("t").unwrap().scan(KeyRange::ALL).count(), 20_000);
+    db.compact().unwrap();
+    let verified = db.verify().unwrap();
+    assert_eq!(verified.records, 20_000);
+    assert!(verified.files > 0);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let os = Arc::new(MemOs::new(1));
+    let db = Database::open_with("db", small_options(&os)).unwrap();
+    db.create_raw_table("t").unwrap();
+    assert_eq!(db.create_raw_table("t").unwrap_err().code(), "table_exists");
+    assert_eq!(db.table("x").unwrap_err().code(), "unknown_table");
+    let mut batch = Batch::new();
+    batch.put(planaria_types::TableId(77), "k", "v");
+    assert_eq!(db.write(batch, Durability::Synced).unwrap_err().code(), "unknown_table");
+    let options = Options { create: false, ..small_options(&os) };
+    assert_eq!(Database::open_with("elsewhere", options).unwrap_err().code(), "not_found");
+}

@@ -1,0 +1,319 @@
+//! A skip list with one writer and any number of readers that never wait.
+//!
+//! Pugh, "Skip Lists", 1990; the arrangement (arena, one writer, publication by a release store from the bottom level
+//! up) is LevelDB's. Nodes are never removed and never move, so a reader needs no protection but the arena's life.
+
+use std::alloc::Layout;
+use std::cmp::Ordering as Order;
+use std::ptr;
+
+use planaria_types::Uid;
+
+use super::arena::Arena;
+use crate::cursor::RecordKind;
+use crate::sync::{AtomicPtr, AtomicUsize, Mutex, Ordering};
+
+const HEIGHT_MAX: usize = 12;
+/// One node in four reaches the next level.
+const BRANCHING_BITS: u32 = 2;
+
+/// The fixed part of a node. The links, the key and the row follow in memory.
+#[repr(C)]
+struct Node {
+    uid: Uid,
+    key_len: u32,
+    row_len: u32,
+    height: u8,
+    kind: RecordKind,
+}
+
+type Link = AtomicPtr<Node>;
+
+const LINKS_OFFSET: usize = size_of::<Node>().next_multiple_of(align_of::<Link>());
+
+impl Node {
+    /// The link of `level`.
+    ///
+    /// # Safety
+    ///
+    /// `node` points to a node of this list and `level` is below its height.
+    unsafe fn link<'a>(node: *const Self, level: usize) -> &'a Link {
+        // SAFETY: `height` links lie behind the fixed part, written before the node was published.
+        unsafe { &*node.byte_add(LINKS_OFFSET).cast::<Link>().add(level) }
+    }
+
+    /// The key and, behind it, the row.
+    ///
+    /// # Safety
+    ///
+    /// `node` points to a published node, not the head, whose arena outlives `'a`.
+    unsafe fn bytes<'a>(node: *const Self) -> (&'a [u8], &'a [u8]) {
+        // SAFETY: both lie behind the links, were written before the node was published and never change.
+        unsafe {
+            let start =
+                node.byte_add(LINKS_OFFSET + usize::from((*node).height) * size_of::<Link>()).cast::<u8>();
+            let key_len = (*node).key_len as usize;
+            (
+                std::slice::from_raw_parts(start, key_len),
+                std::slice::from_raw_parts(start.add(key_len), (*node).row_len as usize),
+            )
+        }
+    }
+
+    /// Where the node stands to (key, uid): by key, ascending, then by UID, descending.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Node::bytes`].
+    unsafe fn order(node: *const Self, key: &[u8], uid: Uid) -> Order {
+        // SAFETY: the caller's promise.
+        let (own, own_uid) = unsafe { (Self::bytes(node).0, (*node).uid) };
+        own.cmp(key).then_with(|| uid.cmp(&own_uid))
+    }
+}
+
+/// What only the writer touches.
+struct Writer {
+    arena: Arena,
+    height: usize,
+    random: u64,
+    /// The last node inserted and, for every level, the last node at or before it.
+    last: *const Node,
+    before: [*const Node; HEIGHT_MAX],
+}
+
+/// A sorted set of record versions.
+pub(super) struct SkipList {
+    head: *const Node,
+    writer: Mutex<Writer>,
+    bytes: AtomicUsize,
+}
+
+// SAFETY: nodes are shared as immutable memory with atomic links; everything else of the writer's is behind its lock.
+unsafe impl Send for SkipList {}
+// SAFETY: as above.
+unsafe impl Sync for SkipList {}
+
+/// A node of a list, or the end.
+#[derive(Clone, Copy)]
+pub(super) struct Entry(*const Node);
+
+// SAFETY: an entry is a shared reference to immutable memory with atomic links; whoever keeps one keeps the list.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
+
+impl SkipList {
+    pub(super) fn new() -> Self {
+        let mut arena = Arena::default();
+        let head = new_node(&mut arena, HEIGHT_MAX, &[], Uid::ZERO, RecordKind::Put, &[]);
+        let writer = Writer {
+            arena,
+            height: 1,
+            random: 0x9e37_79b9_7f4a_7c15,
+            last: ptr::null(),
+            before: [head; HEIGHT_MAX],
+        };
+        Self { head, writer: Mutex::new(writer), bytes: AtomicUsize::new(0) }
+    }
+
+    /// Bytes taken, in whole chunks.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Inserts one version. A version with the same key and UID must not be there.
+    pub(super) fn insert(&self, key: &[u8], uid: Uid, kind: RecordKind, row: &[u8]) {
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        if !self.follows_last(writer, key, uid) {
+            self.find_before(writer, key, uid);
+        }
+        let height = writer.draw_height();
+        writer.height = writer.height.max(height);
+        let node = new_node(&mut writer.arena, height, key, uid, kind, row);
+        for level in 0..height {
+            // SAFETY: `before[level]` is the head or a node of at least this height; `node` has `height` links.
+            unsafe {
+                let link = Node::link(writer.before[level], level);
+                Node::link(node, level).store(link.load(Ordering::Relaxed), Ordering::Relaxed);
+                link.store(node.cast_mut(), Ordering::Release);
+            }
+            writer.before[level] = node;
+        }
+        writer.last = node;
+        self.bytes.store(writer.arena.allocated(), Ordering::Relaxed);
+    }
+
+    /// Whether (key, uid) belongs right behind the last insertion, so that its search path can be used again.
+    fn follows_last(&self, writer: &Writer, key: &[u8], uid: Uid) -> bool {
+        if writer.last.is_null() {
+            return false;
+        }
+        // SAFETY: `last` is a published node.
+        unsafe {
+            if Node::order(writer.last, key, uid) != Order::Less {
+                return false;
+            }
+            let next = Node::link(writer.last, 0).load(Ordering::Relaxed);
+            next.is_null() || Node::order(next, key, uid) == Order::Greater
+        }
+    }
+
+    /// Finds, for every level, the last node before (key, uid).
+    fn find_before(&self, writer: &mut Writer, key: &[u8], uid: Uid) {
+        let mut node = self.head;
+        for level in (0..HEIGHT_MAX).rev() {
+            if level < writer.height {
+                node = self.last_before(node, level, |next| {
+                    // SAFETY: `next` was reached through a link, so it is published.
+                    unsafe { Node::order(next, key, uid) == Order::Less }
+                });
+            }
+            writer.before[level] = node;
+        }
+    }
+
+    /// Walks right on `level` from `node` for as long as `is_before` holds of the next one.
+    fn last_before(
+        &self,
+        mut node: *const Node,
+        level: usize,
+        is_before: impl Fn(*const Node) -> bool,
+    ) -> *const Node {
+        loop {
+            // SAFETY: `node` is the head or was reached on this level or above, so it has a link here.
+            let next = unsafe { Node::link(node, level) }.load(Ordering::Acquire);
+            if next.is_null() || !is_before(next) {
+                return node;
+            }
+            node = next;
+        }
+    }
+
+    /// The last node of which `is_before` holds, which must hold of a prefix of the list; the head if of none.
+    fn search(&self, is_before: impl Fn(*const Node) -> bool) -> *const Node {
+        let mut node = self.head;
+        for level in (0..HEIGHT_MAX).rev() {
+            node = self.last_before(node, level, &is_before);
+        }
+        node
+    }
+
+    fn entry_unless_head(&self, node: *const Node) -> Entry {
+        Entry(if ptr::eq(node, self.head) { ptr::null() } else { node })
+    }
+
+    pub(super) fn first(&self) -> Entry {
+        // SAFETY: the head has links on every level.
+        Entry(unsafe { Node::link(self.head, 0) }.load(Ordering::Acquire))
+    }
+
+    pub(super) fn last(&self) -> Entry {
+        self.entry_unless_head(self.search(|_| true))
+    }
+
+    /// The first version at or after (key, uid).
+    pub(super) fn seek(&self, key: &[u8], uid: Uid) -> Entry {
+        // SAFETY: the closure gets published nodes only.
+        let before = self.search(|node| unsafe { Node::order(node, key, uid) == Order::Less });
+        // SAFETY: `before` is the head or a published node.
+        Entry(unsafe { Node::link(before, 0) }.load(Ordering::Acquire))
+    }
+
+    /// The last version before every version of `key`.
+    pub(super) fn seek_before(&self, key: &[u8]) -> Entry {
+        // SAFETY: the closure gets published nodes only.
+        self.entry_unless_head(self.search(|node| unsafe { Node::bytes(node).0 < key }))
+    }
+
+    pub(super) fn next(&self, entry: Entry) -> Entry {
+        if entry.is_end() {
+            return entry;
+        }
+        // SAFETY: a non-null entry is a published node.
+        Entry(unsafe { Node::link(entry.0, 0) }.load(Ordering::Acquire))
+    }
+
+    pub(super) fn prev(&self, entry: Entry) -> Entry {
+        if entry.is_end() {
+            return entry;
+        }
+        let (key, uid) = (entry.key(), entry.uid());
+        // SAFETY: the closure gets published nodes only.
+        self.entry_unless_head(self.search(|node| unsafe { Node::order(node, key, uid) == Order::Less }))
+    }
+}
+
+impl Entry {
+    pub(super) const END: Self = Self(ptr::null());
+
+    pub(super) fn is_end(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The key; valid for as long as the list lives, which the caller sees to.
+    pub(super) fn key<'a>(self) -> &'a [u8] {
+        assert!(!self.is_end(), "the end of a list has no key");
+        // SAFETY: a non-null entry is a published node.
+        unsafe { Node::bytes(self.0).0 }
+    }
+
+    pub(super) fn row<'a>(self) -> &'a [u8] {
+        assert!(!self.is_end(), "the end of a list has no row");
+        // SAFETY: a non-null entry is a published node.
+        unsafe { Node::bytes(self.0).1 }
+    }
+
+    pub(super) fn uid(self) -> Uid {
+        assert!(!self.is_end(), "the end of a list has no UID");
+        // SAFETY: a non-null entry is a published node.
+        unsafe { (*self.0).uid }
+    }
+
+    pub(super) fn kind(self) -> RecordKind {
+        assert!(!self.is_end(), "the end of a list has no kind");
+        // SAFETY: a non-null entry is a published node.
+        unsafe { (*self.0).kind }
+    }
+}
+
+impl Writer {
+    fn draw_height(&mut self) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let zeros = (self.random >> 8).trailing_zeros();
+        (1 + (zeros / BRANCHING_BITS) as usize).min(HEIGHT_MAX)
+    }
+}
+
+/// Writes a node, not yet linked, into the arena.
+fn new_node(
+    arena: &mut Arena,
+    height: usize,
+    key: &[u8],
+    uid: Uid,
+    kind: RecordKind,
+    row: &[u8],
+) -> *const Node {
+    let bytes_offset = LINKS_OFFSET + height * size_of::<Link>();
+    let size = bytes_offset + key.len() + row.len();
+    let align = align_of::<Node>().max(align_of::<Link>());
+    let layout = Layout::from_size_align(size, align).unwrap_or_else(|_| Layout::new::<Node>());
+    assert_eq!(layout.size(), size, "keys and rows are limited before they get here");
+    let place = arena.take(layout).as_ptr();
+    let fixed =
+        Node { uid, key_len: key.len() as u32, row_len: row.len() as u32, height: height as u8, kind };
+    // SAFETY: `place` has room for the fixed part, `height` links, key and row, aligned for the first two, and nobody
+    // else knows it yet.
+    unsafe {
+        place.cast::<Node>().write(fixed);
+        for level in 0..height {
+            place.add(LINKS_OFFSET).cast::<Link>().add(level).write(Link::new(ptr::null_mut()));
+        }
+        ptr::copy_nonoverlapping(key.as_ptr(), place.add(bytes_offset), key.len());
+        ptr::copy_nonoverlapping(row.as_ptr(), place.add(bytes_offset + key.len()), row.len());
+    }
+    place.cast::<Node>()
+}

@@ -1,0 +1,99 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use planaria_types::{KeyRange, TableId, Uid};
+
+use super::merge::{Direction, Merge};
+use super::source::Source;
+use crate::cursor::RecordKind;
+use crate::error::Result;
+use crate::version::{Fragment, StoreVersion};
+
+/// A record whose newest version is newer than some UID: what a stale copy lacks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The table.
+    pub table: TableId,
+    /// The key.
+    pub key: Bytes,
+    /// The commit that wrote the newest version.
+    pub uid: Uid,
+    /// Put or delete.
+    pub kind: RecordKind,
+    /// The row; empty for a delete.
+    pub row: Bytes,
+}
+
+/// All records whose newest version at a cut is newer than `since`, delete marks included, in (table, key) order.
+///
+/// Runs at or below `since` are not opened, blocks at or below not read. That is safe without looking at older
+/// versions, because the condition is upward closed: whatever shadows a version that passes, passes too.
+pub(crate) struct Changes {
+    version: Arc<StoreVersion>,
+    since: Uid,
+    at: Uid,
+    next_fragment: usize,
+    from: Vec<u8>,
+    current: Option<(TableId, Merge)>,
+}
+
+impl Changes {
+    /// Changes from (table, key) on.
+    pub(crate) fn new(version: Arc<StoreVersion>, since: Uid, at: Uid, table: TableId, key: &[u8]) -> Self {
+        let next_fragment = version.fragments().partition_point(|fragment| {
+            fragment.table < table || (fragment.table == table && !fragment.range.is_below_end(key))
+        });
+        let from = match version.fragments().get(next_fragment) {
+            Some(fragment) if fragment.table == table => key.to_vec(),
+            _ => Vec::new(),
+        };
+        Self { version, since, at, next_fragment, from, current: None }
+    }
+
+    fn enter(&mut self) -> Result<bool> {
+        let Some(fragment) = self.version.fragments().get(self.next_fragment).cloned() else {
+            return Ok(false);
+        };
+        self.next_fragment += 1;
+        let from = std::mem::take(&mut self.from);
+        let range = fragment.range.intersect(&KeyRange::new(from, None));
+        if let Some(range) = range.filter(|_| may_have_changed(&fragment, self.since)) {
+            let merge =
+                Merge::new(Source::of_fragment(&fragment, Some(self.since)), range, Direction::Forward)?;
+            self.current = Some((fragment.table, merge));
+        }
+        Ok(true)
+    }
+
+    /// The next change.
+    pub(crate) fn next(&mut self) -> Result<Option<Change>> {
+        loop {
+            let Some((table, merge)) = &mut self.current else {
+                if self.enter()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            while merge.key().is_some() && merge.uid() > self.at {
+                merge.advance()?;
+            }
+            let Some(key) = merge.key() else {
+                self.current = None;
+                continue;
+            };
+            let key = Bytes::copy_from_slice(key);
+            let change =
+                Change { table: *table, uid: merge.uid(), kind: merge.kind(), row: merge.row(), key };
+            while merge.key() == Some(&change.key[..]) {
+                merge.advance()?;
+            }
+            return Ok(Some(change));
+        }
+    }
+}
+
+fn may_have_changed(fragment: &Fragment, since: Uid) -> bool {
+    fragment.active.records() > 0
+        || !fragment.frozen.is_empty()
+        || fragment.references().any(|reference| reference.run.meta().largest_uid > since)
+}

@@ -1,0 +1,14 @@
+//! Reading: merges of memtables and runs, scans, and the changes since a UID.
+
+mod changes;
+mod fingerprint;
+mod merge;
+mod scan;
+mod source;
+
+pub use changes::Change;
+pub(crate) use changes::Changes;
+pub(crate) use fingerprint::fingerprint;
+pub(crate) use merge::{Direction, Merge};
+pub use scan::Scan;
+pub(crate) use source::Source;

@@ -1,0 +1,248 @@
+//! The storage side of replication: what a secondary does with what its primary sends, and what a primary tells.
+
+use bytes::Bytes;
+use planaria_types::{Epoch, History, HistoryHash, Position, TableId, Uid};
+
+use crate::commit::LoggedCommit;
+use crate::cursor::RecordKind;
+use crate::database::{Database, Snapshot};
+use crate::error::{Error, Result};
+use crate::read::{Change, Changes};
+use crate::store::{Install, NewRun, NewRunWriter, Store};
+use crate::sync::Arc;
+use crate::version::Role;
+
+/// A part of a delta: the changes of some keys, and where to go on.
+#[derive(Clone, Debug)]
+pub struct ChangeChunk {
+    /// The cut at which the records are the newest.
+    pub at: Uid,
+    /// The records, in (table, key) order.
+    pub changes: Vec<Change>,
+    /// The first (table, key) that was not looked at; `None` at the end.
+    pub next: Option<(TableId, Bytes)>,
+}
+
+impl Snapshot {
+    /// The records whose newest version is above `since`, from (table, key) on, about `bytes_max` of keys and rows.
+    pub fn changes(&self, since: Uid, from: (TableId, &[u8]), bytes_max: usize) -> Result<ChangeChunk> {
+        let mut changes = Changes::new(Arc::clone(self.version()), since, self.uid(), from.0, from.1);
+        let mut chunk = ChangeChunk { at: self.uid(), changes: Vec::new(), next: None };
+        let mut bytes = 0;
+        while let Some(change) = changes.next()? {
+            if bytes >= bytes_max {
+                chunk.next = Some((change.table, change.key));
+                break;
+            }
+            bytes += change.key.len() + change.row.len();
+            chunk.changes.push(change);
+        }
+        Ok(chunk)
+    }
+
+    /// The newest version of a record: its row, a delete mark, or, for a record that was never there or whose mark is
+    /// gone, a delete at UID zero.
+    pub fn state_of(&self, table: TableId, key: &[u8]) -> Result<Change> {
+        let newest = self.newest(table, key)?;
+        let absent = crate::Version { uid: Uid::ZERO, kind: RecordKind::Delete, row: Bytes::new() };
+        let version = newest.unwrap_or(absent);
+        let key = Bytes::copy_from_slice(key);
+        Ok(Change { table, key, uid: version.uid, kind: version.kind, row: version.row })
+    }
+}
+
+impl Database {
+    /// The epochs of the group.
+    pub fn history(&self) -> History {
+        self.store().manifest().group.history
+    }
+
+    /// No delete mark above it has been dropped: a delta from any position at or above it is complete.
+    pub fn mark_floor(&self) -> Uid {
+        self.store().manifest().group.mark_floor
+    }
+
+    /// Taking back works at or above it.
+    pub fn version_floor(&self) -> Uid {
+        self.store().manifest().group.version_floor
+    }
+
+    /// Keeps what the given positions need: no floor passes `stable`, the lowest durable position in the promotable
+    /// set, and no delete mark above `preserved`, the lowest position of a registered secondary, goes.
+    pub fn set_floors(&self, stable: Option<Uid>, preserved: Option<Uid>) {
+        let mut floors = self.store().floors.lock();
+        floors.stable = stable;
+        floors.preserved = preserved;
+    }
+
+    /// Logs commits of the primary, which must follow the last one here and lead to the hashes they state. They are
+    /// neither durable nor visible until [`Database::sync`] and [`Database::show`].
+    ///
+    /// # Errors
+    ///
+    /// `Gap` if a commit is missing, `Invalid` if the histories differ; nothing of the call is logged then.
+    pub fn append_replicated(&self, commits: &[LoggedCommit]) -> Result<()> {
+        self.store().append_replicated(commits)
+    }
+
+    /// Shows readers of a secondary everything at or below `cut` that is durable here. Returns the visible cut.
+    pub fn show(&self, cut: Uid) -> Result<Uid> {
+        self.store().show(cut)
+    }
+
+    /// Makes an empty or existing copy a secondary of the given database, durably.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the copy holds commits of another database.
+    pub fn become_secondary(&self, database: planaria_types::DatabaseId) -> Result<()> {
+        self.store().become_secondary(database)
+    }
+
+    /// Adopts the primary's history, durably, before anything is acknowledged under its epoch.
+    pub fn adopt_history(&self, history: &History) -> Result<()> {
+        if self.history() == *history {
+            return Ok(());
+        }
+        self.store().edit_group(|group| {
+            group.history = history.clone();
+            Ok(())
+        })
+    }
+
+    /// The epoch that runs now.
+    pub fn epoch(&self) -> Epoch {
+        self.history().current()
+    }
+
+    /// Takes back everything above `fork`, whose history hash is `hash`: those commits are another primary's past.
+    ///
+    /// # Errors
+    ///
+    /// `SnapshotTooOld` if older versions that would have to show again are gone.
+    pub fn take_back(&self, fork: Position, hash: HistoryHash) -> Result<()> {
+        self.store().take_back(fork.uid, hash)
+    }
+
+    /// Begins a refresh: records that this copy lacks are collected, to be installed in one step. Readers go on at
+    /// the old cut.
+    pub fn begin_refresh(&self) -> Result<Refresh> {
+        if self.role() != Role::Secondary {
+            return Err(Error::Invalid("a primary is not refreshed".into()));
+        }
+        self.store().flush_all()?;
+        Ok(Refresh {
+            store: Arc::clone(self.store()),
+            from: self.store().log_end().0,
+            open: None,
+            outputs: Vec::new(),
+            boundaries: Vec::new(),
+            last: None,
+            records: 0,
+        })
+    }
+}
+
+/// A refresh that is being collected. Dropping it leaves the copy as it was.
+pub struct Refresh {
+    store: Arc<Store>,
+    from: Uid,
+    open: Option<(TableId, NewRunWriter)>,
+    outputs: Vec<(TableId, NewRun)>,
+    boundaries: Vec<(Bytes, Bytes)>,
+    last: Option<(TableId, Bytes)>,
+    records: u64,
+}
+
+/// Where a refresh leads.
+#[derive(Clone, Debug)]
+pub struct RefreshEnd {
+    /// Everything at or below is complete with what was collected: the UID at which the live commits begin.
+    pub base: Uid,
+    /// The history hash at `base`.
+    pub base_hash: HistoryHash,
+    /// The primary's history.
+    pub history: History,
+    /// The live commits above `base`, in order.
+    pub live: Vec<LoggedCommit>,
+    /// The highest cut at which records were collected: no cut between the old one and this one is readable.
+    pub sparse_to: Uid,
+    /// The cut to show, at or above `sparse_to` and at or below the end of `live`.
+    pub cut: Uid,
+}
+
+impl Refresh {
+    /// The state that the refresh builds on.
+    pub fn from(&self) -> Uid {
+        self.from
+    }
+
+    /// Records collected so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Adds a changed record. Records come in (table, key) order.
+    pub fn add(&mut self, change: &Change) -> Result<()> {
+        let place = (change.table, change.key.clone());
+        if self.last.as_ref().is_some_and(|last| *last >= place) {
+            return Err(Error::Invalid("records of a refresh come in the order of their keys".into()));
+        }
+        if change.table == TableId::SYSTEM && change.kind == RecordKind::Put {
+            self.boundaries.push((change.key.clone(), change.row.clone()));
+        }
+        let full = self.open.take_if(|(table, writer)| {
+            *table != change.table || writer.bytes() >= self.store.options.run_file_bytes
+        });
+        self.close(full)?;
+        let writer = match &mut self.open {
+            Some((_, writer)) => writer,
+            None => &mut self.open.insert((change.table, self.store.new_run(false)?)).1,
+        };
+        writer.add(&change.key, change.uid, change.kind, &change.row)?;
+        self.records += 1;
+        self.last = Some(place);
+        Ok(())
+    }
+
+    fn close(&mut self, full: Option<(TableId, NewRunWriter)>) -> Result<()> {
+        if let Some((table, writer)) = full {
+            self.outputs.extend(writer.finish()?.map(|run| (table, run)));
+        }
+        Ok(())
+    }
+
+    /// Installs what was collected and the live commits behind it, for all fragments in one step, durably. Readers
+    /// see the old cut until they see the new one.
+    pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
+        let open = self.open.take();
+        self.close(open)?;
+        let install = Install {
+            from: self.from,
+            outputs: std::mem::take(&mut self.outputs),
+            boundaries: std::mem::take(&mut self.boundaries),
+        };
+        self.store.install_refresh(install, end)
+    }
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        if let Some((table, writer)) = self.open.take() {
+            // An unfinished file is garbage, which the next open removes if it cannot be removed now.
+            let _ = writer.finish().map(|run| self.outputs.extend(run.map(|run| (table, run))));
+        }
+        for (_, run) in &self.outputs {
+            self.store.discard(std::slice::from_ref(run));
+        }
+    }
+}
+
+impl std::fmt::Debug for Refresh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Refresh")
+            .field("from", &self.from)
+            .field("records", &self.records)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,267 @@
+//! Memtables become runs.
+
+use planaria_types::{FileId, KeyRange, Uid};
+
+use super::Store;
+use crate::cursor::{Cursor, RecordKind};
+use crate::error::{Error, Result};
+use crate::memtable::Memtable;
+use crate::run::{Codec, Run, RunIdentity, RunMeta, RunOptions, RunWriter};
+use crate::sync::{Arc, Ordering};
+use crate::version::{Fragment, Frozen, RunRef, StoreVersion, run_dir, run_path};
+
+/// Memtables are measured whenever this part of their budget was logged.
+const MEASURE_PARTS: u64 = 64;
+
+/// What a merge may drop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retain {
+    /// A version whose successor is at or below may go: nobody will read between them.
+    pub(crate) stable: Uid,
+    /// A delete mark at or below may go once nothing lies beneath it.
+    pub(crate) marks: Uid,
+}
+
+impl Retain {
+    /// Whether a version stays that is shadowed by `successor`, or by nothing in this merge.
+    pub(crate) fn keeps(&self, uid: Uid, kind: RecordKind, successor: Option<Uid>, bottom: bool) -> bool {
+        match successor {
+            Some(successor) => successor > self.stable,
+            None => !(bottom && kind == RecordKind::Delete && uid <= self.marks && uid <= self.stable),
+        }
+    }
+}
+
+impl Store {
+    /// Freezes the largest memtable if all of them together are over their budget. Cheap enough for every commit.
+    pub(super) fn rotate_if_full(&self, logged_bytes: usize) {
+        let unmeasured = self.unmeasured.fetch_add(logged_bytes as u64, Ordering::Relaxed);
+        if unmeasured < self.options.memtable_bytes as u64 / MEASURE_PARTS {
+            return;
+        }
+        self.unmeasured.store(0, Ordering::Relaxed);
+        let version = Arc::clone(&self.version.read());
+        let bytes: usize = version.fragments().iter().map(|fragment| fragment.active.bytes()).sum();
+        if bytes < self.options.memtable_bytes {
+            return;
+        }
+        let largest = version.fragments().iter().max_by_key(|fragment| fragment.active.bytes());
+        if let Some(id) = largest.map(|fragment| fragment.id) {
+            self.freeze(|fragment| fragment.id == id);
+        }
+    }
+
+    /// Freezes the memtables of the chosen fragments and wakes the flush.
+    pub(super) fn freeze(&self, chosen: impl Fn(&Fragment) -> bool) {
+        let writer = self.lock_writer();
+        let mut version = self.version.write();
+        let frozen: Vec<_> = version
+            .fragments()
+            .iter()
+            .filter(|fragment| fragment.active.records() > 0 && chosen(fragment))
+            .map(|fragment| {
+                let mut new = Fragment::clone(fragment);
+                new.frozen.push(Frozen { memtable: Arc::clone(&fragment.active), upto: writer.last });
+                new.active = Arc::new(Memtable::new());
+                Arc::new(new)
+            })
+            .collect();
+        let ids: Vec<_> = frozen.iter().map(|fragment| fragment.id).collect();
+        if !ids.is_empty() {
+            *version = Arc::new(version.replace(&ids, frozen));
+        }
+        drop(version);
+        drop(writer);
+        self.work.signal_flush();
+    }
+
+    /// Writes everything in memory out as runs.
+    pub(crate) fn flush_all(&self) -> Result<()> {
+        self.freeze(|_| true);
+        while self.flush_oldest()? {}
+        Ok(())
+    }
+
+    /// Writes the memtable with the oldest log segment out; `false` if none waits.
+    pub(super) fn flush_oldest(&self) -> Result<bool> {
+        let _one_at_a_time = self.work.flushing();
+        let version = Arc::clone(&self.version.read());
+        let oldest = version
+            .fragments()
+            .iter()
+            .filter_map(|fragment| fragment.frozen.first())
+            .min_by_key(|frozen| frozen.memtable.first_segment());
+        let Some(oldest) = oldest.cloned() else { return Ok(false) };
+        let outputs: Vec<_> = self.write_memtable(&version, &oldest)?.into_iter().collect();
+        self.install(&outputs, |version, new| flushed_version(version, &oldest, new.first()), |_| {})?;
+        self.work.flushed();
+        Ok(true)
+    }
+
+    /// Writes a memtable out as one run; `None` if retention leaves nothing of it.
+    fn write_memtable(&self, version: &StoreVersion, frozen: &Frozen) -> Result<Option<NewRun>> {
+        let mut cursor = frozen.memtable.cursor(None);
+        cursor.seek_to_last()?;
+        if !cursor.is_valid() {
+            return Ok(None);
+        }
+        let last = cursor.key().to_vec();
+        cursor.seek_to_first()?;
+        let keys = KeyRange::inclusive(cursor.key(), &last);
+        let bottom = holders(version, &frozen.memtable).all(|fragment| lies_at_bottom(fragment, &keys));
+        let retain = self.retain();
+        let mut writer = self.new_run(bottom)?;
+        let mut key = Vec::new();
+        let mut successor = None;
+        while cursor.is_valid() {
+            if cursor.key() != key.as_slice() || successor.is_none() {
+                key.clear();
+                key.extend_from_slice(cursor.key());
+                successor = None;
+            }
+            let (uid, kind) = (cursor.uid(), cursor.kind());
+            if retain.keeps(uid, kind, successor, bottom) {
+                writer.add(&key, uid, kind, cursor.row_ref())?;
+            }
+            successor = Some(uid);
+            cursor.next()?;
+        }
+        writer.finish()
+    }
+
+    /// A new run file, not yet part of the store.
+    pub(crate) fn new_run(&self, bottom: bool) -> Result<NewRunWriter> {
+        let file = FileId(self.next_file.fetch_add(1, Ordering::AcqRel));
+        let path = run_path(&self.dir, file);
+        let identity = RunIdentity { store: self.instance(), file };
+        let options = RunOptions {
+            codec: if bottom { self.options.bottom_codec } else { Codec::None },
+            block_bytes: self.options.block_bytes,
+            fingerprints: bottom,
+            ..RunOptions::default()
+        };
+        let writer = RunWriter::create(&self.options.os, &path, identity, options)?;
+        Ok(NewRunWriter { writer, file, records: 0 })
+    }
+
+    /// Opens a finished run file under its number here.
+    pub(crate) fn open_run(&self, file: FileId, meta: &RunMeta) -> Result<Arc<Run>> {
+        let path = run_path(&self.dir, file);
+        Run::open(&self.options.os, &path, meta.identity, meta, &self.cache, self.options.read_mode)
+    }
+
+    /// Makes the names of new run files durable.
+    pub(crate) fn sync_run_dir(&self) -> Result<()> {
+        let dir = run_dir(&self.dir);
+        self.options.os.sync_dir(&dir).map_err(Self::io("sync", &dir))
+    }
+
+    /// Opens what writers finished.
+    pub(crate) fn adopt(&self, finished: &NewRun) -> Result<RunRefParts> {
+        let run = self.open_run(finished.file, &finished.meta)?;
+        let keys = KeyRange::inclusive(&finished.meta.smallest_key, &finished.meta.largest_key);
+        Ok(RunRefParts { file: finished.file, run, keys })
+    }
+
+    /// Removes run files that did not become part of the store.
+    pub(crate) fn discard(&self, outputs: &[NewRun]) {
+        for output in outputs {
+            // A file that stays behind is garbage that the next open removes.
+            let _ = self.options.os.remove_file(&run_path(&self.dir, output.file));
+        }
+    }
+}
+
+/// A run file in the making.
+pub(crate) struct NewRunWriter {
+    writer: RunWriter,
+    file: FileId,
+    records: u64,
+}
+
+impl NewRunWriter {
+    pub(crate) fn add(&mut self, key: &[u8], uid: Uid, kind: RecordKind, row: &[u8]) -> Result<()> {
+        self.records += 1;
+        self.writer.add(key, uid, kind, row)
+    }
+
+    /// Bytes so far, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.writer.estimated_bytes()
+    }
+
+    /// Completes and syncs the file; `None`, and no file, if nothing was added.
+    pub(crate) fn finish(self) -> Result<Option<NewRun>> {
+        if self.records == 0 {
+            self.writer.discard()?;
+            return Ok(None);
+        }
+        let meta = self.writer.finish()?;
+        Ok(Some(NewRun { file: self.file, meta }))
+    }
+}
+
+/// A finished run file that is not part of the store yet.
+#[derive(Clone, Debug)]
+pub(crate) struct NewRun {
+    pub(crate) file: FileId,
+    pub(crate) meta: RunMeta,
+}
+
+/// An opened run with its keys: a reference but for the interval.
+#[derive(Clone, Debug)]
+pub(crate) struct RunRefParts {
+    pub(crate) file: FileId,
+    pub(crate) run: Arc<Run>,
+    pub(crate) keys: KeyRange,
+}
+
+impl RunRefParts {
+    pub(crate) fn reference(&self, keys: KeyRange, above: Uid, upto: Uid) -> RunRef {
+        RunRef { file: self.file, run: Arc::clone(&self.run), keys, above, upto }
+    }
+}
+
+/// The fragments that show a memtable: one, or, after splits, several.
+fn holders<'a>(
+    version: &'a StoreVersion,
+    memtable: &'a Arc<Memtable>,
+) -> impl Iterator<Item = &'a Arc<Fragment>> {
+    version
+        .fragments()
+        .iter()
+        .filter(|fragment| fragment.frozen.iter().any(|frozen| Arc::ptr_eq(&frozen.memtable, memtable)))
+}
+
+/// Whether nothing of the fragment's runs lies beneath `keys`.
+pub(crate) fn lies_at_bottom(fragment: &Fragment, keys: &KeyRange) -> bool {
+    !fragment.references().any(|reference| reference.keys.overlaps(keys))
+}
+
+/// `version` with a memtable replaced by the run that it was written to.
+fn flushed_version(
+    version: &StoreVersion,
+    frozen: &Frozen,
+    new: Option<&RunRefParts>,
+) -> Result<StoreVersion> {
+    let mut changed = Vec::new();
+    for fragment in holders(version, &frozen.memtable) {
+        let mut next = Fragment::clone(fragment);
+        next.frozen.retain(|other| !Arc::ptr_eq(&other.memtable, &frozen.memtable));
+        if let Some((parts, keys)) =
+            new.and_then(|parts| Some((parts, parts.keys.intersect(&fragment.range)?)))
+        {
+            let above = if lies_at_bottom(fragment, &keys) { Uid::ZERO } else { fragment.flushed };
+            let mut references: Vec<_> = next.references().cloned().collect();
+            references.push(parts.reference(keys, above, frozen.upto));
+            next.set_references(references)?;
+        }
+        next.flushed = frozen.upto;
+        changed.push(Arc::new(next));
+    }
+    let ids: Vec<_> = changed.iter().map(|fragment| fragment.id).collect();
+    if ids.is_empty() {
+        return Err(Error::Invalid("a memtable was written out that nobody shows".into()));
+    }
+    Ok(version.replace(&ids, changed))
+}

@@ -1,0 +1,162 @@
+//! The store: what a directory holds, how it is opened, written and kept in shape.
+//!
+//! Locks, in the order in which they may be taken: `writer` (the commit leader's state), `structure` (the manifest),
+//! `version` (the fragments that readers see). Readers take only the last, for the time of a reference count.
+
+mod catalog;
+mod flush;
+mod rebase;
+mod recover;
+mod structure;
+mod worker;
+mod write;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use planaria_types::{HistoryHash, InstanceId, Position, Uid};
+
+pub(crate) use self::catalog::{TABLE_PREFIX, fragment_key, table_key};
+pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
+pub(crate) use self::rebase::Install;
+use self::worker::Work;
+pub(crate) use self::write::Pending;
+use crate::commit::{CommitQueue, Feed};
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::options::Options;
+use crate::os::DirLock;
+use crate::run::BlockCache;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock};
+use crate::version::{Manifest, Role, SegmentRecord, StoreVersion};
+
+/// Kinds of log records.
+pub(crate) mod record_kind {
+    /// An encoded commit.
+    pub(crate) const COMMIT: u8 = 1;
+    /// The bound below which UIDs are drawn: 8 bytes, little-endian.
+    pub(crate) const RESERVE: u8 = 2;
+    /// The visible cut of a secondary: 8 bytes, little-endian.
+    pub(crate) const CUT: u8 = 3;
+}
+
+/// An open store.
+pub(crate) struct Store {
+    pub(crate) options: Options,
+    pub(crate) dir: PathBuf,
+    /// This copy's name.
+    instance: InstanceId,
+    /// Held for as long as the store is open.
+    _lock: Box<dyn DirLock>,
+    pub(crate) log: Log,
+    pub(crate) cache: Arc<BlockCache>,
+    version: RwLock<Arc<StoreVersion>>,
+    /// The UID at which readers read.
+    visible: AtomicU64,
+    /// Every commit at or below is durable in the log.
+    durable: AtomicU64,
+    /// The last commit that was appended to the log.
+    appended: AtomicU64,
+    /// The bound below which UIDs are drawn.
+    reserved: AtomicU64,
+    queue: CommitQueue<Pending, Result<Uid>>,
+    pub(crate) feed: Feed,
+    writer: Mutex<Writer>,
+    /// The manifest as it was written last.
+    structure: Mutex<Manifest>,
+    /// Where each retained log segment begins.
+    segments: Mutex<VecDeque<SegmentRecord>>,
+    pub(crate) floors: Mutex<Floors>,
+    work: Work,
+    secondary: AtomicBool,
+    /// Whether this start as a primary has its epoch.
+    epoch_begun: AtomicBool,
+    /// Bytes logged since the memtables were measured last.
+    unmeasured: AtomicU64,
+    /// Names for run files that are being written.
+    next_file: AtomicU64,
+    next_fragment: AtomicU64,
+}
+
+/// The commit leader's state: where the log ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writer {
+    pub(crate) last: Uid,
+    pub(crate) hash: HistoryHash,
+    /// The segment of the last record.
+    pub(crate) segment: u64,
+    /// UIDs are drawn above: an earlier start may have used those below for commits that it lost.
+    pub(crate) draw_above: Uid,
+}
+
+/// What retention goes by besides the visible cut.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Floors {
+    /// The lowest durable position in the promotable set, if there is one: no floor passes it.
+    pub(crate) stable: Option<Uid>,
+    /// The lowest durable position of a registered secondary whose changes are still preserved.
+    pub(crate) preserved: Option<Uid>,
+}
+
+impl Store {
+    /// The fragments and the cut to read them at.
+    pub(crate) fn pin(&self) -> (Arc<StoreVersion>, Uid) {
+        // The cut is loaded under the lock: a version that retention has thinned out is installed only after the cut
+        // has passed what was dropped, so whoever sees the version sees such a cut.
+        let version = self.version.read();
+        let visible = Uid::new(self.visible.load(Ordering::Acquire));
+        (Arc::clone(&version), visible)
+    }
+
+    pub(crate) fn visible(&self) -> Uid {
+        Uid::new(self.visible.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn durable(&self) -> Uid {
+        Uid::new(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn appended(&self) -> Uid {
+        Uid::new(self.appended.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        if self.secondary.load(Ordering::Acquire) { Role::Secondary } else { Role::Primary }
+    }
+
+    /// The manifest as it was written last.
+    pub(crate) fn manifest(&self) -> Manifest {
+        self.structure.lock().clone()
+    }
+
+    /// The durable position.
+    pub(crate) fn position(&self) -> Position {
+        self.structure.lock().group.history.position_of(self.durable())
+    }
+
+    /// What a merge may drop now.
+    pub(crate) fn retain(&self) -> Retain {
+        let floors = *self.floors.lock();
+        let stable = self.visible().min(floors.stable.unwrap_or(Uid::MAX));
+        Retain { stable, marks: stable.min(floors.preserved.unwrap_or(Uid::MAX)) }
+    }
+
+    /// The last retained log segment that begins at or before `uid`.
+    pub(crate) fn segment_before(&self, uid: Uid) -> Option<SegmentRecord> {
+        self.segments.lock().iter().rev().find(|segment| segment.uid <= uid).copied()
+    }
+
+    fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+        let path = path.to_path_buf();
+        move |error| Error::io(what, &path, error)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("dir", &self.dir)
+            .field("visible", &self.visible())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,260 @@
+//! Steps after which the log begins anew: installing a refresh, taking back, becoming a secondary.
+
+use bytes::Bytes;
+use planaria_types::{DatabaseId, HistoryHash, TableId, Uid};
+
+use super::catalog::{boundary_in, boundary_of, with_boundary};
+use super::flush::{NewRun, RunRefParts, lies_at_bottom};
+use super::write::follow;
+use super::{Store, Writer};
+use crate::commit::LoggedCommit;
+use crate::cursor::Cursor;
+use crate::error::{Error, Result};
+use crate::memtable::Memtable;
+use crate::refresh::RefreshEnd;
+use crate::sync::{Arc, MutexGuard, Ordering};
+use crate::version::{Fragment, GroupRecord, Role, RunRef, SegmentRecord, StoreVersion};
+
+/// What a refresh has collected.
+pub(crate) struct Install {
+    /// The state that it builds on.
+    pub(crate) from: Uid,
+    /// Run files, each of one table.
+    pub(crate) outputs: Vec<(TableId, NewRun)>,
+    /// System records among what was collected, as (key, row).
+    pub(crate) boundaries: Vec<(Bytes, Bytes)>,
+}
+
+/// An opened run of one table and the interval that it owns.
+struct Layer {
+    table: TableId,
+    parts: RunRefParts,
+    above: Uid,
+    upto: Uid,
+}
+
+impl Store {
+    /// Installs a refresh; see [`crate::refresh::Refresh::install`].
+    pub(crate) fn install_refresh(&self, install: Install, end: &RefreshEnd) -> Result<()> {
+        let mut files: Vec<NewRun> = install.outputs.iter().map(|(_, run)| run.clone()).collect();
+        let mut writer = self.lock_writer();
+        let installed = self.install_layers(&mut writer, &install, end, &mut files);
+        if installed.is_err() {
+            self.discard(&files);
+        }
+        installed
+    }
+
+    fn install_layers(
+        &self,
+        writer: &mut MutexGuard<'_, Writer>,
+        install: &Install,
+        end: &RefreshEnd,
+        files: &mut Vec<NewRun>,
+    ) -> Result<()> {
+        let state = check_end(writer, install, end)?;
+        let live = self.write_live(&end.live, files)?;
+        let mut layers = Vec::new();
+        for (table, run) in &install.outputs {
+            layers.push(Layer {
+                table: *table,
+                parts: self.adopt(run)?,
+                above: install.from,
+                upto: end.base,
+            });
+        }
+        for (table, run) in &live {
+            layers.push(Layer { table: *table, parts: self.adopt(run)?, above: end.base, upto: state.last });
+        }
+        self.sync_run_dir()?;
+        let collected = install.boundaries.iter().filter_map(|(key, row)| boundary_in(key, row));
+        let ops = end.live.iter().flat_map(|logged| logged.commit.ops());
+        let boundaries: Vec<_> = collected.chain(ops.filter_map(|op| boundary_of(&op))).collect();
+        let change = |version: &StoreVersion| {
+            let mut version = version.clone();
+            for boundary in &boundaries {
+                if let Some(changed) = with_boundary(&version, boundary, install.from) {
+                    version = changed;
+                }
+            }
+            layered_version(&version, &layers, state.last)
+        };
+        let next_fragment = boundaries.iter().map(|boundary| boundary.id.0 + 1).max().unwrap_or(0);
+        self.next_fragment.fetch_max(next_fragment, Ordering::AcqRel);
+        self.rebase(writer, state, change, end.cut, |group| {
+            group.history = end.history.clone();
+            if end.sparse_to > install.from {
+                group.sparse.push((install.from, end.sparse_to));
+            }
+        })
+    }
+
+    /// Writes live commits out as runs, one for each table.
+    fn write_live(&self, live: &[LoggedCommit], files: &mut Vec<NewRun>) -> Result<Vec<(TableId, NewRun)>> {
+        let mut memtables: Vec<(TableId, Arc<Memtable>)> = Vec::new();
+        for logged in live {
+            for op in logged.commit.ops() {
+                let memtable = match memtables.iter().find(|(table, _)| *table == op.table) {
+                    Some((_, memtable)) => memtable,
+                    None => {
+                        memtables.push((op.table, Arc::new(Memtable::new())));
+                        &memtables[memtables.len() - 1].1
+                    }
+                };
+                memtable.insert(op.key, logged.commit.uid(), op.kind, op.row, 0);
+            }
+        }
+        let mut runs = Vec::new();
+        for (table, memtable) in memtables {
+            let mut writer = self.new_run(false)?;
+            let mut cursor = memtable.cursor(None);
+            cursor.seek_to_first()?;
+            while cursor.is_valid() {
+                writer.add(cursor.key(), cursor.uid(), cursor.kind(), cursor.row_ref())?;
+                cursor.next()?;
+            }
+            if let Some(run) = writer.finish()? {
+                files.push(run.clone());
+                runs.push((table, run));
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Puts a changed version in place together with a log that begins behind `state`, and shows `cut`.
+    fn rebase(
+        &self,
+        writer: &mut MutexGuard<'_, Writer>,
+        state: Writer,
+        change: impl Fn(&StoreVersion) -> Result<StoreVersion>,
+        cut: Uid,
+        group: impl FnOnce(&mut GroupRecord),
+    ) -> Result<()> {
+        let sealed = self.log.seal()?;
+        let segment = SegmentRecord { number: sealed.segment + 1, uid: state.last, hash: state.hash };
+        let mut structure = self.lock_structure();
+        let next = change(&self.pin().0)?;
+        let mut manifest = self.describe(&structure, &next);
+        group(&mut manifest.group);
+        manifest.group.visible = cut;
+        manifest.log_start = segment.number;
+        manifest.segments = vec![segment];
+        manifest.write(&self.options.os, &self.dir)?;
+        let mut version = self.version.write();
+        let old = std::mem::replace(&mut *version, Arc::new(next));
+        self.visible.store(cut.get(), Ordering::Release);
+        drop(version);
+        *self.segments.lock() = [segment].into();
+        **writer = Writer { segment: segment.number, ..state };
+        self.appended.store(state.last.get(), Ordering::Release);
+        self.durable.store(state.last.get(), Ordering::Release);
+        self.feed.clear();
+        self.after_write(&mut structure, manifest, &old);
+        drop(structure);
+        self.feed.notify();
+        self.work.flushed();
+        Ok(())
+    }
+
+    /// Takes back everything above `fork`; see [`crate::Database::take_back`].
+    pub(crate) fn take_back(&self, fork: Uid, hash: HistoryHash) -> Result<()> {
+        let group = self.manifest().group;
+        let inside_sparse = group.sparse.iter().any(|(from, to)| *from < fork && fork < *to);
+        if fork < group.version_floor || inside_sparse {
+            return Err(Error::SnapshotTooOld(fork));
+        }
+        self.flush_all()?;
+        let _no_compaction = self.work().compacting();
+        let mut writer = self.lock_writer();
+        let in_memory = self.pin().0.fragments().iter().any(|fragment| fragment.active.records() > 0);
+        if in_memory {
+            return Err(Error::Invalid("commits arrived while others were taken back".into()));
+        }
+        let state = Writer { last: fork, hash, ..*writer };
+        let cut = self.visible().min(fork);
+        self.rebase(
+            &mut writer,
+            state,
+            |version| clipped_version(version, fork),
+            cut,
+            |group| {
+                group.history.truncate(fork);
+            },
+        )
+    }
+
+    /// Makes this copy a secondary of `database`; see [`crate::Database::become_secondary`].
+    pub(crate) fn become_secondary(&self, database: DatabaseId) -> Result<()> {
+        let writer = self.lock_writer();
+        let mut structure = self.lock_structure();
+        if structure.group.role == Role::Secondary && structure.database == database {
+            return Ok(());
+        }
+        if structure.database != database && writer.last > Uid::ZERO {
+            return Err(Error::Invalid(format!(
+                "this directory holds database {}, the primary's is {database}: a secondary starts from an empty \
+                 directory or from a copy of the primary's database",
+                structure.database
+            )));
+        }
+        let mut manifest = structure.clone();
+        manifest.generation += 1;
+        manifest.database = database;
+        manifest.group.role = Role::Secondary;
+        manifest.write(&self.options.os, &self.dir)?;
+        *structure = manifest;
+        self.secondary.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// The state that a refresh leads to, if its parts fit together.
+fn check_end(writer: &Writer, install: &Install, end: &RefreshEnd) -> Result<Writer> {
+    if writer.last != install.from {
+        return Err(Error::Gap { got: end.base, named: install.from, have: writer.last });
+    }
+    let mut state = Writer { last: end.base, hash: end.base_hash, ..*writer };
+    for logged in &end.live {
+        state = follow(&state, &logged.commit, logged.hash)?;
+    }
+    if end.base < install.from || end.cut < end.sparse_to || end.cut > state.last {
+        return Err(Error::Invalid(format!(
+            "a refresh from {} to {} cannot show the cut {}: it holds {} to {}",
+            install.from, end.base, end.cut, end.sparse_to, state.last
+        )));
+    }
+    Ok(state)
+}
+
+/// `version` with layers put on top, oldest first; everything at or below `flushed` lies in runs then.
+fn layered_version(version: &StoreVersion, layers: &[Layer], flushed: Uid) -> Result<StoreVersion> {
+    let changed = version.fragments().iter().map(|fragment| {
+        let mut next = Fragment::clone(fragment);
+        for layer in layers.iter().filter(|layer| layer.table == fragment.table) {
+            let Some(keys) = layer.parts.keys.intersect(&fragment.range) else { continue };
+            let above = if lies_at_bottom(&next, &keys) { Uid::ZERO } else { layer.above };
+            let mut references: Vec<RunRef> = next.references().cloned().collect();
+            references.push(layer.parts.reference(keys, above, layer.upto));
+            next.set_references(references)?;
+        }
+        next.flushed = flushed;
+        Ok(Arc::new(next))
+    });
+    Ok(StoreVersion::new(changed.collect::<Result<_>>()?))
+}
+
+/// `version` without anything above `fork`.
+fn clipped_version(version: &StoreVersion, fork: Uid) -> Result<StoreVersion> {
+    let changed = version.fragments().iter().map(|fragment| {
+        let mut next = Fragment::clone(fragment);
+        let kept = fragment
+            .references()
+            .filter(|reference| reference.above < fork)
+            .map(|reference| RunRef { upto: reference.upto.min(fork), ..reference.clone() });
+        let kept: Vec<_> = kept.collect();
+        next.set_references(kept)?;
+        next.flushed = fragment.flushed.min(fork);
+        Ok(Arc::new(next))
+    });
+    Ok(StoreVersion::new(changed.collect::<Result<_>>()?))
+}

@@ -1,0 +1,319 @@
+//! Opening a store: the manifest says what there is, the log says what came after.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+
+use planaria_types::{
+    DatabaseId, FileId, FragmentId, History, HistoryHash, InstanceId, KeyRange, TableId, Uid,
+};
+
+use super::catalog::{boundary_of, with_boundary};
+use super::worker::Work;
+use super::write::insert_op;
+use super::{Floors, Store, Writer, record_kind};
+use crate::commit::{CommitQueue, EncodedCommit, Feed};
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::log::{KIND_BASE, Log, LogEntry, LogOptions, Replay};
+use crate::options::Options;
+use crate::os::{DirLock, Os};
+use crate::run::{BlockCache, Run};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
+use crate::version::{
+    Fragment, GroupRecord, MANIFEST, Manifest, Role, RunRef, SegmentRecord, StoreVersion, run_dir, run_path,
+};
+
+const LOCK: &str = "LOCK";
+/// Names of a store's directory that may be there before its manifest is: an interrupted creation.
+const NAMES_OF_A_START: [&str; 5] = [LOCK, "MANIFEST.new", "runs", "log", "tls"];
+
+/// Where a store keeps its log.
+pub(crate) fn log_dir(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+impl Store {
+    /// Opens the store in `dir`, or creates it if the options say so.
+    pub(crate) fn open(dir: &Path, options: Options) -> Result<Self> {
+        options.validate()?;
+        let os = Arc::clone(&options.os);
+        let lock = lock_dir(&os, dir, options.create)?;
+        let manifest = match Manifest::read(&os, dir)? {
+            Some(manifest) => manifest,
+            None if options.create => create(&os, dir)?,
+            None => return Err(Error::NotFound { path: dir.to_path_buf() }),
+        };
+        if manifest.partial {
+            return Err(Error::Foreign {
+                path: dir.to_path_buf(),
+                what: "it is a clone that was not completed; resume it with `planaria clone create`, or remove it".into(),
+            });
+        }
+        remove_garbage(&os, dir, &manifest)?;
+        let cache = Arc::new(BlockCache::new(options.cache_bytes as u64));
+        let version = open_runs(&os, dir, &manifest, &cache, &options)?;
+        Self::replay(dir, options, lock, manifest, cache, version)
+    }
+
+    fn replay(
+        dir: &Path,
+        options: Options,
+        lock: Box<dyn DirLock>,
+        manifest: Manifest,
+        cache: Arc<BlockCache>,
+        version: StoreVersion,
+    ) -> Result<Self> {
+        let os = Arc::clone(&options.os);
+        let log_options = LogOptions {
+            segment_bytes: options.log_segment_bytes,
+            origins: manifest.log_origins.clone(),
+            must_exist: !manifest.segments.is_empty(),
+            ..LogOptions::default()
+        };
+        let mut replay = Recovery::new(&manifest, version, log_dir(dir));
+        let log =
+            Log::open(os, &log_dir(dir), log_options, manifest.instance, manifest.log_start, &mut |entry| {
+                replay.handle(entry)
+            })?;
+        let role = manifest.group.role;
+        let end = replay.state.last;
+        let visible = match role {
+            Role::Primary => end,
+            Role::Secondary => replay.cut.min(end),
+        };
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            instance: manifest.instance,
+            _lock: lock,
+            log,
+            cache,
+            next_file: AtomicU64::new(manifest.next_file),
+            next_fragment: AtomicU64::new(replay.next_fragment),
+            version: RwLock::new(Arc::new(replay.version)),
+            visible: AtomicU64::new(visible.max(manifest.group.visible).get()),
+            durable: AtomicU64::new(end.get()),
+            appended: AtomicU64::new(end.get()),
+            reserved: AtomicU64::new(replay.reserved.get()),
+            queue: CommitQueue::new(),
+            feed: Feed::default(),
+            writer: Mutex::new(Writer { draw_above: replay.reserved, ..replay.state }),
+            segments: Mutex::new(replay.segments),
+            floors: Mutex::new(Floors::default()),
+            work: Work::new(),
+            secondary: AtomicBool::new(role == Role::Secondary),
+            epoch_begun: AtomicBool::new(false),
+            unmeasured: AtomicU64::new(0),
+            structure: Mutex::new(manifest),
+            options,
+        })
+    }
+}
+
+/// What the replay of the log has found so far.
+struct Recovery {
+    log_dir: PathBuf,
+    role: Role,
+    version: StoreVersion,
+    state: Writer,
+    cut: Uid,
+    reserved: Uid,
+    segments: VecDeque<SegmentRecord>,
+    next_fragment: u64,
+}
+
+impl Recovery {
+    fn new(manifest: &Manifest, version: StoreVersion, log_dir: PathBuf) -> Self {
+        let kept = manifest.segments.iter().filter(|segment| segment.number <= manifest.log_start);
+        let segments: VecDeque<_> = kept.copied().collect();
+        let base = segments.back().filter(|segment| segment.number == manifest.log_start);
+        let state = Writer {
+            last: base.map_or(Uid::ZERO, |base| base.uid),
+            hash: base.map_or(HistoryHash::default(), |base| base.hash),
+            segment: base.map_or(0, |base| base.number),
+            draw_above: Uid::ZERO,
+        };
+        Self {
+            log_dir,
+            role: manifest.group.role,
+            version,
+            state,
+            cut: manifest.group.visible,
+            reserved: manifest.group.reserved,
+            segments,
+            next_fragment: manifest.next_fragment,
+        }
+    }
+
+    fn handle(&mut self, entry: LogEntry<'_>) -> Result<Replay> {
+        if entry.kind == KIND_BASE {
+            return Ok(Replay::Continue);
+        }
+        if entry.segment != self.state.segment {
+            self.state.segment = entry.segment;
+            let (uid, hash) = (self.state.last, self.state.hash);
+            self.segments.push_back(SegmentRecord { number: entry.segment, uid, hash });
+        }
+        let uid_of = |payload: &[u8]| payload.try_into().map(u64::from_le_bytes).map(Uid::new);
+        let damaged = |what: &str| {
+            Error::damaged(&self.log_dir.join(format!("{:016x}.log", entry.segment)), entry.offset, what)
+        };
+        match entry.kind {
+            record_kind::COMMIT => return self.commit(&entry),
+            record_kind::RESERVE => {
+                let bound = uid_of(entry.payload).map_err(|_| damaged("a bound of the wrong length"))?;
+                self.reserved = self.reserved.max(bound);
+            }
+            record_kind::CUT => {
+                let cut = uid_of(entry.payload).map_err(|_| damaged("a cut of the wrong length"))?;
+                self.cut = self.cut.max(cut);
+            }
+            kind => return Err(damaged(&format!("an unknown record kind {kind}"))),
+        }
+        Ok(Replay::Continue)
+    }
+
+    fn commit(&mut self, entry: &LogEntry<'_>) -> Result<Replay> {
+        let path = self.log_dir.join(format!("{:016x}.log", entry.segment));
+        let commit = EncodedCommit::parse(bytes::Bytes::copy_from_slice(entry.payload))
+            .map_err(|error| Error::damaged(&path, entry.offset, error.to_string()))?;
+        if commit.prev() != self.state.last || commit.uid() <= self.state.last {
+            if self.role == Role::Secondary {
+                // Live commits of a refresh that was never installed: what they build on is not here.
+                return Ok(Replay::StopHere);
+            }
+            let what = format!("commit {} does not follow {}", commit.uid(), self.state.last);
+            return Err(Error::damaged(&path, entry.offset, what));
+        }
+        let uid = commit.uid();
+        self.state.last = uid;
+        self.state.hash = hash::extend_history(self.state.hash, uid, hash::commit_hash(commit.bytes()));
+        for op in commit.ops() {
+            if let Some(boundary) = boundary_of(&op) {
+                self.next_fragment = self.next_fragment.max(boundary.id.0 + 1);
+                if let Some(version) = with_boundary(&self.version, &boundary, uid.prev()) {
+                    self.version = version;
+                }
+            }
+            insert_op(&self.version, op.table, op.key, uid, op.kind, op.row, entry.segment);
+        }
+        Ok(Replay::Continue)
+    }
+}
+
+/// Keeps other processes out of the directory, which is created if the options say so.
+fn lock_dir(os: &Arc<dyn Os>, dir: &Path, create: bool) -> Result<Box<dyn DirLock>> {
+    if !os.exists(dir) {
+        if !create {
+            return Err(Error::NotFound { path: dir.to_path_buf() });
+        }
+        os.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            os.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))?;
+        }
+    }
+    if !os.exists(&dir.join(MANIFEST)) {
+        if !create {
+            return Err(Error::NotFound { path: dir.to_path_buf() });
+        }
+        let entries = os.list(dir).map_err(|error| Error::io("list", dir, error))?;
+        if entries.iter().any(|entry| !NAMES_OF_A_START.contains(&entry.name.as_str())) {
+            return Err(Error::Exists { path: dir.to_path_buf() });
+        }
+    }
+    let path = dir.join(LOCK);
+    os.lock(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Error::InUse { path: dir.to_path_buf() },
+        _ => Error::io("lock", &path, error),
+    })
+}
+
+/// Writes the first manifest of a new store.
+fn create(os: &Arc<dyn Os>, dir: &Path) -> Result<Manifest> {
+    for sub in [run_dir(dir), log_dir(dir)] {
+        os.create_dir_all(&sub).map_err(|error| Error::io("create", &sub, error))?;
+    }
+    let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
+    let system = crate::version::FragmentRecord {
+        id: FragmentId(1),
+        table: TableId::SYSTEM,
+        range: KeyRange::ALL,
+        flushed: Uid::ZERO,
+        references: Vec::new(),
+    };
+    let manifest = Manifest {
+        generation: 1,
+        instance: InstanceId(random()),
+        database: DatabaseId(random()),
+        created_ms: os.now_millis(),
+        lineage: None,
+        partial: false,
+        next_file: 1,
+        next_fragment: 2,
+        group: GroupRecord {
+            role: Role::Primary,
+            history: History::default(),
+            visible: Uid::ZERO,
+            reserved: Uid::ZERO,
+            version_floor: Uid::ZERO,
+            mark_floor: Uid::ZERO,
+            sparse: Vec::new(),
+        },
+        fragments: vec![system],
+        runs: Vec::new(),
+        log_start: 0,
+        segments: Vec::new(),
+        log_origins: Vec::new(),
+    };
+    manifest.write(os, dir)?;
+    Ok(manifest)
+}
+
+/// Removes run files that the manifest does not name: left-overs of interrupted work.
+fn remove_garbage(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest) -> Result<()> {
+    let runs = run_dir(dir);
+    let named: HashSet<_> = manifest.runs.iter().map(|run| run_path(dir, run.file)).collect();
+    for entry in os.list(&runs).map_err(|error| Error::io("list", &runs, error))? {
+        let path = runs.join(&entry.name);
+        if !entry.is_dir && !named.contains(&path) {
+            os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_runs(
+    os: &Arc<dyn Os>,
+    dir: &Path,
+    manifest: &Manifest,
+    cache: &Arc<BlockCache>,
+    options: &Options,
+) -> Result<StoreVersion> {
+    let mut runs: HashMap<FileId, Arc<Run>> = HashMap::new();
+    for record in &manifest.runs {
+        let path = run_path(dir, record.file);
+        let run = Run::open(os, &path, record.meta.identity, &record.meta, cache, options.read_mode)?;
+        runs.insert(record.file, run);
+    }
+    let fragments = manifest.fragments.iter().map(|record| {
+        let mut fragment = Fragment::new(record.id, record.table, record.range.clone(), record.flushed);
+        let references = record.references.iter().map(|reference| {
+            let run = runs.get(&reference.file).ok_or_else(|| {
+                Error::damaged(
+                    &dir.join(MANIFEST),
+                    0,
+                    format!("it refers to run {}, which it lacks", reference.file),
+                )
+            })?;
+            Ok(RunRef {
+                file: reference.file,
+                run: Arc::clone(run),
+                keys: reference.keys.clone(),
+                above: reference.above,
+                upto: reference.upto,
+            })
+        });
+        fragment.set_references(references.collect::<Result<_>>()?)?;
+        Ok(Arc::new(fragment))
+    });
+    Ok(StoreVersion::new(fragments.collect::<Result<_>>()?))
+}

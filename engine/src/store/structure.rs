@@ -1,0 +1,183 @@
+//! Changes of the structure: the manifest first, durably, then what readers see.
+
+use planaria_types::{Epoch, FileId, HistoryEntry, InstanceId};
+
+use super::flush::{NewRun, RunRefParts};
+use super::{Store, Writer};
+use crate::error::{Error, Result};
+use crate::sync::{Arc, MutexGuard, Ordering};
+use crate::version::{
+    FragmentRecord, GroupRecord, Manifest, Role, RunRecord, RunRef, SegmentRecord, StoreVersion,
+};
+
+impl Store {
+    /// Makes new run files and a new arrangement of runs part of the store: the files' names are synced, the log is
+    /// synced (a run may hold what it has not made durable yet), the manifest is written, and readers see the change.
+    /// `change` may be called twice, the second time with what the commit leader has changed meanwhile.
+    ///
+    /// If anything fails before the manifest is written, the new files are removed and nothing has changed.
+    pub(crate) fn install(
+        &self,
+        outputs: &[NewRun],
+        change: impl Fn(&StoreVersion, &[RunRefParts]) -> Result<StoreVersion>,
+        group: impl FnOnce(&mut GroupRecord),
+    ) -> Result<()> {
+        let installed = self.prepare(outputs).and_then(|new| {
+            let mut structure = self.lock_structure();
+            let next = change(&self.pin().0, &new)?;
+            let mut manifest = self.describe(&structure, &next);
+            group(&mut manifest.group);
+            manifest.write(&self.options.os, &self.dir)?;
+            let mut version = self.version.write();
+            let changed = Arc::new(change(&version, &new)?);
+            let old = std::mem::replace(&mut *version, changed);
+            drop(version);
+            self.after_write(&mut structure, manifest, &old);
+            Ok(())
+        });
+        if installed.is_err() {
+            self.discard(outputs);
+        }
+        installed
+    }
+
+    fn prepare(&self, outputs: &[NewRun]) -> Result<Vec<RunRefParts>> {
+        let new = outputs.iter().map(|output| self.adopt(output)).collect::<Result<_>>()?;
+        if !outputs.is_empty() {
+            self.sync_run_dir()?;
+        }
+        self.sync_log()?;
+        Ok(new)
+    }
+
+    pub(super) fn lock_structure(&self) -> MutexGuard<'_, Manifest> {
+        self.structure.lock()
+    }
+
+    /// The manifest of `version`, as the next generation of `last`.
+    pub(super) fn describe(&self, last: &Manifest, version: &StoreVersion) -> Manifest {
+        let segments = self.segments.lock().clone();
+        let current = segments.back().map_or(last.log_start, |segment| segment.number);
+        let log_start =
+            version.fragments().iter().map(|fragment| fragment.first_segment()).fold(current, u64::min);
+        let mut manifest = Manifest {
+            generation: last.generation + 1,
+            next_file: self.next_file.load(Ordering::Acquire),
+            next_fragment: self.next_fragment.load(Ordering::Acquire),
+            fragments: version
+                .fragments()
+                .iter()
+                .map(|fragment| FragmentRecord {
+                    id: fragment.id,
+                    table: fragment.table,
+                    range: fragment.range.clone(),
+                    flushed: fragment.flushed,
+                    references: fragment.references().map(RunRef::record).collect(),
+                })
+                .collect(),
+            runs: run_records(version),
+            log_start,
+            segments: self.retained_segments(log_start, segments.into()),
+            ..last.clone()
+        };
+        let retain = self.retain();
+        manifest.group.visible = manifest.group.visible.max(self.visible());
+        manifest.group.reserved = planaria_types::Uid::new(self.reserved.load(Ordering::Acquire));
+        manifest.group.version_floor = manifest.group.version_floor.max(retain.stable);
+        manifest.group.mark_floor = manifest.group.mark_floor.max(retain.marks);
+        manifest
+    }
+
+    /// The segments that are kept: what recovery needs, and before that as much tail as the options allow.
+    fn retained_segments(&self, log_start: u64, mut segments: Vec<SegmentRecord>) -> Vec<SegmentRecord> {
+        let tail = self.options.log_tail_bytes / self.options.log_segment_bytes;
+        let newest = segments.last().map_or(0, |segment| segment.number);
+        let from = log_start.min(newest.saturating_sub(tail));
+        segments.retain(|segment| segment.number >= from);
+        segments
+    }
+
+    /// Lets go of what the new manifest does not name any more.
+    pub(super) fn after_write(&self, structure: &mut Manifest, manifest: Manifest, old: &StoreVersion) {
+        let kept: std::collections::HashSet<FileId> = manifest.runs.iter().map(|run| run.file).collect();
+        for reference in old.fragments().iter().flat_map(|fragment| fragment.references()) {
+            if !kept.contains(&reference.file) {
+                // The file goes when the last reader lets go of it.
+                reference.run.mark_obsolete();
+            }
+        }
+        if let Some(first) = manifest.segments.first() {
+            self.segments.lock().retain(|segment| segment.number >= first.number);
+            // What could not be removed is tried again with the next release.
+            let _ = self.log.release(first.number);
+        }
+        *structure = manifest;
+    }
+
+    /// This copy's name.
+    pub(crate) fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// Begins this start's epoch as a primary, durably, unless it has begun.
+    pub(super) fn begin_epoch_if_due(&self, writer: &Writer) -> Result<()> {
+        if self.epoch_begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut structure = self.lock_structure();
+        let last = structure.group.history.current();
+        let epoch = Epoch {
+            term: last.term.max(1),
+            incarnation: last.incarnation + 1,
+            nonce: self.options.os.random_u64(),
+        };
+        // A commit that only the lost process knew may be durable without this start having synced it.
+        self.sync_log()?;
+        self.write_epoch(&mut structure, epoch, writer)?;
+        self.epoch_begun.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn write_epoch(&self, structure: &mut Manifest, epoch: Epoch, writer: &Writer) -> Result<()> {
+        let mut manifest = Manifest { generation: structure.generation + 1, ..structure.clone() };
+        let entry = HistoryEntry { epoch, inherited: writer.last, hash: writer.hash };
+        manifest.group.history.push(entry).map_err(|entry| {
+            Error::Invalid(format!("epoch {} does not follow the history of this copy", entry.epoch))
+        })?;
+        manifest.write(&self.options.os, &self.dir)?;
+        *structure = manifest;
+        Ok(())
+    }
+
+    /// Begins the epoch of a primary now rather than at its first commit.
+    pub(crate) fn begin_epoch(&self) -> Result<()> {
+        let writer = *self.lock_writer();
+        if self.role() == Role::Secondary {
+            return Err(Error::ReadOnly);
+        }
+        self.begin_epoch_if_due(&writer)
+    }
+
+    /// Changes what the manifest says about the group, durably.
+    pub(crate) fn edit_group(&self, change: impl FnOnce(&mut GroupRecord) -> Result<()>) -> Result<()> {
+        let mut structure = self.lock_structure();
+        let mut manifest = Manifest { generation: structure.generation + 1, ..structure.clone() };
+        change(&mut manifest.group)?;
+        manifest.write(&self.options.os, &self.dir)?;
+        *structure = manifest;
+        Ok(())
+    }
+}
+
+/// The run files of a version, each once.
+fn run_records(version: &StoreVersion) -> Vec<RunRecord> {
+    let mut records: Vec<_> = version
+        .fragments()
+        .iter()
+        .flat_map(|fragment| fragment.references())
+        .map(|reference| RunRecord { file: reference.file, meta: reference.run.meta().clone() })
+        .collect();
+    records.sort_by_key(|record| record.file);
+    records.dedup_by_key(|record| record.file);
+    records
+}

@@ -1,0 +1,234 @@
+//! Background work: syncs, flushes, compactions, each on a thread of its own, woken when there is something to do.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Store;
+use crate::error::{Error, Result};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
+
+/// Frozen memtables may take this many times the memtable budget before writers wait.
+const FROZEN_BUDGETS_MAX: usize = 2;
+/// How long background work pauses after a failure, such as a full disk, before it tries again.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// What there is to do.
+pub(crate) struct Work {
+    state: Mutex<State>,
+    changed: Condvar,
+    flush: Mutex<()>,
+    compact: Mutex<()>,
+    unsynced: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    flush: bool,
+    compact: bool,
+    sync: bool,
+    closing: bool,
+    /// Why the last piece of background work failed, until one succeeds.
+    failure: Option<Error>,
+}
+
+/// A kind of background work.
+#[derive(Clone, Copy)]
+enum Task {
+    Sync,
+    Flush,
+    Compact,
+}
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State { compact: true, ..State::default() }),
+            changed: Condvar::new(),
+            flush: Mutex::new(()),
+            compact: Mutex::new(()),
+            unsynced: AtomicBool::new(false),
+        }
+    }
+
+    fn signal(&self, set: impl FnOnce(&mut State)) {
+        set(&mut self.state.lock());
+        self.changed.notify_all();
+    }
+
+    pub(super) fn signal_flush(&self) {
+        self.signal(|state| state.flush = true);
+    }
+
+    /// Tells the sync thread that something was appended; cheap while it has been told already.
+    pub(super) fn signal_sync(&self) {
+        if !self.unsynced.swap(true, Ordering::AcqRel) {
+            self.signal(|state| state.sync = true);
+        }
+    }
+
+    /// After a flush: there may be something to compact, and room for writers.
+    pub(super) fn flushed(&self) {
+        self.signal(|state| state.compact = true);
+    }
+
+    /// Keeps other flushes out.
+    pub(super) fn flushing(&self) -> MutexGuard<'_, ()> {
+        self.flush.lock()
+    }
+
+    /// Keeps other compactions out.
+    pub(crate) fn compacting(&self) -> MutexGuard<'_, ()> {
+        self.compact.lock()
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state.lock().closing
+    }
+
+    /// Waits until `task` is due; `false` when the store closes.
+    fn wait_for(&self, task: Task) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if state.closing {
+                return false;
+            }
+            let due = match task {
+                Task::Sync => &mut state.sync,
+                Task::Flush => &mut state.flush,
+                Task::Compact => &mut state.compact,
+            };
+            if std::mem::take(due) {
+                return true;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Waits for `pause` or until the store closes.
+    fn pause(&self, pause: Duration) {
+        let mut state = self.state.lock();
+        if !state.closing {
+            self.changed.wait_for(&mut state, pause);
+        }
+    }
+
+    fn report(&self, result: Result<()>) -> bool {
+        let failed = result.is_err();
+        self.signal(|state| state.failure = result.err());
+        failed
+    }
+}
+
+impl Store {
+    /// Starts the background threads.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<Vec<JoinHandle<()>>> {
+        if !self.options.background {
+            return Ok(Vec::new());
+        }
+        let tasks = [
+            ("planaria-sync", Task::Sync),
+            ("planaria-flush", Task::Flush),
+            ("planaria-compact", Task::Compact),
+        ];
+        tasks
+            .into_iter()
+            .map(|(name, task)| {
+                let store = Arc::clone(self);
+                let body = move || {
+                    while store.work.wait_for(task) {
+                        store.run(task);
+                    }
+                };
+                std::thread::Builder::new()
+                    .name(name.into())
+                    .spawn(body)
+                    .map_err(Self::io("start a thread for", &self.dir))
+            })
+            .collect()
+    }
+
+    fn run(&self, task: Task) {
+        match task {
+            Task::Sync => {
+                self.work.pause(Duration::from_millis(self.options.sync_interval_ms));
+                self.work.unsynced.store(false, Ordering::Release);
+                let synced = self.sync_log().and_then(|_| self.reserve_ahead());
+                self.work.report(synced);
+                self.freeze_oldest_beyond_log_limit();
+            }
+            Task::Flush => {
+                let flushed = loop {
+                    match self.flush_oldest() {
+                        Ok(true) => {}
+                        Ok(false) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
+                };
+                if self.work.report(flushed) {
+                    self.work.pause(RETRY_AFTER);
+                    self.work.signal_flush();
+                }
+            }
+            Task::Compact => {
+                let compacted = self.compact_until_settled();
+                if self.work.report(compacted) {
+                    self.work.pause(RETRY_AFTER);
+                    self.work.flushed();
+                }
+            }
+        }
+    }
+
+    /// Idle fragments must not pin the log: beyond its limit the fragment that needs the oldest segment is written out.
+    fn freeze_oldest_beyond_log_limit(&self) {
+        let newest = self.segments.lock().back().map_or(0, |segment| segment.number);
+        let version = self.pin().0;
+        let oldest = version.fragments().iter().map(|fragment| fragment.active.first_segment()).min();
+        let segments_max = self.options.log_bytes_max / self.options.log_segment_bytes;
+        if let Some(oldest) = oldest.filter(|oldest| newest.saturating_sub(*oldest) >= segments_max) {
+            self.freeze(|fragment| fragment.active.first_segment() == oldest);
+        }
+    }
+
+    /// Holds a writer back while too much waits to be written out.
+    pub(super) fn wait_for_room(&self) -> Result<()> {
+        if !self.options.background {
+            return Ok(());
+        }
+        loop {
+            let version = self.pin().0;
+            let frozen: usize = version
+                .fragments()
+                .iter()
+                .flat_map(|fragment| &fragment.frozen)
+                .map(|frozen| frozen.memtable.bytes())
+                .sum();
+            if frozen <= self.options.memtable_bytes * FROZEN_BUDGETS_MAX {
+                return Ok(());
+            }
+            let mut state = self.work.state.lock();
+            if state.closing {
+                return Err(Error::Closed);
+            }
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            self.work.changed.wait_for(&mut state, RETRY_AFTER);
+        }
+    }
+
+    /// Ends background work, syncs, and waits for the threads.
+    pub(crate) fn stop(&self, threads: Vec<JoinHandle<()>>) {
+        self.work.signal(|state| state.closing = true);
+        for thread in threads {
+            // A thread that panicked has nothing left to say; the log has what was acknowledged.
+            let _ = thread.join();
+        }
+        // Who asked for durability has it; this is a courtesy to the rest.
+        let _ = self.sync_log();
+    }
+
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
+    }
+}

@@ -1,0 +1,233 @@
+//! The commit path.
+
+use planaria_types::{HistoryHash, TableId, Uid};
+
+use super::catalog::boundary_of;
+use super::{Store, Writer, record_kind};
+use crate::commit::{EncodedCommit, LoggedCommit, name_commit};
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::sync::{Arc, MutexGuard, Ordering};
+use crate::version::{Role, SegmentRecord, StoreVersion};
+
+/// UIDs are drawn at most this far ahead of what recovery knows, in milliseconds.
+const RESERVE_AHEAD_MS: u64 = 5_000;
+
+/// A batch in the commit queue.
+pub(crate) struct Pending {
+    /// The encoded batch, not yet named.
+    pub(crate) encoded: Vec<u8>,
+    /// Whether the writer waits for the disk.
+    pub(crate) sync: bool,
+}
+
+impl Store {
+    /// Commits a batch and returns its UID, after a sync if it asked for one.
+    pub(crate) fn commit(&self, pending: Pending) -> Result<Uid> {
+        self.queue.submit(pending, |group| self.commit_group(group))
+    }
+
+    /// The leader's work: one append, one sync, one publication for the whole group.
+    fn commit_group(&self, group: Vec<Pending>) -> Vec<Result<Uid>> {
+        let count = group.len();
+        let sync = group.iter().any(|pending| pending.sync);
+        match self.log_group(group, sync) {
+            Ok(uids) => uids.into_iter().map(Ok).collect(),
+            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn log_group(&self, group: Vec<Pending>, sync: bool) -> Result<Vec<Uid>> {
+        self.wait_for_room()?;
+        let mut writer = self.writer.lock();
+        if self.role() == Role::Secondary {
+            return Err(Error::ReadOnly);
+        }
+        self.begin_epoch_if_due(&writer)?;
+        let mut next = *writer;
+        let mut logged = Vec::with_capacity(group.len());
+        for pending in group {
+            let uid = next.last.max(next.draw_above).tick(self.options.os.now_millis());
+            self.reserve(&mut writer, uid)?;
+            let commit = name_commit(pending.encoded, uid, next.last);
+            next.hash = hash::extend_history(next.hash, uid, hash::commit_hash(commit.bytes()));
+            next.last = uid;
+            logged.push(LoggedCommit { commit, hash: next.hash });
+        }
+        let uids = logged.iter().map(|logged| logged.commit.uid()).collect();
+        self.append_commits(&mut writer, &logged)?;
+        self.insert(&logged, writer.segment);
+        drop(writer);
+        if sync {
+            self.sync_log()?;
+        }
+        // Another group cannot have been published meanwhile: groups are handled one after the other.
+        self.publish(logged.last().map_or(Uid::ZERO, |logged| logged.commit.uid()));
+        if !sync {
+            self.work.signal_sync();
+        }
+        self.rotate_if_full(logged_bytes(&logged));
+        Ok(uids)
+    }
+
+    /// Appends commits that follow the last one, and moves the end of the log behind them.
+    pub(super) fn append_commits(&self, writer: &mut Writer, logged: &[LoggedCommit]) -> Result<()> {
+        let Some(end) = logged.last() else { return Ok(()) };
+        let records: Vec<_> =
+            logged.iter().map(|logged| (record_kind::COMMIT, &logged.commit.bytes()[..])).collect();
+        let appended = self.log.append(&records)?;
+        self.enter_segment(writer, appended.segment);
+        writer.last = end.commit.uid();
+        writer.hash = end.hash;
+        self.appended.store(writer.last.get(), Ordering::Release);
+        self.feed.push(logged);
+        self.feed.notify();
+        Ok(())
+    }
+
+    /// Notes where a new segment begins: right behind the state that the writer has.
+    pub(super) fn enter_segment(&self, writer: &mut Writer, segment: u64) {
+        if segment != writer.segment {
+            writer.segment = segment;
+            self.segments.lock().push_back(SegmentRecord {
+                number: segment,
+                uid: writer.last,
+                hash: writer.hash,
+            });
+        }
+    }
+
+    /// Sees to it that `uid` lies below a durable bound, so that no later start draws it again.
+    fn reserve(&self, writer: &mut MutexGuard<'_, Writer>, uid: Uid) -> Result<()> {
+        if uid.get() < self.reserved.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let bound = Uid::from_millis(uid.millis() + RESERVE_AHEAD_MS);
+        let appended = self.log.append(&[(record_kind::RESERVE, &bound.get().to_le_bytes()[..])])?;
+        self.enter_segment(writer, appended.segment);
+        self.log.sync()?;
+        self.reserved.store(bound.get(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Raises the bound ahead of need, so that a commit does not wait for it.
+    pub(super) fn reserve_ahead(&self) -> Result<()> {
+        let now = self.options.os.now_millis();
+        let left_ms = Uid::new(self.reserved.load(Ordering::Acquire)).millis().saturating_sub(now);
+        let mut writer = self.writer.lock();
+        if self.role() == Role::Primary
+            && left_ms < RESERVE_AHEAD_MS / 2
+            && writer.last.millis() + 60_000 > now
+        {
+            let uid = Uid::from_millis(now + RESERVE_AHEAD_MS / 2).max(writer.last);
+            self.reserve(&mut writer, uid)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the records of logged commits into the memtables; not yet visible.
+    pub(super) fn insert(&self, logged: &[LoggedCommit], segment: u64) {
+        let mut version = Arc::clone(&self.version.read());
+        for logged in logged {
+            let uid = logged.commit.uid();
+            for op in logged.commit.ops() {
+                if let Some(boundary) = boundary_of(&op) {
+                    self.ensure_boundary(&boundary, uid.prev());
+                    version = Arc::clone(&self.version.read());
+                }
+                insert_op(&version, op.table, op.key, uid, op.kind, op.row, segment);
+            }
+        }
+    }
+
+    /// Moves the visible cut forward.
+    pub(super) fn publish(&self, uid: Uid) {
+        self.visible.fetch_max(uid.get(), Ordering::AcqRel);
+    }
+
+    /// Makes everything appended so far durable.
+    pub(crate) fn sync_log(&self) -> Result<Uid> {
+        let appended = self.appended();
+        self.log.sync()?;
+        if self.durable.fetch_max(appended.get(), Ordering::AcqRel) < appended.get() {
+            self.feed.notify();
+        }
+        Ok(self.durable())
+    }
+
+    /// Logs commits of the primary, checked to follow the last one here and to lead to the history hash that each
+    /// states; they are neither durable nor visible yet.
+    pub(crate) fn append_replicated(&self, logged: &[LoggedCommit]) -> Result<()> {
+        self.wait_for_room()?;
+        let mut writer = self.writer.lock();
+        if self.role() == Role::Primary {
+            return Err(Error::Invalid("a primary follows nobody".into()));
+        }
+        let mut next = *writer;
+        for logged in logged {
+            next = follow(&next, &logged.commit, logged.hash)?;
+        }
+        self.append_commits(&mut writer, logged)?;
+        self.insert(logged, writer.segment);
+        drop(writer);
+        self.rotate_if_full(logged_bytes(logged));
+        Ok(())
+    }
+
+    /// Shows a secondary's readers everything at or below `cut` that is durable here.
+    pub(crate) fn show(&self, cut: Uid) -> Result<Uid> {
+        let cut = cut.min(self.durable());
+        if cut > self.visible() {
+            let mut writer = self.writer.lock();
+            let appended = self.log.append(&[(record_kind::CUT, &cut.get().to_le_bytes()[..])])?;
+            self.enter_segment(&mut writer, appended.segment);
+            self.publish(cut);
+        }
+        Ok(self.visible())
+    }
+
+    pub(super) fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock()
+    }
+
+    /// The last commit in the log and the history hash behind it.
+    pub(crate) fn log_end(&self) -> (Uid, HistoryHash) {
+        let writer = self.writer.lock();
+        (writer.last, writer.hash)
+    }
+}
+
+fn logged_bytes(logged: &[LoggedCommit]) -> usize {
+    logged.iter().map(|logged| logged.commit.bytes().len()).sum()
+}
+
+/// The state after `commit`, which must follow `state` and lead to `hash`.
+pub(super) fn follow(state: &Writer, commit: &EncodedCommit, hash: HistoryHash) -> Result<Writer> {
+    if commit.prev() != state.last || commit.uid() <= state.last {
+        return Err(Error::Gap { got: commit.uid(), named: commit.prev(), have: state.last });
+    }
+    let reached = hash::extend_history(state.hash, commit.uid(), hash::commit_hash(commit.bytes()));
+    if reached != hash {
+        return Err(Error::Invalid(format!(
+            "commit {} leads to another history here than at the primary: the copies differ",
+            commit.uid()
+        )));
+    }
+    Ok(Writer { last: commit.uid(), hash, ..*state })
+}
+
+/// Inserts one version into its fragment's memtable, unless it lies in a run already.
+pub(super) fn insert_op(
+    version: &StoreVersion,
+    table: TableId,
+    key: &[u8],
+    uid: Uid,
+    kind: crate::cursor::RecordKind,
+    row: &[u8],
+    segment: u64,
+) {
+    // A table's first fragment is created by an operation before; without one the commit was checked by nobody.
+    if let Some(fragment) = version.find(table, key).filter(|fragment| uid > fragment.flushed) {
+        fragment.active.insert(key, uid, kind, row, segment);
+    }
+}

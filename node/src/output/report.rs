@@ -1,0 +1,86 @@
+use std::io::{self, Write};
+
+use super::human::escape_control;
+use super::{Cell, Format, Heading, Render, RowWriter, Target};
+
+/// What a command says of one thing: names and cells, in order.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Report {
+    fields: Vec<(&'static str, Cell)>,
+}
+
+impl Report {
+    /// A report that says nothing yet.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same report with one thing more. `name` is its name for programs, in `snake_case`; people see spaces.
+    #[must_use]
+    pub(crate) fn with(mut self, name: &'static str, cell: impl Into<Cell>) -> Self {
+        self.fields.push((name, cell.into()));
+        self
+    }
+
+    /// Writes the report: aligned lines, one JSON object, or a CSV heading and line.
+    pub(crate) fn write(&self, mut out: impl Write, target: Target) -> io::Result<()> {
+        if target.format != Format::Table {
+            let headings = self.fields.iter().map(|(name, _)| Heading::text(*name)).collect();
+            let cells: Vec<_> = self.fields.iter().map(|(_, cell)| cell.clone()).collect();
+            let mut rows = RowWriter::new(out, target, headings, "")?;
+            rows.write(&cells)?;
+            return rows.finish().map(drop);
+        }
+        let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, cell) in &self.fields {
+            writeln!(
+                out,
+                "{:width$}  {}",
+                name.replace('_', " "),
+                escape_control(&cell.human())
+            )?;
+        }
+        out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Cell, Format, Report, Target};
+
+    #[test]
+    fn a_report_reads_in_every_format() {
+        let report = Report::new()
+            .with("table", "weather")
+            .with("rows", Cell::Count(26_115))
+            .with("bytes_read", Cell::Bytes(398_032))
+            .with("took", Cell::Duration(Duration::from_millis(250)));
+        let written = |format| {
+            let mut out = Vec::new();
+            report
+                .write(
+                    &mut out,
+                    Target {
+                        format,
+                        terminal_width: None,
+                    },
+                )
+                .unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(Format::Table),
+            "table       weather\nrows        26,115\nbytes read  389 KiB\ntook        250 ms\n"
+        );
+        assert_eq!(
+            written(Format::Json),
+            "{\"table\":\"weather\",\"rows\":26115,\"bytes_read\":398032,\"took\":0.25}\n"
+        );
+        assert_eq!(
+            written(Format::Csv),
+            "table,rows,bytes_read,took\nweather,26115,398032,0.25\n"
+        );
+    }
+}
