@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 #![allow(dead_code)]
 
+mod clone;
 mod commit;
 mod compact;
 mod cursor;
@@ -27,6 +28,9 @@ pub mod table;
 mod table_handle;
 mod version;
 
+pub use clone::{
+    CLONE_CHUNK_BYTES, CloneFile, CloneRole, CloneTarget, FileKind, FileList, FilePin, LocalClone, MissingChunk,
+};
 pub use commit::{
     Batch, CommitOp, EncodedCommit, Listener, LoggedCommit, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_ROW_BYTES,
 };

@@ -121,7 +121,7 @@ impl Database {
     ///
     /// `SnapshotTooOld` if older versions that would have to show again are gone.
     pub fn take_back(&self, fork: Position, hash: HistoryHash) -> Result<()> {
-        self.store().take_back(fork.uid, hash)
+        self.store().take_back(fork, hash)
     }
 
     /// Begins a refresh: records that this copy lacks are collected, to be installed in one step. Readers go on at

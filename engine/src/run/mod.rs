@@ -24,6 +24,7 @@ mod verify;
 mod writer;
 
 pub(crate) use cache::BlockCache;
+pub(crate) use chunks::CHUNK_BYTES;
 pub(crate) use meta::{RunIdentity, RunMeta};
 pub use options::Codec;
 pub(crate) use options::RunOptions;

@@ -157,7 +157,8 @@ impl Store {
     }
 
     /// Takes back everything above `fork`; see [`crate::Database::take_back`].
-    pub(crate) fn take_back(&self, fork: Uid, hash: HistoryHash) -> Result<()> {
+    pub(crate) fn take_back(&self, position: Position, hash: HistoryHash) -> Result<()> {
+        let fork = position.uid;
         let group = self.manifest().group;
         let inside_sparse = group.sparse.iter().any(|(from, to)| *from < fork && fork < *to);
         if fork < group.version_floor || inside_sparse {
@@ -178,7 +179,7 @@ impl Store {
             |version| clipped_version(version, fork),
             cut,
             |group| {
-                group.history.truncate(fork);
+                group.history.truncate(&position);
             },
         )
     }

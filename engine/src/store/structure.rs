@@ -50,12 +50,12 @@ impl Store {
         Ok(new)
     }
 
-    pub(super) fn lock_structure(&self) -> MutexGuard<'_, Manifest> {
+    pub(crate) fn lock_structure(&self) -> MutexGuard<'_, Manifest> {
         self.structure.lock()
     }
 
     /// The manifest of `version`, as the next generation of `last`.
-    pub(super) fn describe(&self, last: &Manifest, version: &StoreVersion) -> Manifest {
+    pub(crate) fn describe(&self, last: &Manifest, version: &StoreVersion) -> Manifest {
         let segments = self.segments.lock().clone();
         let current = segments.back().map_or(last.log_start, |segment| segment.number);
         let log_start =

@@ -153,7 +153,8 @@ impl Store {
                 self.work.pause(Duration::from_millis(self.options.sync_interval_ms));
                 self.work.unsynced.store(false, Ordering::Release);
                 let synced = self.sync_log().and_then(|_| self.reserve_ahead());
-                self.work.report(synced);
+                let spare = self.log.prepare_spare();
+                self.work.report(synced.and(spare.map(|_| ())));
                 self.freeze_oldest_beyond_log_limit();
             }
             Task::Flush => {
@@ -224,8 +225,8 @@ impl Store {
             // A thread that panicked has nothing left to say; the log has what was acknowledged.
             let _ = thread.join();
         }
-        // Who asked for durability has it; this is a courtesy to the rest.
-        let _ = self.sync_log();
+        // Who asked for durability has it; this is a courtesy to the rest, and protects the log's end from damage.
+        let _ = self.sync_log().and_then(|_| self.log.seal());
     }
 
     pub(crate) fn work(&self) -> &Work {

@@ -186,7 +186,7 @@ impl Store {
         Ok(self.visible())
     }
 
-    pub(super) fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+    pub(crate) fn lock_writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock()
     }
 

@@ -10,7 +10,7 @@ use planaria_types::{KeyRange, TableId};
 
 pub(crate) use fragment::{Fragment, Frozen};
 pub(crate) use manifest::{
-    FragmentRecord, GroupRecord, MANIFEST, Manifest, RunRecord, SegmentRecord, run_dir, run_path,
+    FragmentRecord, GroupRecord, MANIFEST, Manifest, RunRecord, SegmentRecord, run_dir, run_path, write_file,
 };
 pub use manifest::{Lineage, Role};
 pub(crate) use reference::RunRef;

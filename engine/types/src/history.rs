@@ -135,15 +135,18 @@ impl History {
         Fork::Unrelated
     }
 
-    /// Drops the epochs that began after `uid`, as a copy does that takes back what it has beyond a fork.
-    pub fn truncate(&mut self, uid: Uid) {
-        self.entries.retain(|entry| entry.inherited <= uid);
+    /// Drops the epochs that began after that of `fork`, as a copy does that takes back what it has beyond it.
+    ///
+    /// The epoch decides, not the UID: an abandoned epoch may have inherited exactly the fork's.
+    pub fn truncate(&mut self, fork: &Position) {
+        let kept = self.entries.iter().position(|entry| entry.epoch == fork.epoch).map_or(0, |at| at + 1);
+        self.entries.truncate(kept);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Fork, History, HistoryEntry, HistoryHash};
+    use super::{Fork, History, HistoryEntry, HistoryHash, Position};
     use crate::{Epoch, Uid};
 
     fn entry(term: u64, nonce: u64, inherited: u64) -> HistoryEntry {
@@ -175,6 +178,15 @@ mod tests {
         assert_eq!(fork.uid, Uid::new(10));
         let foreign = history(&[entry(1, 5, 0)]);
         assert_eq!(ours.fork(Uid::new(20), &foreign, Uid::new(3)), Fork::Unrelated);
+    }
+
+    #[test]
+    fn an_abandoned_epoch_that_inherited_the_fork_goes() {
+        let mut ours = history(&[entry(1, 1, 0), entry(3, 2, 10)]);
+        ours.truncate(&Position { epoch: entry(1, 1, 0).epoch, uid: Uid::new(10) });
+        assert!(ours.push(entry(2, 7, 10)).is_ok());
+        ours.truncate(&Position::default());
+        assert!(ours.entries().is_empty());
     }
 
     #[test]

@@ -1,0 +1,128 @@
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use planaria_types::{DatabaseId, InstanceId, Position};
+
+use super::{CloneRole, FileKind, clone_manifest, file_path, partial_dir};
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::os::{OpenMode, Os};
+use crate::store::{Store, log_dir};
+use crate::sync::Arc;
+use crate::version::run_dir;
+
+/// How much is copied at once where a link is impossible, in bytes.
+const COPY_BYTES: usize = 1 << 20;
+
+/// What a local clone did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalClone {
+    /// Where the clone lies.
+    pub path: PathBuf,
+    /// The state that was cloned.
+    pub position: Position,
+    /// The clone's database.
+    pub database: DatabaseId,
+    /// Files that got a second name.
+    pub linked: u64,
+    /// Files that had to be copied, because the file system cannot link them.
+    pub copied: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
+
+impl Database {
+    /// Clones the database into `target`, a new directory on the same machine: hard links where the file system can,
+    /// copies where it cannot. Readers and writers stay connected. The clone is a database of its own; neither side's
+    /// later writes reach the other.
+    ///
+    /// # Errors
+    ///
+    /// `Exists` if there is something at `target`. Nothing is left behind by a clone that fails.
+    pub fn clone_to(&self, target: impl AsRef<Path>) -> Result<LocalClone> {
+        let (store, target) = (self.store(), target.as_ref());
+        let os = &store.options.os;
+        if os.exists(target) {
+            return Err(Error::Exists { path: target.to_path_buf() });
+        }
+        let partial = partial_dir(target);
+        if os.exists(&partial) {
+            os.remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, error))?;
+        }
+        let cloned = link_files(store, &partial, target);
+        if cloned.is_err() {
+            // What stays behind says of itself that it is not complete.
+            let _ = os.remove_dir_all(&partial);
+        }
+        cloned
+    }
+}
+
+fn link_files(store: &Store, partial: &Path, target: &Path) -> Result<LocalClone> {
+    let os = &store.options.os;
+    for dir in [partial.to_path_buf(), run_dir(partial), log_dir(partial)] {
+        os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
+    }
+    let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
+    let (instance, database) = (InstanceId(random()), DatabaseId(random()));
+    let mut done = LocalClone {
+        path: target.to_path_buf(),
+        position: Position::default(),
+        database,
+        linked: 0,
+        copied: 0,
+        bytes: 0,
+    };
+    let manifest = store.cut(|cut| {
+        let runs = cut.manifest.runs.iter().map(|run| (FileKind::Run, run.file.0, run.meta.len));
+        let segments = store.log.segments();
+        let length = |number| segments.iter().find(|own| own.number == number).map_or(0, |own| own.end_offset);
+        let logs = cut.segments.iter().map(|number| (FileKind::Log, *number, length(*number)));
+        for (kind, number, len) in runs.chain(logs) {
+            let (from, to) = (file_path(&store.dir, kind, number), file_path(partial, kind, number));
+            if link_or_copy(os, &from, &to)? {
+                done.linked += 1;
+            } else {
+                done.copied += 1;
+            }
+            done.bytes += len;
+        }
+        done.position = cut.position;
+        let now_ms = os.now_millis();
+        Ok(clone_manifest(&cut.manifest, cut.position, CloneRole::Detached, instance, database, now_ms))
+    })?;
+    for dir in [run_dir(partial), log_dir(partial)] {
+        os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
+    }
+    manifest.write(os, partial)?;
+    publish(os, partial, target)?;
+    Ok(done)
+}
+
+/// Gives a complete clone its name, durably.
+pub(super) fn publish(os: &Arc<dyn Os>, partial: &Path, target: &Path) -> Result<()> {
+    os.rename(partial, target).map_err(|error| Error::io("rename", partial, error))?;
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    os.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))
+}
+
+/// Links a file, or copies it where that is impossible; tells whether it was linked.
+fn link_or_copy(os: &Arc<dyn Os>, from: &Path, to: &Path) -> Result<bool> {
+    match os.hard_link(from, to) {
+        Ok(()) => return Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::CrossesDevices) => {}
+        Err(error) => return Err(Error::io("link", from, error)),
+    }
+    let source = os.open(from, OpenMode::Read).map_err(|error| Error::io("open", from, error))?;
+    let target = os.open(to, OpenMode::CreateNew).map_err(|error| Error::io("create", to, error))?;
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut offset = 0;
+    loop {
+        let count = source.read_at(&mut buffer, offset).map_err(|error| Error::io("read", from, error))?;
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        target.write_all_at(bytes, offset).map_err(|error| Error::io("write", to, error))?;
+        offset += count as u64;
+    }
+    target.sync_data().map_err(|error| Error::io("sync", to, error))?;
+    Ok(false)
+}

@@ -1,0 +1,126 @@
+//! Clones: a copy of a whole database at one cut, under a new identity.
+//!
+//! A cut is made by sealing the log: everything up to there lies in runs and sealed segments, neither of which changes
+//! again. A local clone gives those files a second name ([`Database::clone_to`]). A remote one sends them as they lie
+//! on disk, each chunk checked on arrival ([`FilePin`] at the source, [`CloneTarget`] at the target). Writers go on.
+//!
+//! [`Database::clone_to`]: crate::Database::clone_to
+
+mod local;
+mod pin;
+mod target;
+
+use std::path::{Path, PathBuf};
+
+use planaria_types::{DatabaseId, FileId, InstanceId, Position};
+use serde::{Deserialize, Serialize};
+
+use crate::store::log_dir;
+use crate::version::{Lineage, Manifest, Role, run_path};
+
+pub use local::LocalClone;
+pub use pin::FilePin;
+pub use target::{CloneTarget, MissingChunk};
+
+/// The size of the pieces that are sent, checked and resumed by, in bytes.
+pub const CLONE_CHUNK_BYTES: u64 = crate::run::CHUNK_BYTES as u64;
+
+/// What a clone is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum CloneRole {
+    /// A database of its own, which takes updates and has no more to do with its source.
+    Detached,
+    /// A secondary of the source's database.
+    Secondary,
+}
+
+/// The kind of a file of a store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum FileKind {
+    /// A run.
+    Run,
+    /// A sealed log segment.
+    Log,
+}
+
+/// A file of a clone: a kind and a number, never a path.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CloneFile {
+    /// What it is.
+    pub kind: FileKind,
+    /// Its number among its kind.
+    pub number: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// BLAKE3 of each chunk of [`CLONE_CHUNK_BYTES`]; the last chunk may be shorter.
+    pub chunks: Vec<[u8; 32]>,
+}
+
+/// Everything that a target has to know before the first byte: what the files are and how they hang together.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileList {
+    /// The source's manifest, as of the cut.
+    manifest: Manifest,
+    /// The state that is cloned.
+    pub position: Position,
+    /// The files.
+    pub files: Vec<CloneFile>,
+}
+
+impl FileList {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.len).sum()
+    }
+
+    /// The database that is cloned.
+    pub fn database(&self) -> DatabaseId {
+        self.manifest.database
+    }
+}
+
+/// `dir` of a clone that is not complete yet.
+pub(crate) fn partial_dir(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    dir.with_file_name(name)
+}
+
+/// Where a file of a clone lies in a store's directory.
+fn file_path(dir: &Path, kind: FileKind, number: u64) -> PathBuf {
+    match kind {
+        FileKind::Run => run_path(dir, FileId(number)),
+        FileKind::Log => log_dir(dir).join(format!("{number:016x}.log")),
+    }
+}
+
+/// The manifest of a clone: the source's with an identity of its own.
+fn clone_manifest(
+    source: &Manifest,
+    position: Position,
+    role: CloneRole,
+    instance: InstanceId,
+    database: DatabaseId,
+    now_ms: u64,
+) -> Manifest {
+    let mut log_origins = source.log_origins.clone();
+    log_origins.push(source.instance);
+    log_origins.dedup();
+    let mut clone = Manifest {
+        generation: 1,
+        instance,
+        created_ms: now_ms,
+        lineage: Some(Lineage { database: source.database, instance: source.instance, position }),
+        partial: false,
+        log_origins,
+        ..source.clone()
+    };
+    match role {
+        CloneRole::Detached => {
+            clone.database = database;
+            clone.group.role = Role::Primary;
+        }
+        CloneRole::Secondary => clone.group.role = Role::Secondary,
+    }
+    clone
+}

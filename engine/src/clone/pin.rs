@@ -1,0 +1,152 @@
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use planaria_types::{FileId, Position};
+
+use super::{CLONE_CHUNK_BYTES, CloneFile, FileKind, FileList, file_path};
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::os::{OpenMode, OsFile};
+use crate::run::Run;
+use crate::store::Store;
+use crate::sync::Arc;
+use crate::version::{Manifest, Role, StoreVersion};
+
+/// The files of one cut, kept for as long as the pin lives, while the database goes on.
+pub struct FilePin {
+    list: FileList,
+    /// Open files: what is removed from the directory stays readable.
+    files: HashMap<(FileKind, u64), Arc<dyn OsFile>>,
+    /// Keeps the runs from being removed.
+    _version: Arc<StoreVersion>,
+}
+
+/// A cut: everything at or below it lies in the runs of the version and in the sealed segments that the manifest names.
+pub(super) struct Cut {
+    pub(super) manifest: Manifest,
+    pub(super) version: Arc<StoreVersion>,
+    pub(super) position: Position,
+    /// The numbers of the log segments that belong to the cut.
+    pub(super) segments: Vec<u64>,
+}
+
+impl Store {
+    /// Makes a cut at the end of the log and calls `keep` with it before anything of it may be let go.
+    pub(super) fn cut<T>(&self, keep: impl FnOnce(&Cut) -> Result<T>) -> Result<T> {
+        if self.role() == Role::Secondary {
+            // What a secondary has logged beyond its visible cut may still be taken back: it is not cloned.
+            self.sync_log()?;
+        }
+        let writer = self.lock_writer();
+        let sealed = self.log.seal()?;
+        let structure = self.lock_structure();
+        let version = self.pin().0;
+        let (uid, last) = (self.visible(), writer.last);
+        drop(writer);
+        if uid < last {
+            return Err(Error::Invalid(format!(
+                "the copy holds commits up to {last} of which readers see those up to {uid}; try again in a moment"
+            )));
+        }
+        let mut manifest = self.describe(&structure, &version);
+        manifest.segments.retain(|segment| segment.number >= manifest.log_start);
+        manifest.group.visible = uid;
+        let segments: Vec<u64> = self
+            .log
+            .segments()
+            .iter()
+            .map(|segment| segment.number)
+            .filter(|number| (manifest.log_start..=sealed.segment).contains(number))
+            .collect();
+        for segment in &segments {
+            self.log.mark_linked(*segment)?;
+        }
+        let position = manifest.group.history.position_of(uid);
+        keep(&Cut { manifest, version, position, segments })
+    }
+}
+
+impl Database {
+    /// Pins the files of a cut made now, for a clone over the network.
+    pub fn pin_files(&self) -> Result<FilePin> {
+        let store = self.store();
+        // What is in memory goes into runs first: they are smaller than the log, and hashed already.
+        store.flush_all()?;
+        let (mut list, files, version) = store.cut(|cut| {
+            let mut list = FileList { manifest: cut.manifest.clone(), position: cut.position, files: Vec::new() };
+            let mut files: HashMap<_, Arc<dyn OsFile>> = HashMap::new();
+            let runs = cut.manifest.runs.iter().map(|run| (FileKind::Run, run.file.0, run.meta.len));
+            let ends = store.log.segments();
+            let end = |number| ends.iter().find(|end| end.number == number).map_or(0, |end| end.end_offset);
+            let segments = cut.segments.iter().map(|number| (FileKind::Log, *number, end(*number)));
+            for (kind, number, len) in runs.chain(segments) {
+                let path = file_path(&store.dir, kind, number);
+                let file = store.options.os.open(&path, OpenMode::Read);
+                let file = file.map_err(|error| Error::io("open", &path, error))?;
+                files.insert((kind, number), file);
+                list.files.push(CloneFile { kind, number, len, chunks: Vec::new() });
+            }
+            Ok((list, files, Arc::clone(&cut.version)))
+        })?;
+        for entry in &mut list.files {
+            let run = run_of(&version, entry);
+            let stored = run.map(|run| run.chunk_hashes()).transpose()?;
+            let Some(file) = files.get(&(entry.kind, entry.number)) else { continue };
+            let stored = stored.as_ref().map(|chunks| chunks.hashes()).unwrap_or_default();
+            let whole = run.map_or(0, |run| run.meta().content_len / CLONE_CHUNK_BYTES);
+            entry.chunks = stored.get(..whole as usize).unwrap_or_default().to_vec();
+            // A run's own list ends with its contents; the last chunk of the file holds the list itself, too.
+            while (entry.chunks.len() as u64) * CLONE_CHUNK_BYTES < entry.len {
+                let chunk = read_chunk(&**file, entry, entry.chunks.len() as u64)?;
+                entry.chunks.push(*blake3::hash(&chunk).as_bytes());
+            }
+        }
+        Ok(FilePin { list, files, _version: version })
+    }
+}
+
+fn run_of<'a>(version: &'a StoreVersion, entry: &CloneFile) -> Option<&'a Arc<Run>> {
+    let file = (entry.kind == FileKind::Run).then_some(FileId(entry.number))?;
+    let mut references = version.fragments().iter().flat_map(|fragment| fragment.references());
+    references.find(|reference| reference.file == file).map(|reference| &reference.run)
+}
+
+fn read_chunk(file: &dyn OsFile, entry: &CloneFile, index: u64) -> Result<Vec<u8>> {
+    let start = index * CLONE_CHUNK_BYTES;
+    let mut bytes = vec![0; (entry.len - start).min(CLONE_CHUNK_BYTES) as usize];
+    let path = std::path::PathBuf::from(format!("{:?} {}", entry.kind, entry.number));
+    file.read_exact_at(&mut bytes, start).map_err(|error| Error::io("read", &path, error))?;
+    Ok(bytes)
+}
+
+impl FilePin {
+    /// What a target has to know.
+    pub fn list(&self) -> &FileList {
+        &self.list
+    }
+
+    /// The bytes of one chunk of a file.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the list has no such chunk, `Damaged` if the bytes are not those of the list any more.
+    pub fn read(&self, kind: FileKind, number: u64, chunk: u64) -> Result<Bytes> {
+        let unknown = || Error::Invalid(format!("the clone has no chunk {chunk} of {kind:?} {number}"));
+        let entry = self.list.files.iter().find(|file| file.kind == kind && file.number == number);
+        let entry = entry.ok_or_else(unknown)?;
+        let hash = usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk)).ok_or_else(unknown)?;
+        let file = self.files.get(&(kind, number)).ok_or_else(unknown)?;
+        let bytes = read_chunk(&**file, entry, chunk)?;
+        if blake3::hash(&bytes) != *hash {
+            let path = std::path::PathBuf::from(format!("{kind:?} {number}"));
+            return Err(Error::damaged(&path, chunk * CLONE_CHUNK_BYTES, "the chunk's hash does not match"));
+        }
+        Ok(bytes.into())
+    }
+}
+
+impl std::fmt::Debug for FilePin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FilePin").field("files", &self.list.files.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,208 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use planaria_types::{DatabaseId, InstanceId};
+
+use super::local::publish;
+use super::{CLONE_CHUNK_BYTES, CloneFile, CloneRole, FileKind, FileList, clone_manifest, file_path, partial_dir};
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::os::{OpenMode, Os, OsFile};
+use crate::store::log_dir;
+use crate::sync::Arc;
+use crate::version::{run_dir, write_file};
+
+/// The file list within a clone that is not complete: what a resumed clone must be of.
+const LIST: &str = "CLONE";
+/// The most files that a source may list.
+const FILES_MAX: usize = 1 << 20;
+
+/// A chunk that a target does not have yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MissingChunk {
+    /// The file's kind.
+    pub kind: FileKind,
+    /// Its number.
+    pub number: u64,
+    /// The chunk's index.
+    pub chunk: u64,
+}
+
+/// A clone that is being received into `NAME.partial`. It becomes `NAME` when it is complete and verified; whatever
+/// interrupts it, the next attempt goes on where it stopped.
+pub struct CloneTarget {
+    options: Options,
+    target: PathBuf,
+    partial: PathBuf,
+    list: FileList,
+    files: BTreeMap<(FileKind, u64), Arc<dyn OsFile>>,
+    missing: VecDeque<MissingChunk>,
+    resumed_bytes: u64,
+}
+
+impl CloneTarget {
+    /// Prepares to receive the files of `list` into `target`. What an earlier attempt of the same cut has received is
+    /// kept, after a check of every chunk.
+    ///
+    /// # Errors
+    ///
+    /// `Exists` if there is something at `target`, `NoSpace` if the files will not fit.
+    pub fn open(target: impl AsRef<Path>, list: FileList, options: Options) -> Result<Self> {
+        let target = target.as_ref().to_path_buf();
+        let os = &options.os;
+        if os.exists(&target) {
+            return Err(Error::Exists { path: target });
+        }
+        check_list(&list)?;
+        let partial = partial_dir(&target);
+        let encoded = postcard::to_stdvec(&list)
+            .map_err(|error| Error::Invalid(format!("a file list cannot be encoded: {error}")))?;
+        let resumes = read_whole(os, &partial.join(LIST)).is_some_and(|found| found == encoded);
+        if !resumes {
+            if os.exists(&partial) {
+                os.remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, error))?;
+            }
+            for dir in [partial.clone(), run_dir(&partial), log_dir(&partial)] {
+                os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
+            }
+            write_file(os, &partial.join(LIST), &encoded)?;
+            os.sync_dir(&partial).map_err(|error| Error::io("sync", &partial, error))?;
+        }
+        let mut clone = Self {
+            target,
+            partial,
+            files: BTreeMap::new(),
+            missing: VecDeque::new(),
+            resumed_bytes: 0,
+            list,
+            options,
+        };
+        clone.open_files()?;
+        Ok(clone)
+    }
+
+    fn open_files(&mut self) -> Result<()> {
+        let os = Arc::clone(&self.options.os);
+        let needed: u64 = self.list.bytes();
+        let space = os.disk_space(&self.partial).map_err(|error| Error::io("measure", &self.partial, error))?;
+        for entry in &self.list.files {
+            let path = file_path(&self.partial, entry.kind, entry.number);
+            let exists = os.exists(&path);
+            if !exists && space.available_bytes < needed {
+                return Err(Error::NoSpace { path, what: "reserving room for a clone" });
+            }
+            let mode = if exists { OpenMode::Write } else { OpenMode::CreateNew };
+            let file = os.open(&path, mode).map_err(|error| Error::io("open", &path, error))?;
+            if !exists {
+                file.set_len(entry.len).map_err(|error| Error::io("extend", &path, error))?;
+            }
+            for chunk in 0..entry.chunks.len() as u64 {
+                if exists && has_chunk(&*file, entry, chunk) {
+                    self.resumed_bytes += chunk_len(entry, chunk);
+                } else {
+                    let missing = MissingChunk { kind: entry.kind, number: entry.number, chunk };
+                    self.missing.push_back(missing);
+                }
+            }
+            self.files.insert((entry.kind, entry.number), file);
+        }
+        Ok(())
+    }
+
+    /// The chunks that are to be fetched, in order.
+    pub fn missing(&self) -> &VecDeque<MissingChunk> {
+        &self.missing
+    }
+
+    /// Bytes that an earlier attempt had received.
+    pub fn resumed_bytes(&self) -> u64 {
+        self.resumed_bytes
+    }
+
+    /// What is received.
+    pub fn list(&self) -> &FileList {
+        &self.list
+    }
+
+    /// Takes in a chunk. It may come from any holder and in any order.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the bytes are not those that the list promises; nothing is written then.
+    pub fn write(&mut self, chunk: MissingChunk, bytes: &[u8]) -> Result<()> {
+        let wrong = |what: &str| {
+            Error::Invalid(format!("chunk {} of {:?} {}: {what}", chunk.chunk, chunk.kind, chunk.number))
+        };
+        let entry = self.list.files.iter().find(|file| file.kind == chunk.kind && file.number == chunk.number);
+        let entry = entry.ok_or_else(|| wrong("not part of the clone"))?;
+        let hash = usize::try_from(chunk.chunk).ok().and_then(|index| entry.chunks.get(index));
+        if hash.is_none_or(|hash| blake3::hash(bytes) != *hash) {
+            return Err(wrong("the source sent other bytes than it promised"));
+        }
+        let file = self.files.get(&(chunk.kind, chunk.number)).ok_or_else(|| wrong("not open"))?;
+        let path = file_path(&self.partial, chunk.kind, chunk.number);
+        file.write_all_at(bytes, chunk.chunk * CLONE_CHUNK_BYTES).map_err(|error| Error::io("write", &path, error))?;
+        match self.missing.front() {
+            Some(first) if *first == chunk => drop(self.missing.pop_front()),
+            _ => self.missing.retain(|other| *other != chunk),
+        }
+        Ok(())
+    }
+
+    /// Completes the clone: syncs the files, gives it its identity, then its name. Nothing but the name was missing
+    /// when this returns an error about the name.
+    pub fn finish(self, role: CloneRole) -> Result<()> {
+        if let Some(missing) = self.missing.front() {
+            return Err(Error::Invalid(format!("{:?} {} of the clone is not complete", missing.kind, missing.number)));
+        }
+        let os = &self.options.os;
+        for ((kind, number), file) in &self.files {
+            let path = file_path(&self.partial, *kind, *number);
+            file.sync_data().map_err(|error| Error::io("sync", &path, error))?;
+        }
+        for dir in [run_dir(&self.partial), log_dir(&self.partial)] {
+            os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
+        }
+        let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
+        let (instance, database) = (InstanceId(random()), DatabaseId(random()));
+        let (source, position) = (&self.list.manifest, self.list.position);
+        clone_manifest(source, position, role, instance, database, os.now_millis()).write(os, &self.partial)?;
+        let list = self.partial.join(LIST);
+        os.remove_file(&list).map_err(|error| Error::io("remove", &list, error))?;
+        publish(os, &self.partial, &self.target)
+    }
+}
+
+impl std::fmt::Debug for CloneTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CloneTarget").field("target", &self.target).field("missing", &self.missing.len()).finish_non_exhaustive()
+    }
+}
+
+/// Refuses a list that no source makes: lengths and chunks must agree, names must be used once.
+fn check_list(list: &FileList) -> Result<()> {
+    let mut names = std::collections::HashSet::new();
+    let sound = |file: &CloneFile| file.len.div_ceil(CLONE_CHUNK_BYTES) == file.chunks.len() as u64;
+    if list.files.len() > FILES_MAX || !list.files.iter().all(|file| sound(file) && names.insert((file.kind, file.number))) {
+        return Err(Error::Invalid("the source's file list makes no sense".into()));
+    }
+    Ok(())
+}
+
+fn chunk_len(entry: &CloneFile, chunk: u64) -> u64 {
+    (entry.len - chunk * CLONE_CHUNK_BYTES).min(CLONE_CHUNK_BYTES)
+}
+
+fn has_chunk(file: &dyn OsFile, entry: &CloneFile, chunk: u64) -> bool {
+    let mut bytes = vec![0; chunk_len(entry, chunk) as usize];
+    let read = file.read_exact_at(&mut bytes, chunk * CLONE_CHUNK_BYTES);
+    let expected = usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk));
+    read.is_ok() && expected.is_some_and(|hash| blake3::hash(&bytes) == *hash)
+}
+
+fn read_whole(os: &Arc<dyn Os>, path: &Path) -> Option<Vec<u8>> {
+    let file = os.open(path, OpenMode::Read).ok()?;
+    let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    Some(bytes)
+}
