@@ -76,7 +76,8 @@ fn link_files(store: &Store, partial: &Path, target: &Path) -> Result<LocalClone
     let manifest = store.cut(|cut| {
         let runs = cut.manifest.runs.iter().map(|run| (FileKind::Run, run.file.0, run.meta.len));
         let segments = store.log.segments();
-        let length = |number| segments.iter().find(|own| own.number == number).map_or(0, |own| own.end_offset);
+        let length =
+            |number| segments.iter().find(|own| own.number == number).map_or(0, |own| own.end_offset);
         let logs = cut.segments.iter().map(|number| (FileKind::Log, *number, length(*number)));
         for (kind, number, len) in runs.chain(logs) {
             let (from, to) = (file_path(&store.dir, kind, number), file_path(partial, kind, number));

@@ -73,7 +73,8 @@ impl Database {
         // What is in memory goes into runs first: they are smaller than the log, and hashed already.
         store.flush_all()?;
         let (mut list, files, version) = store.cut(|cut| {
-            let mut list = FileList { manifest: cut.manifest.clone(), position: cut.position, files: Vec::new() };
+            let mut list =
+                FileList { manifest: cut.manifest.clone(), position: cut.position, files: Vec::new() };
             let mut files: HashMap<_, Arc<dyn OsFile>> = HashMap::new();
             let runs = cut.manifest.runs.iter().map(|run| (FileKind::Run, run.file.0, run.meta.len));
             let ends = store.log.segments();
@@ -134,7 +135,8 @@ impl FilePin {
         let unknown = || Error::Invalid(format!("the clone has no chunk {chunk} of {kind:?} {number}"));
         let entry = self.list.files.iter().find(|file| file.kind == kind && file.number == number);
         let entry = entry.ok_or_else(unknown)?;
-        let hash = usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk)).ok_or_else(unknown)?;
+        let hash =
+            usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk)).ok_or_else(unknown)?;
         let file = self.files.get(&(kind, number)).ok_or_else(unknown)?;
         let bytes = read_chunk(&**file, entry, chunk)?;
         if blake3::hash(&bytes) != *hash {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use planaria_types::{DatabaseId, InstanceId};
 
 use super::local::publish;
-use super::{CLONE_CHUNK_BYTES, CloneFile, CloneRole, FileKind, FileList, clone_manifest, file_path, partial_dir};
+use super::{
+    CLONE_CHUNK_BYTES, CloneFile, CloneRole, FileKind, FileList, clone_manifest, file_path, partial_dir,
+};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::{OpenMode, Os, OsFile};
@@ -84,7 +86,8 @@ impl CloneTarget {
     fn open_files(&mut self) -> Result<()> {
         let os = Arc::clone(&self.options.os);
         let needed: u64 = self.list.bytes();
-        let space = os.disk_space(&self.partial).map_err(|error| Error::io("measure", &self.partial, error))?;
+        let space =
+            os.disk_space(&self.partial).map_err(|error| Error::io("measure", &self.partial, error))?;
         for entry in &self.list.files {
             let path = file_path(&self.partial, entry.kind, entry.number);
             let exists = os.exists(&path);
@@ -133,7 +136,8 @@ impl CloneTarget {
         let wrong = |what: &str| {
             Error::Invalid(format!("chunk {} of {:?} {}: {what}", chunk.chunk, chunk.kind, chunk.number))
         };
-        let entry = self.list.files.iter().find(|file| file.kind == chunk.kind && file.number == chunk.number);
+        let entry =
+            self.list.files.iter().find(|file| file.kind == chunk.kind && file.number == chunk.number);
         let entry = entry.ok_or_else(|| wrong("not part of the clone"))?;
         let hash = usize::try_from(chunk.chunk).ok().and_then(|index| entry.chunks.get(index));
         if hash.is_none_or(|hash| blake3::hash(bytes) != *hash) {
@@ -141,7 +145,8 @@ impl CloneTarget {
         }
         let file = self.files.get(&(chunk.kind, chunk.number)).ok_or_else(|| wrong("not open"))?;
         let path = file_path(&self.partial, chunk.kind, chunk.number);
-        file.write_all_at(bytes, chunk.chunk * CLONE_CHUNK_BYTES).map_err(|error| Error::io("write", &path, error))?;
+        file.write_all_at(bytes, chunk.chunk * CLONE_CHUNK_BYTES)
+            .map_err(|error| Error::io("write", &path, error))?;
         match self.missing.front() {
             Some(first) if *first == chunk => drop(self.missing.pop_front()),
             _ => self.missing.retain(|other| *other != chunk),
@@ -153,7 +158,10 @@ impl CloneTarget {
     /// when this returns an error about the name.
     pub fn finish(self, role: CloneRole) -> Result<()> {
         if let Some(missing) = self.missing.front() {
-            return Err(Error::Invalid(format!("{:?} {} of the clone is not complete", missing.kind, missing.number)));
+            return Err(Error::Invalid(format!(
+                "{:?} {} of the clone is not complete",
+                missing.kind, missing.number
+            )));
         }
         let os = &self.options.os;
         for ((kind, number), file) in &self.files {
@@ -166,7 +174,8 @@ impl CloneTarget {
         let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
         let (instance, database) = (InstanceId(random()), DatabaseId(random()));
         let (source, position) = (&self.list.manifest, self.list.position);
-        clone_manifest(source, position, role, instance, database, os.now_millis()).write(os, &self.partial)?;
+        clone_manifest(source, position, role, instance, database, os.now_millis())
+            .write(os, &self.partial)?;
         let list = self.partial.join(LIST);
         os.remove_file(&list).map_err(|error| Error::io("remove", &list, error))?;
         publish(os, &self.partial, &self.target)
@@ -175,7 +184,10 @@ impl CloneTarget {
 
 impl std::fmt::Debug for CloneTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CloneTarget").field("target", &self.target).field("missing", &self.missing.len()).finish_non_exhaustive()
+        f.debug_struct("CloneTarget")
+            .field("target", &self.target)
+            .field("missing", &self.missing.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,7 +195,9 @@ impl std::fmt::Debug for CloneTarget {
 fn check_list(list: &FileList) -> Result<()> {
     let mut names = std::collections::HashSet::new();
     let sound = |file: &CloneFile| file.len.div_ceil(CLONE_CHUNK_BYTES) == file.chunks.len() as u64;
-    if list.files.len() > FILES_MAX || !list.files.iter().all(|file| sound(file) && names.insert((file.kind, file.number))) {
+    if list.files.len() > FILES_MAX
+        || !list.files.iter().all(|file| sound(file) && names.insert((file.kind, file.number)))
+    {
         return Err(Error::Invalid("the source's file list makes no sense".into()));
     }
     Ok(())

@@ -193,11 +193,11 @@ fn crash_within_recovery(os: &MemOs, model: &Model, depth: u32, seed: u64) {
 
 #[test]
 fn a_crash_within_recovery_changes_nothing_three_deep() {
-    for workload in 10..13 {
+    for workload in 10..12 {
         let mut n = 1;
         while let Some((os, model)) = run_until(workload, 40, n) {
             crash_within_recovery(&os, &model, 3, n);
-            n += 7;
+            n += 13;
         }
     }
 }

@@ -305,6 +305,28 @@ mod tests {
     }
 
     #[test]
+    fn the_worked_example_of_the_document_is_what_is_written() {
+        let place = Place { store: InstanceId(0x2a), segment: 1 };
+        let mut bytes = Vec::new();
+        encode_record(&mut bytes, place, 4096, 4096, 1, b"worm");
+        let text: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            text.join(" "),
+            "dc 7d f6 87 04 00 00 00 01 00 00 00 01 00 00 00 00 10 00 00 e8 a8 5c 0b 77 6f 72 6d 00 00 00 00"
+        );
+        let header = SegmentHeader {
+            store: place.store,
+            number: 1,
+            file_bytes: 8192,
+            previous: LogPosition::default(),
+            base: b"hi".to_vec(),
+        };
+        let page = header.encode();
+        let text: Vec<_> = page[HEADER_CRC_AT..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text.join(" "), "79 28 48 aa");
+    }
+
+    #[test]
     fn names_are_told_apart() {
         let dir = Path::new("/log");
         for name in [FileName::Segment(1), FileName::Spare(0xab), FileName::Unfinished(u64::MAX)] {

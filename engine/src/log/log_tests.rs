@@ -197,22 +197,23 @@ fn a_reader_keeps_its_segment_over_a_release_and_is_told_of_a_gap() {
     let os = mem();
     let (log, _) = open(&os, 1).unwrap();
     fill(&log, 40);
-    let mut reader = log.read_from(LogPosition { segment: 1, offset: 0 }).unwrap().unwrap();
-    let Tail::Entry(first) = reader.next().unwrap() else { panic!("an entry") };
-    assert_eq!(first.payload[0], 0);
+    // Neither has read anything yet: what they find later is what the file holds then.
+    let first = LogPosition { segment: 1, offset: 0 };
+    let mut readers = [first, first].map(|at| log.read_from(at).unwrap().unwrap());
     log.release(u64::MAX).unwrap();
     fill(&log, 40);
-    let mut seen = Vec::new();
-    let last = loop {
-        match reader.next().unwrap() {
-            Tail::Entry(entry) => seen.push(entry.payload[0]),
-            other => break other,
-        }
-    };
-    assert_eq!(last, Tail::NotRetained);
-    assert_eq!(seen, (1..seen.len() as u8 + 1).collect::<Vec<_>>());
-    assert!(!seen.is_empty());
-    assert!(log.read_from(LogPosition { segment: 1, offset: 0 }).unwrap().is_none());
+    for reader in &mut readers {
+        let mut seen = Vec::new();
+        let last = loop {
+            match reader.next().unwrap() {
+                Tail::Entry(entry) => seen.push(entry.payload[0]),
+                other => break other,
+            }
+        };
+        assert_eq!(last, Tail::NotRetained);
+        assert_eq!(seen, [0, 1, 2]);
+    }
+    assert!(log.read_from(first).unwrap().is_none());
     assert!(log.read_from(LogPosition::default()).unwrap().is_none());
 }
 
@@ -284,36 +285,40 @@ fn a_link_made_by_others_is_noticed() {
     assert!(names(&os).iter().all(|name| !name.ends_with("spare")));
 }
 
+/// Opens the log and refuses the record whose first byte is `refused`, and so all after it.
+fn open_refusing(os: &MemOs, refused: u8, options: LogOptions) -> Log {
+    Log::open(os.shared(), dir(), options, STORE, 1, &mut |entry| {
+        Ok(if entry.payload[0] == refused { Replay::StopHere } else { Replay::Continue })
+    })
+    .unwrap()
+}
+
 #[test]
 fn the_caller_may_refuse_the_rest_of_the_log() {
-    for refused in 0..12 {
+    let options = LogOptions { segment_bytes: 16_384, ..options() };
+    for refused in 0..24 {
         let os = mem();
-        let (log, _) = open(&os, 1).unwrap();
-        fill(&log, 12);
+        let (log, _) = open_with(os.shared(), 1, options.clone(), STORE).unwrap();
+        fill(&log, 36);
         log.sync().unwrap();
         drop(log);
-        // Refusing twice without an append between gives the same; so does opening after the append.
+        // Refusing again without an append between gives the same; so does opening after the append.
         for _ in 0..2 {
-            let log = Log::open(os.shared(), dir(), options(), STORE, 1, &mut |entry| {
-                let refuse = entry.payload[0] == refused;
-                Ok(if refuse { Replay::StopHere } else { Replay::Continue })
-            });
-            drop(log.unwrap());
+            drop(open_refusing(&os, refused, options.clone()));
         }
-        let log = Log::open(os.shared(), dir(), options(), STORE, 1, &mut |entry| {
-            let refuse = entry.payload[0] == refused;
-            Ok(if refuse { Replay::StopHere } else { Replay::Continue })
-        });
-        let log = log.unwrap();
+        let log = open_refusing(&os, refused, options.clone());
         let mut reader = log.read_from(LogPosition::default()).unwrap().unwrap();
         assert_eq!(drain(&mut reader), (0..refused).collect::<Vec<_>>());
-        log.append(&[(1, &[99; 10])]).unwrap();
+        // A page of records, as long as the refused ones: what is left of those must not pass for what follows.
+        for _ in 0..4 {
+            log.append(&[(1, &[99; 1000])]).unwrap();
+        }
         log.sync().unwrap();
         drop((log, reader));
         for _ in 0..2 {
-            let (_, entries) = open(&os, 1).unwrap();
+            let (_, entries) = open_with(os.shared(), 1, options.clone(), STORE).unwrap();
             let firsts: Vec<_> = entries.iter().map(|(_, payload)| payload[0]).collect();
-            assert_eq!(firsts, (0..refused).chain([99]).collect::<Vec<_>>());
+            assert_eq!(firsts, (0..refused).chain([99; 4]).collect::<Vec<_>>());
         }
     }
 }
@@ -456,6 +461,25 @@ fn appends_and_syncs_of_many_threads_are_all_there() {
         let numbers: Vec<_> = mine.map(|(_, payload)| payload[1]).collect();
         assert_eq!(numbers, (0..50).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_sync_does_not_vouch_for_what_was_appended_while_it_ran() {
+    let mem = mem();
+    let os = FaultOs::new(mem.shared());
+    let (log, _) = open(&os, 1).unwrap();
+    fill(&log, 1);
+    let target = log.appended();
+    let beside = log.clone();
+    os.run_before(Call::SyncData, 1, move || {
+        beside.append(&[(1, b"beside")]).unwrap();
+    });
+    log.sync().unwrap();
+    assert!(log.appended() > target);
+    assert_eq!(log.durable(), target);
+    log.sync().unwrap();
+    assert_eq!(log.durable(), log.appended());
+    assert_eq!(open(&mem.crash(CrashStyle::PowerCutClean, 0), 1).unwrap().1.len(), 2);
 }
 
 #[test]

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use planaria_types::InstanceId;
 
+use super::active::Active;
 use super::format::{
-    BASE_BYTES_MAX, FileName, KIND_BASE, PAGE_BYTES, Place, RECORD_HEADER_BYTES, SegmentHeader,
-    encode_record, record_bytes,
+    BASE_BYTES_MAX, FileName, KIND_BASE, PAGE_BYTES, Place, RECORD_HEADER_BYTES, SegmentHeader, record_bytes,
 };
 use super::pool::{self, NotBegun, Spare};
 use super::recovery::{ChainLink, Recovered, not_full, recover};
 use super::{Appended, LogEntry, LogOptions, LogPosition, Replay, SEGMENT_BYTES_MAX};
 use crate::error::{Error, Result};
-use crate::os::{Os, OsFile};
+use crate::os::Os;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The write buffer keeps at most this much memory between two appends, in bytes.
@@ -77,18 +77,6 @@ struct Sealed {
     /// Another store has, or is about to have, a hard link to the file.
     is_linked: bool,
     /// Held by every reader of the segment: a file that is being read is not overwritten.
-    pin: Arc<()>,
-}
-
-#[derive(Debug)]
-struct Active {
-    link: ChainLink,
-    file: Arc<dyn OsFile>,
-    path: PathBuf,
-    /// Everything below is durable.
-    synced: u64,
-    /// The bytes of the page that `link.end` lies in, up to there.
-    tail: Vec<u8>,
     pin: Arc<()>,
 }
 
@@ -413,8 +401,7 @@ impl Shared {
             previous,
             end: PAGE_BYTES,
         };
-        let (synced, tail, pin) = (PAGE_BYTES, Vec::new(), Arc::new(()));
-        state.active = Some(Active { link, file, path, synced, tail, pin });
+        state.active = Some(Active::new(link, file, path));
         Ok(())
     }
 
@@ -562,32 +549,6 @@ impl State {
             released.push((sealed.link.number, spare));
         }
         released
-    }
-}
-
-impl Active {
-    /// Whether `bytes` of records fit, and after them the record that seals the segment.
-    fn has_room(&self, bytes: u64) -> bool {
-        self.link.end + bytes + RECORD_HEADER_BYTES <= self.link.file_bytes
-    }
-
-    /// Writes records in whole pages, beginning with the page that the last one ends in. `buffer` is memory to use.
-    fn write(&mut self, mut buffer: Vec<u8>, place: Place, records: &[(u8, &[u8])]) -> Result<Vec<u8>> {
-        let start = self.link.end - self.tail.len() as u64;
-        buffer.clear();
-        buffer.extend_from_slice(&self.tail);
-        for (kind, payload) in records {
-            let offset = start + buffer.len() as u64;
-            encode_record(&mut buffer, place, offset, self.synced as u32, *kind, payload);
-        }
-        let end = buffer.len();
-        buffer.resize(end.next_multiple_of(PAGE_BYTES as usize), 0);
-        debug_assert!(start + buffer.len() as u64 <= self.link.file_bytes, "a write stays in its segment");
-        self.file.write_all_at(&buffer, start).map_err(|error| not_full("write", &self.path, error))?;
-        self.link.end = start + end as u64;
-        self.tail.clear();
-        self.tail.extend_from_slice(buffer.get(end - end % PAGE_BYTES as usize..end).unwrap_or_default());
-        Ok(buffer)
     }
 }
 

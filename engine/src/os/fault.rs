@@ -1,5 +1,6 @@
 //! An operating system whose calls fail on demand.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +67,22 @@ pub struct FaultOs {
 #[derive(Default, Debug)]
 struct Faults {
     injected: Vec<Injected>,
+    hooks: Vec<Hook>,
     hits: u64,
+}
+
+/// Something to run before a call, once.
+struct Hook {
+    call: Call,
+    /// How many calls it lets pass, the one that it runs before included.
+    left: u64,
+    run: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hook").field("call", &self.call).field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -92,9 +108,17 @@ impl FaultOs {
         self.faults.lock().injected.push(Injected { fault, name_part: name_part.to_owned(), seen: 0 });
     }
 
-    /// Takes all faults back.
+    /// Runs `hook` before the `at`-th call of a kind, counted from 1 now, in the thread that makes it: what would
+    /// otherwise need two threads and luck happens at a chosen point.
+    pub fn run_before(&self, call: Call, at: u64, hook: impl FnOnce() + Send + 'static) {
+        self.faults.lock().hooks.push(Hook { call, left: at, run: Box::new(hook) });
+    }
+
+    /// Takes all faults and hooks back.
     pub fn clear(&self) {
-        self.faults.lock().injected.clear();
+        let mut faults = self.faults.lock();
+        faults.injected.clear();
+        faults.hooks.clear();
     }
 
     /// How many calls were made to fail so far.
@@ -103,6 +127,10 @@ impl FaultOs {
     }
 
     fn check(&self, call: Call, path: &Path) -> io::Result<()> {
+        // Hooks run without the lock: they may make calls themselves.
+        for hook in self.due_hooks(call) {
+            (hook.run)();
+        }
         let mut faults = self.faults.lock();
         let mut failure = None;
         for injected in &mut faults.injected {
@@ -122,6 +150,16 @@ impl FaultOs {
                 Err(io::Error::new(error, "injected fault"))
             }
         }
+    }
+}
+
+impl FaultOs {
+    fn due_hooks(&self, call: Call) -> Vec<Hook> {
+        let mut faults = self.faults.lock();
+        for hook in faults.hooks.iter_mut().filter(|hook| hook.call == call) {
+            hook.left = hook.left.saturating_sub(1);
+        }
+        faults.hooks.extract_if(.., |hook| hook.call == call && hook.left == 0).collect()
     }
 }
 
@@ -293,6 +331,21 @@ mod tests {
         os.inject_on("log", fault(Call::Create, 1, true));
         os.open(Path::new("/run"), OpenMode::CreateNew).unwrap();
         assert!(os.open(Path::new("/a.log"), OpenMode::CreateNew).is_err());
+    }
+
+    #[test]
+    fn a_hook_runs_once_before_its_call() {
+        let mem = MemOs::new(1);
+        let os = FaultOs::new(Arc::new(mem.clone()));
+        let other = mem.clone();
+        os.run_before(Call::SyncDir, 2, move || {
+            other.create_dir_all(Path::new("/made")).unwrap();
+        });
+        os.sync_dir(Path::new("/")).unwrap();
+        assert!(!mem.exists(Path::new("/made")));
+        os.sync_dir(Path::new("/")).unwrap();
+        assert!(mem.exists(Path::new("/made")));
+        os.sync_dir(Path::new("/")).unwrap();
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Steps after which the log begins anew: installing a refresh, taking back, becoming a secondary.
 
 use bytes::Bytes;
-use planaria_types::{DatabaseId, HistoryHash, TableId, Uid};
+use planaria_types::{DatabaseId, HistoryHash, Position, TableId, Uid};
 
 use super::catalog::{boundary_in, boundary_of, with_boundary};
 use super::flush::{NewRun, RunRefParts, lies_at_bottom};

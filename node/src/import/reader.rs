@@ -35,11 +35,7 @@ pub(crate) struct ReaderOptions {
 
 impl Default for ReaderOptions {
     fn default() -> Self {
-        Self {
-            format: None,
-            delimiter: b',',
-            null_text: String::new(),
-        }
+        Self { format: None, delimiter: b',', null_text: String::new() }
     }
 }
 
@@ -80,25 +76,14 @@ impl RecordReader {
             source.advance(BYTE_ORDER_MARK.len());
         }
         let first = source.window().trim_ascii_start().first();
-        let guessed = if first == Some(&b'{') {
-            InputFormat::Ndjson
-        } else {
-            InputFormat::Csv
-        };
+        let guessed = if first == Some(&b'{') { InputFormat::Ndjson } else { InputFormat::Csv };
         let reader = match options.format.unwrap_or(guessed) {
-            InputFormat::Csv => FormatReader::Csv(CsvReader::new(
-                &mut source,
-                options.delimiter,
-                &options.null_text,
-            )?),
+            InputFormat::Csv => {
+                FormatReader::Csv(CsvReader::new(&mut source, options.delimiter, &options.null_text)?)
+            }
             InputFormat::Ndjson => FormatReader::Ndjson(NdjsonReader::default()),
         };
-        Ok(Self {
-            source,
-            reader,
-            sampled: VecDeque::new(),
-            has_ended: false,
-        })
+        Ok(Self { source, reader, sampled: VecDeque::new(), has_ended: false })
     }
 
     /// Looks at up to `records_max` records, fewer if they are very large, and settles the columns. Bad records are left

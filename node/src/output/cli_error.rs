@@ -24,12 +24,7 @@ const USAGE: &str = "usage";
 impl CliError {
     /// A failure.
     pub(crate) fn new(code: impl Into<Cow<'static, str>>, what: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            what: what.into(),
-            why: None,
-            hint: None,
-        }
+        Self { code: code.into(), what: what.into(), why: None, hint: None }
     }
 
     /// Wrong use: the command cannot be understood as it was given.
@@ -40,19 +35,13 @@ impl CliError {
     /// The same error with its reason.
     #[must_use]
     pub(crate) fn because(self, why: impl Into<String>) -> Self {
-        Self {
-            why: Some(why.into()),
-            ..self
-        }
+        Self { why: Some(why.into()), ..self }
     }
 
     /// The same error with what to do about it.
     #[must_use]
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Self { hint: Some(hint.into()), ..self }
     }
 
     /// What the process answers to its caller: 2 for wrong use, 1 for failure.
@@ -108,9 +97,8 @@ mod tests {
 
     #[test]
     fn an_error_reads_as_text_and_as_json() {
-        let error = CliError::new("csv", "line 3 is bad")
-            .because("it has 2 fields")
-            .hint("use --on-error skip");
+        let error =
+            CliError::new("csv", "line 3 is bad").because("it has 2 fields").hint("use --on-error skip");
         assert_eq!(
             text(&error),
             "error[csv]: line 3 is bad\n  why: it has 2 fields\n  hint: use --on-error skip\n"

@@ -33,12 +33,7 @@ impl Report {
         }
         let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, cell) in &self.fields {
-            writeln!(
-                out,
-                "{:width$}  {}",
-                name.replace('_', " "),
-                escape_control(&cell.human())
-            )?;
+            writeln!(out, "{:width$}  {}", name.replace('_', " "), escape_control(&cell.human()))?;
         }
         out.flush()
     }
@@ -59,15 +54,7 @@ mod tests {
             .with("took", Cell::Duration(Duration::from_millis(250)));
         let written = |format| {
             let mut out = Vec::new();
-            report
-                .write(
-                    &mut out,
-                    Target {
-                        format,
-                        terminal_width: None,
-                    },
-                )
-                .unwrap();
+            report.write(&mut out, Target { format, terminal_width: None }).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
@@ -78,9 +65,6 @@ mod tests {
             written(Format::Json),
             "{\"table\":\"weather\",\"rows\":26115,\"bytes_read\":398032,\"took\":0.25}\n"
         );
-        assert_eq!(
-            written(Format::Csv),
-            "table,rows,bytes_read,took\nweather,26115,398032,0.25\n"
-        );
+        assert_eq!(written(Format::Csv), "table,rows,bytes_read,took\nweather,26115,398032,0.25\n");
     }
 }
