@@ -239,11 +239,12 @@ impl CopyState {
         registered.unwrap_or(Uid::MAX).min(self.stable())
     }
 
-    /// No floor passes what is durable here and at the primary.
+    /// No floor passes what is durable here and at the primary, nor what is shown: right after an install a copy may
+    /// hold more than it shows, and the versions that its readers see are shadowed already.
     fn own_limit(&self) -> Uid {
         match self.role {
             Role::Primary => self.durable,
-            Role::Secondary => self.durable.min(self.primary_durable),
+            Role::Secondary => self.durable.min(self.primary_durable).min(self.visible),
         }
     }
 
@@ -359,7 +360,7 @@ impl CopyState {
 
 /// A history that ends with the epoch of `fork`. Entries are dropped by epoch and not by UID: an epoch that was opened
 /// right at the fork on the abandoned side inherits the fork's UID, and must go all the same.
-pub fn shortened(history: &History, fork: Position) -> History {
+pub(super) fn shortened(history: &History, fork: Position) -> History {
     let last = history
         .entries()
         .iter()

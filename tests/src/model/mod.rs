@@ -137,7 +137,7 @@ impl Model {
                 copy.registered.get(*other).hash(&mut state);
             }
         }
-        (&self.ledger, self.nonces).hash(&mut state);
+        self.ledger.reused().hash(&mut state);
         state.finish()
     }
 

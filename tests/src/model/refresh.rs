@@ -61,6 +61,9 @@ impl Model {
                 copy.take_down_to(refresh.fork, keys);
                 copy.stack_delta(&refresh, rewind.intersection(answered), keys, gapless);
                 if !rewind.is_empty() {
+                    // The fork may lie inside a sparse interval. What was asked again ends it, and the version floor
+                    // takes its place: nothing below the new cut is readable.
+                    copy.stack.fill_gaps();
                     copy.snapshots.clear();
                     copy.version_floor = cut;
                     copy.mark_floor = copy.mark_floor.max(refresh.mark_floor);

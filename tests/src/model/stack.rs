@@ -26,7 +26,7 @@ impl Record {
 }
 
 /// The records of a commit.
-pub fn records_of(commit: &Commit) -> impl Iterator<Item = Record> {
+pub(super) fn records_of(commit: &Commit) -> impl Iterator<Item = Record> {
     let (changes, row) = (commit.changes, Row::at(commit.position));
     (0..Key::LIMIT)
         .map(Key)
@@ -176,6 +176,13 @@ impl Stack {
             rectangle.high = rectangle.high.min(uid);
             rectangle.records.retain(|record| record.uid() <= uid);
             rectangle.gaps.retain(|gap| gap.from < uid);
+        }
+    }
+
+    /// Ends every sparse interval.
+    pub fn fill_gaps(&mut self) {
+        for rectangle in &mut self.rectangles {
+            rectangle.gaps.clear();
         }
     }
 

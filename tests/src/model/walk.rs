@@ -2,6 +2,7 @@ use planaria_types::Uid;
 
 use super::Model;
 use super::explore::{Bounds, Counterexample, connected, narrate};
+use super::invariants::Violation;
 use super::op::{Op, Planted};
 
 /// Takes up to `steps` random steps from the first state and checks each: a seed names one walk, so a walk that fails
@@ -9,7 +10,7 @@ use super::op::{Op, Planted};
 ///
 /// # Errors
 ///
-/// The walk up to the first violation.
+/// A walk to the violation, without the steps that it can do without.
 pub fn walk(
     bounds: &Bounds,
     seed: u64,
@@ -26,12 +27,45 @@ pub fn walk(
         taken.push(op);
         let checked = Model::check_step(&model, &op, &next).and_then(|()| next.check());
         if let Err(violation) = checked {
-            let steps = narrate(connected(bounds, planted), &taken);
-            return Err(Box::new(Counterexample { violation, steps }));
+            return Err(Box::new(shrink(&connected(bounds, planted), taken, violation)));
         }
         model = next;
     }
     Ok(taken.len())
+}
+
+/// Leaves out one step after the other for as long as the same invariant is still violated.
+fn shrink(first: &Model, mut ops: Vec<Op>, mut violation: Violation) -> Counterexample {
+    let mut at = 0;
+    while at < ops.len() {
+        let mut fewer = ops.clone();
+        fewer.remove(at);
+        match replay(first.clone(), &fewer).filter(|(_, found)| found.invariant == violation.invariant) {
+            Some((taken, found)) => {
+                (ops, violation) = (taken, found);
+                at = 0;
+            }
+            None => at += 1,
+        }
+    }
+    Counterexample { violation, steps: narrate(first.clone(), &ops) }
+}
+
+/// Takes the steps that are possible, up to the first violation.
+fn replay(mut model: Model, ops: &[Op]) -> Option<(Vec<Op>, Violation)> {
+    let mut taken = Vec::new();
+    for op in ops {
+        let mut next = model.clone();
+        if next.apply(op).is_err() {
+            continue;
+        }
+        taken.push(*op);
+        if let Err(violation) = Model::check_step(&model, op, &next).and_then(|()| next.check()) {
+            return Some((taken, violation));
+        }
+        model = next;
+    }
+    None
 }
 
 /// One random step that is possible. Disruptions are drawn less often than work, or nothing would ever get far.
@@ -61,8 +95,9 @@ fn step(model: &Model, bounds: &Bounds, dice: &mut Dice) -> Option<(Op, Model)> 
 fn weight(op: &Op) -> usize {
     match op {
         Op::Crash { .. } | Op::Promote { .. } | Op::Disconnect { .. } | Op::GiveUp { .. } => 1,
+        Op::Pin { .. } => 1,
         Op::Commit { .. } | Op::Leave { .. } => 3,
-        Op::Connect { .. } | Op::Pin { .. } | Op::Unpin { .. } => 5,
+        Op::Connect { .. } => 5,
         _ => 16,
     }
 }
