@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 
 use planaria_types::Uid;
@@ -138,7 +138,7 @@ type Path = Vec<(usize, Option<Op>)>;
 /// The first, and so shortest, counterexample.
 pub fn explore(bounds: &Bounds, planted: Option<Planted>) -> Result<Explored, Box<Counterexample>> {
     let first = connected(bounds, planted);
-    let mut seen = HashMap::from([((first.fingerprint(), Budget::of(bounds)), ())]);
+    let mut seen = HashSet::from([(first.fingerprint(), Budget::of(bounds))]);
     let mut path: Path = vec![(0, None)];
     let mut frontier = VecDeque::from([(first, Budget::of(bounds), 0usize, 0u16)]);
     let mut explored = Explored::default();
@@ -157,7 +157,7 @@ pub fn explore(bounds: &Bounds, planted: Option<Planted>) -> Result<Explored, Bo
                 continue;
             }
             explored.steps += 1;
-            let known = seen.insert((next.fingerprint(), left), ()).is_some();
+            let known = !seen.insert((next.fingerprint(), left));
             let checked = Model::check_step(&model, &op, &next);
             let checked = if known {
                 checked

@@ -1,4 +1,4 @@
-//! The invariants of docs that the model can speak of: one function each, named as there.
+//! The invariants that the model can speak of, one function each. E is for the engine, R for replication.
 
 use std::fmt;
 
@@ -412,7 +412,7 @@ fn e15_bounds_do_not_fall(id: CopyId, old: &CopyState, new: &CopyState) -> Check
     })
 }
 
-/// R9: a copy never follows an older epoch than it has accepted, and every adopted epoch is in its history.
+/// R9: a copy never follows or leads under an older epoch than it has accepted.
 fn r9_epochs_do_not_fall(id: CopyId, old: &CopyState, new: &CopyState) -> Check {
     let order = new.accepted.order(&old.accepted);
     let rises = matches!(order, EpochOrder::Newer | EpochOrder::Same);

@@ -187,8 +187,8 @@ pub enum Planted {
     IgnorePredecessor,
     /// A crash keeps the first half of a torn commit.
     KeepTornCommit,
-    /// A new run is stacked from the visible cut and not from where the last one ended.
-    FlushFromVisibleCut,
+    /// A flush makes a run that overlaps the one below it.
+    FlushOverlapping,
 }
 
 impl Planted {
@@ -215,6 +215,6 @@ impl Planted {
         Self::ShowBeyondDurable,
         Self::IgnorePredecessor,
         Self::KeepTornCommit,
-        Self::FlushFromVisibleCut,
+        Self::FlushOverlapping,
     ];
 }

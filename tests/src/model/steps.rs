@@ -184,12 +184,12 @@ impl Model {
     }
 
     fn flush(&mut self, at: CopyId) -> Result<Outcome, Refused> {
-        let (keys, misplaced) = (self.keys, self.has(Planted::FlushFromVisibleCut));
+        let (keys, overlapping) = (self.keys, self.has(Planted::FlushOverlapping));
         let copy = self.copy_mut(at)?;
         if copy.durable <= copy.base {
             return Err(Refused::NothingToDo);
         }
-        if misplaced && copy.base > Uid::ZERO {
+        if overlapping && copy.base > Uid::ZERO {
             copy.base = copy.base.prev();
         }
         copy.flush(copy.durable, keys);

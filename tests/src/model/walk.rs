@@ -48,7 +48,10 @@ fn shrink(first: &Model, mut ops: Vec<Op>, mut violation: Violation) -> Countere
             None => at += 1,
         }
     }
-    Counterexample { violation, steps: narrate(first.clone(), &ops) }
+    Counterexample {
+        violation,
+        steps: narrate(first.clone(), &ops),
+    }
 }
 
 /// Takes the steps that are possible, up to the first violation.
@@ -94,15 +97,18 @@ fn step(model: &Model, bounds: &Bounds, dice: &mut Dice) -> Option<(Op, Model)> 
 /// How readily a step is taken, of 16.
 fn weight(op: &Op) -> usize {
     match op {
-        Op::Crash { .. } | Op::Promote { .. } | Op::Disconnect { .. } | Op::GiveUp { .. } => 1,
-        Op::Pin { .. } => 1,
+        Op::Crash { .. }
+        | Op::Promote { .. }
+        | Op::Disconnect { .. }
+        | Op::GiveUp { .. }
+        | Op::Pin { .. } => 1,
         Op::Commit { .. } | Op::Leave { .. } => 3,
         Op::Connect { .. } => 5,
         _ => 16,
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+/// The `SplitMix64` generator (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
 struct Dice(u64);
 
 impl Dice {
