@@ -1,1 +1,3 @@
-//! Planaria.
+//! What the whole-system tests of Planaria share.
+
+pub mod model;
