@@ -162,3 +162,72 @@ fn what_does_not_fit_is_refused_by_name() {
     let options = Options { create: false, ..small_options(&os) };
     assert_eq!(Database::open_with("elsewhere", options).unwrap_err().code(), "not_found");
 }
+
+#[test]
+fn a_local_clone_is_one_cut_and_neither_side_reaches_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { memtable_bytes: 1 << 20, log_segment_bytes: 1 << 20, ..Options::default() };
+    let db = Database::open_with(dir.path().join("db"), options.clone()).unwrap();
+    let table = db.create_raw_table("t").unwrap();
+    for number in 0..30_000_u64 {
+        let mut batch = Batch::new();
+        batch.put(table.id(), number.to_be_bytes().to_vec(), vec![1; 100]);
+        db.write(batch, Durability::Background).unwrap();
+    }
+    let cloned = db.clone_to(dir.path().join("copy")).unwrap();
+    assert!(cloned.linked > 0 && cloned.copied == 0, "{cloned:?}");
+    let before = db.snapshot().digests().unwrap();
+    table.put(7_u64.to_be_bytes().to_vec(), "changed at the source").unwrap();
+    let copy = Database::open_with(dir.path().join("copy"), options.clone()).unwrap();
+    assert_eq!(copy.snapshot().digests().unwrap(), before);
+    assert_ne!(copy.id(), db.id());
+    let copied = copy.table("t").unwrap();
+    copied.delete(9_u64.to_be_bytes().to_vec()).unwrap();
+    assert!(table.get(9_u64.to_be_bytes()).unwrap().is_some());
+    db.compact().unwrap();
+    copy.compact().unwrap();
+    drop((copied, copy));
+    let copy = Database::open_with(dir.path().join("copy"), options).unwrap();
+    assert_eq!(copy.table("t").unwrap().scan(KeyRange::ALL).count(), 29_999);
+    copy.verify().unwrap();
+    assert_eq!(db.clone_to(dir.path().join("copy")).unwrap_err().code(), "exists");
+}
+
+#[test]
+fn a_clone_is_received_chunk_by_chunk_resumed_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { memtable_bytes: 1 << 20, log_segment_bytes: 1 << 20, ..Options::default() };
+    let db = Database::open_with(dir.path().join("db"), options.clone()).unwrap();
+    let table = db.create_raw_table("t").unwrap();
+    for number in 0..30_000_u64 {
+        let mut batch = Batch::new();
+        batch.put(table.id(), number.to_be_bytes().to_vec(), number.to_le_bytes().repeat(20));
+        db.write(batch, Durability::Background).unwrap();
+    }
+    let pin = db.pin_files().unwrap();
+    let expected = db.snapshot().digests().unwrap();
+    table.put("later", "than the pin").unwrap();
+    db.compact().unwrap();
+    let path = dir.path().join("copy");
+    let mut target = crate::CloneTarget::open(&path, pin.list().clone(), options.clone()).unwrap();
+    let half = target.missing().len() / 2;
+    let fetch = |chunk: &crate::MissingChunk| pin.read(chunk.kind, chunk.number, chunk.chunk).unwrap();
+    for chunk in target.missing().iter().take(half).copied().collect::<Vec<_>>() {
+        assert_eq!(target.write(chunk, b"lies").unwrap_err().code(), "invalid");
+        target.write(chunk, &fetch(&chunk)).unwrap();
+    }
+    drop(target);
+    assert_eq!(
+        Database::open_with(&path, Options { create: false, ..options.clone() }).unwrap_err().code(),
+        "not_found"
+    );
+    let mut target = crate::CloneTarget::open(&path, pin.list().clone(), options.clone()).unwrap();
+    assert!(target.resumed_bytes() > 0);
+    for chunk in target.missing().iter().copied().collect::<Vec<_>>() {
+        target.write(chunk, &fetch(&chunk)).unwrap();
+    }
+    target.finish(crate::CloneRole::Detached).unwrap();
+    let copy = Database::open_with(&path, options).unwrap();
+    assert_eq!(copy.snapshot().digests().unwrap(), expected);
+    copy.verify().unwrap();
+}

@@ -50,8 +50,10 @@ pub struct CloneFile {
     pub kind: FileKind,
     /// Its number among its kind.
     pub number: u64,
-    /// Its length in bytes.
+    /// The bytes that are sent.
     pub len: u64,
+    /// The length of the file; what is not sent of it is zeros.
+    pub extent: u64,
     /// BLAKE3 of each chunk of [`CLONE_CHUNK_BYTES`]; the last chunk may be shorter.
     pub chunks: Vec<[u8; 32]>,
 }

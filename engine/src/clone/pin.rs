@@ -12,6 +12,9 @@ use crate::store::Store;
 use crate::sync::Arc;
 use crate::version::{Manifest, Role, StoreVersion};
 
+/// Room for the seal behind the last record of a log segment, in bytes.
+const SEAL_BYTES: u64 = 4 << 10;
+
 /// The files of one cut, kept for as long as the pin lives, while the database goes on.
 pub struct FilePin {
     list: FileList,
@@ -76,16 +79,20 @@ impl Database {
             let mut list =
                 FileList { manifest: cut.manifest.clone(), position: cut.position, files: Vec::new() };
             let mut files: HashMap<_, Arc<dyn OsFile>> = HashMap::new();
-            let runs = cut.manifest.runs.iter().map(|run| (FileKind::Run, run.file.0, run.meta.len));
-            let ends = store.log.segments();
-            let end = |number| ends.iter().find(|end| end.number == number).map_or(0, |end| end.end_offset);
-            let segments = cut.segments.iter().map(|number| (FileKind::Log, *number, end(*number)));
-            for (kind, number, len) in runs.chain(segments) {
+            let runs =
+                cut.manifest.runs.iter().map(|run| (FileKind::Run, run.file.0, run.meta.len, run.meta.len));
+            let segments = store.log.segments().into_iter().filter(|own| cut.segments.contains(&own.number));
+            let segments = segments.map(|own| {
+                // Behind the last record stands the seal; behind that nothing but zeros.
+                let sent = own.end_offset.next_multiple_of(SEAL_BYTES) + SEAL_BYTES;
+                (FileKind::Log, own.number, sent.min(own.file_bytes), own.file_bytes)
+            });
+            for (kind, number, len, extent) in runs.chain(segments) {
                 let path = file_path(&store.dir, kind, number);
                 let file = store.options.os.open(&path, OpenMode::Read);
                 let file = file.map_err(|error| Error::io("open", &path, error))?;
                 files.insert((kind, number), file);
-                list.files.push(CloneFile { kind, number, len, chunks: Vec::new() });
+                list.files.push(CloneFile { kind, number, len, extent, chunks: Vec::new() });
             }
             Ok((list, files, Arc::clone(&cut.version)))
         })?;

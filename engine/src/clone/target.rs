@@ -19,6 +19,9 @@ const LIST: &str = "CLONE";
 /// The most files that a source may list.
 const FILES_MAX: usize = 1 << 20;
 
+/// The most zeros that a source may leave out at the end of a file, in bytes: an empty log segment.
+const EXTENT_BEYOND_MAX: u64 = 4 << 30;
+
 /// A chunk that a target does not have yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MissingChunk {
@@ -97,7 +100,7 @@ impl CloneTarget {
             let mode = if exists { OpenMode::Write } else { OpenMode::CreateNew };
             let file = os.open(&path, mode).map_err(|error| Error::io("open", &path, error))?;
             if !exists {
-                file.set_len(entry.len).map_err(|error| Error::io("extend", &path, error))?;
+                file.set_len(entry.extent).map_err(|error| Error::io("extend", &path, error))?;
             }
             for chunk in 0..entry.chunks.len() as u64 {
                 if exists && has_chunk(&*file, entry, chunk) {
@@ -194,7 +197,10 @@ impl std::fmt::Debug for CloneTarget {
 /// Refuses a list that no source makes: lengths and chunks must agree, names must be used once.
 fn check_list(list: &FileList) -> Result<()> {
     let mut names = std::collections::HashSet::new();
-    let sound = |file: &CloneFile| file.len.div_ceil(CLONE_CHUNK_BYTES) == file.chunks.len() as u64;
+    let sound = |file: &CloneFile| {
+        file.len.div_ceil(CLONE_CHUNK_BYTES) == file.chunks.len() as u64
+            && (file.len..=file.len.saturating_add(EXTENT_BEYOND_MAX)).contains(&file.extent)
+    };
     if list.files.len() > FILES_MAX
         || !list.files.iter().all(|file| sound(file) && names.insert((file.kind, file.number)))
     {

@@ -4,8 +4,8 @@ use planaria_types::Uid;
 use super::Block;
 use crate::cursor::RecordKind;
 use crate::hash::key_hash;
-use crate::run::BlockCursor;
 use crate::run::block_builder::{BlockBuilder, NewVersion};
+use crate::run::block_cursor::BlockCursor;
 use crate::run::decode::common_prefix;
 use crate::run::testing::{Numbers, Records, place, random_records};
 

@@ -126,8 +126,9 @@ mod tests {
     use planaria_types::{FileId, InstanceId};
 
     use super::{Frame, compress, decompress, trailer};
+    use crate::run::block::Malformed;
     use crate::run::testing::Numbers;
-    use crate::run::{Codec, Malformed, RunIdentity};
+    use crate::run::{Codec, RunIdentity};
 
     const IDENTITY: RunIdentity = RunIdentity { store: InstanceId(7), file: FileId(3) };
 
