@@ -123,7 +123,8 @@ pub struct Choice {
 ///
 /// A tail if the log holds everything, else a delta if no mark that it needs was dropped, else bulk. Where a delta
 /// or, for an empty copy, a tail would do but moves more than half as much as all run files weigh, run files are
-/// cheaper: they are neither decoded nor merged. A copy that is empty needs no marks.
+/// cheaper: they are neither decoded nor merged. A copy that is empty needs no marks. A receiver that could not hold
+/// the live stream is not sent a tail either: it has keys to rewind, and would have to hold the tail meanwhile.
 pub fn choose(situation: &Situation) -> Choice {
     let bulk = |reason| Choice {
         way: Way::Bulk,
@@ -140,7 +141,8 @@ pub fn choose(situation: &Situation) -> Choice {
     if let Some(reason) = situation.bulk {
         return bulk(reason);
     }
-    if situation.retained && !(empty && files_cheaper(situation.tail_bytes)) {
+    let tail = situation.retained && !situation.without_live;
+    if tail && !(empty && files_cheaper(situation.tail_bytes)) {
         return Choice {
             way: Way::Tail,
             reason: Reason::LogHoldsAll,
@@ -150,7 +152,7 @@ pub fn choose(situation: &Situation) -> Choice {
     if !empty && situation.since < situation.mark_floor {
         return bulk(Reason::MarksDropped);
     }
-    if files_cheaper(situation.delta_bytes) || situation.retained {
+    if files_cheaper(situation.delta_bytes) || tail {
         return bulk(if empty { Reason::Empty } else { Reason::MostDiffers });
     }
     let (way, reason) = match (situation.without_live, empty) {

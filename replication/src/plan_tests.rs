@@ -61,6 +61,16 @@ fn a_log_that_was_released_gives_a_delta() {
 }
 
 #[test]
+fn a_receiver_that_overflowed_hops_even_if_the_log_holds_all() {
+    let overflowed = Situation {
+        without_live: true,
+        retained: true,
+        ..situation()
+    };
+    assert_eq!(chosen(&overflowed), (Way::PinnedDelta, Reason::LiveOverflow));
+}
+
+#[test]
 fn dropped_marks_above_the_position_give_bulk() {
     let dropped = Situation {
         mark_floor: Uid::new(51),

@@ -6,7 +6,7 @@ use super::action::{Action, Local, RewindCursor, RewindItems};
 use super::refresh::Refresh;
 use super::status::{State, Status};
 use super::tail::Tail;
-use crate::{Ack, Bye, ByeCode, Message, Millis, Options, Reason, Welcome, backoff};
+use crate::{Ack, Bye, ByeCode, Live, Message, Millis, Options, Reason, Welcome, backoff};
 
 /// Who a secondary is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,8 +65,8 @@ pub(super) enum Phase {
     Settling { asked: bool },
     /// The answer to a hello.
     Greeting,
-    /// The own hash at the fork.
-    Checking(Box<Welcome>),
+    /// The own hash at the fork. What comes live meanwhile waits; the sender's window bounds it, as no credit is given.
+    Checking { welcome: Box<Welcome>, early: Vec<Live> },
     /// Live commits.
     Tailing(Tail),
     /// The parts of a refresh.
@@ -185,7 +185,7 @@ impl Replica {
     pub fn handle_hash(&mut self, uid: Uid, hash: Option<HistoryHash>, now: Millis) {
         let phase = std::mem::replace(&mut self.phase, Phase::Greeting);
         match phase {
-            Phase::Checking(welcome) if welcome.fork.uid == uid => {
+            Phase::Checking { welcome, early } if welcome.fork.uid == uid => {
                 if let (Some(ours), Some(theirs)) = (hash, welcome.fork_hash)
                     && ours != theirs
                 {
@@ -193,6 +193,7 @@ impl Replica {
                     self.greet();
                 } else {
                     self.prepare(*welcome, now);
+                    self.catch_up(early, now);
                 }
             }
             other => self.phase = other,

@@ -100,7 +100,7 @@ impl Replica {
     fn again(&mut self, reason: Reason) {
         match &mut self.phase {
             Phase::Refreshing(_) => self.actions.push_back(Action::AbandonRefresh),
-            Phase::Tailing(_) | Phase::Checking(_) => {}
+            Phase::Tailing(_) | Phase::Checking { .. } => {}
             Phase::Installing(refresh) => {
                 refresh.again = true;
                 return;
@@ -128,13 +128,18 @@ impl Replica {
         self.status.progress.bytes = 0;
         self.status.progress.bytes_expected = welcome.bytes;
         self.primary_durable = welcome.durable;
+        // Another primary may have said more of another history.
+        self.stable = Uid::ZERO;
         self.closed = Uid::ZERO;
         self.status.diverged = self.local.visible > welcome.fork.uid;
         if welcome.way == Way::Bulk {
             self.fetch_bulk(&welcome);
         } else if welcome.fork.uid < self.local.durable && welcome.fork_hash.is_some() {
             self.actions.push_back(Action::ReadHash(welcome.fork.uid));
-            self.phase = Phase::Checking(welcome);
+            self.phase = Phase::Checking {
+                welcome,
+                early: Vec::new(),
+            };
         } else {
             self.prepare(*welcome, now);
         }

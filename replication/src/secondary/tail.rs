@@ -46,6 +46,10 @@ pub(super) fn follow(commits: &[Commit], last: Uid) -> Result<Uid, End> {
 
 impl Replica {
     pub(super) fn on_live(&mut self, live: Live, now: Millis) -> Result<(), End> {
+        if let Phase::Checking { early, .. } = &mut self.phase {
+            early.push(live);
+            return Ok(());
+        }
         let epoch = match &self.phase {
             Phase::Tailing(tail) => tail.epoch,
             Phase::Refreshing(refresh) | Phase::Installing(refresh) => refresh.epoch,
@@ -71,6 +75,25 @@ impl Replica {
         self.reach();
         self.advance(now);
         Ok(())
+    }
+
+    /// Takes what came live before the round could begin, unless it did not begin.
+    pub(super) fn catch_up(&mut self, early: Vec<Live>, now: Millis) {
+        let begun = matches!(
+            self.phase,
+            Phase::Tailing(_) | Phase::Refreshing(_) | Phase::Installing(_)
+        );
+        if !begun {
+            return;
+        }
+        for live in early {
+            if live.round != self.round {
+                continue;
+            }
+            if let Err((code, why)) = self.on_live(live, now) {
+                return self.end(code, &why, now);
+            }
+        }
     }
 
     /// Epochs that began on the primary are in the history before their first commit is in the log.
