@@ -378,7 +378,6 @@ impl Replica {
             self.local.history = refresh.history.clone();
             self.actions.push_back(Action::PersistHistory(refresh.history));
         }
-        self.reach();
         if let Err((code, why)) = self.log(refresh.held) {
             self.end(code, &why, now);
         }

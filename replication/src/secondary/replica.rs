@@ -50,6 +50,8 @@ pub struct Replica {
     pub(super) acked: Option<Ack>,
     pub(super) heard: Millis,
     pub(super) sent: Millis,
+    /// The time of the last input.
+    pub(super) clock: Millis,
     pub(super) status: Status,
     pub(super) actions: VecDeque<Action>,
 }
@@ -107,6 +109,7 @@ impl Replica {
             acked: None,
             heard: now,
             sent: now,
+            clock: now,
             status: Status {
                 since: now,
                 ..Status::default()
@@ -303,6 +306,9 @@ impl Replica {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
+        // Only now has the engine done all that was asked: what it shows is what `local` says.
+        self.reach();
+        self.note_state(self.clock);
         self.poll_show().or_else(|| self.poll_ack())
     }
 
@@ -329,6 +335,7 @@ impl Replica {
 
     /// Follows changes of the state, and notes when they happened.
     fn note_state(&mut self, now: Millis) {
+        self.clock = now;
         let state = match &self.phase {
             _ if !self.connected => State::Offline,
             Phase::Tailing(tail) if tail.online => State::Online,

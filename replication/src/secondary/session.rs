@@ -238,7 +238,6 @@ impl Replica {
                 self.actions.push_back(Action::PersistHistory(welcome.history));
             }
             self.phase = Phase::Tailing(Tail::new(fork, welcome.epoch, welcome.tail));
-            self.reach();
         } else {
             self.begin_refresh(Refresh::new(self.round, welcome, rewind), now);
         }

@@ -8,6 +8,8 @@ use super::session::{End, breach};
 use crate::options::planted;
 use crate::{Ack, ByeCode, Commit, Live, Message, Millis};
 
+const EARLY_MESSAGES_MAX: usize = 4_096;
+
 /// A live stream that goes straight to the log.
 #[derive(Debug)]
 pub(super) struct Tail {
@@ -47,6 +49,9 @@ pub(super) fn follow(commits: &[Commit], last: Uid) -> Result<Uid, End> {
 impl Replica {
     pub(super) fn on_live(&mut self, live: Live, now: Millis) -> Result<(), End> {
         if let Phase::Checking { early, .. } = &mut self.phase {
+            if early.len() >= EARLY_MESSAGES_MAX {
+                return Err(breach("too many messages before the round began"));
+            }
             early.push(live);
             return Ok(());
         }
@@ -72,7 +77,6 @@ impl Replica {
         self.primary_durable = self.primary_durable.max(durable);
         self.stable = self.stable.max(stable);
         self.closed = self.closed.max(closed);
-        self.reach();
         self.advance(now);
         Ok(())
     }
@@ -183,7 +187,6 @@ impl Replica {
             return None;
         }
         self.local.visible = cut;
-        self.reach();
         Some(Action::Show(cut))
     }
 

@@ -455,7 +455,7 @@ impl World {
 
     fn fault(&mut self, node: usize) -> Checked {
         match self.random.below(20) {
-            0..6 => {
+            0..5 => {
                 let open: Vec<u64> = self.connections.keys().copied().collect();
                 if !open.is_empty() {
                     let connection = open[self.random.below(open.len() as u64) as usize];
@@ -465,8 +465,8 @@ impl World {
                     self.cut(connection, up, down);
                 }
             }
-            6..11 => self.crash(node),
-            11..15 => {
+            5..8 => self.crash(node),
+            8..13 => {
                 let down: Vec<usize> = (0..NODES)
                     .filter(|node| matches!(self.nodes[*node].role, Role::Down))
                     .collect();
@@ -478,7 +478,7 @@ impl World {
                     }
                 }
             }
-            15 => self.promote(node),
+            13..16 => self.promote(node),
             16 => {
                 let old: Vec<usize> = self
                     .primaries()
@@ -591,7 +591,7 @@ impl World {
         }
         let connection = ids[self.random.below(ids.len() as u64) as usize];
         let lane = self.random.below(3);
-        let lose = self.faults && self.random.one_in(150);
+        let lose = self.faults && self.random.one_in(25);
         let Some(ends) = self.connections.get_mut(&connection) else {
             return Ok(());
         };
@@ -661,7 +661,7 @@ impl World {
     }
 
     fn connect(&mut self, node: usize) {
-        let stray = self.faults && self.random.one_in(8);
+        let stray = self.faults && self.random.one_in(4);
         let target = if stray {
             self.random.below(NODES as u64) as usize
         } else {
