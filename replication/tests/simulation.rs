@@ -92,6 +92,26 @@ fn one_seed_gives_one_run() {
     }
 }
 
+/// Seeds that failed once, each for the reason beside it.
+#[test]
+fn what_failed_once_does_not_fail_again() {
+    let seeds = [
+        (0, "a rewind beside a tail overflowed for ever"),
+        (56, "a copy was online before its take back was carried out"),
+        (
+            180,
+            "live messages were lost while the hash at the fork was looked up",
+        ),
+        (
+            2_697,
+            "compaction passed the fork by the stable UID of the next primary",
+        ),
+    ];
+    for (seed, why) in seeds {
+        assert!(run(seed, None).is_ok(), "seed {seed} fails again: {why}");
+    }
+}
+
 #[test]
 fn every_planted_fault_is_caught() {
     let faults = [

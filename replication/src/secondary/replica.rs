@@ -319,7 +319,8 @@ impl Replica {
         status.durable = self.ack_durable();
         status.visible = self.local.visible;
         status.primary_durable = self.primary_durable;
-        status.stable = self.stable;
+        // A floor above what is shared would take away what a fork needs, also while the take back is only asked for.
+        status.stable = self.stable.min(status.durable).min(status.visible);
         status.closed = self.closed_in_full();
         if let Phase::Refreshing(refresh) | Phase::Installing(refresh) = &self.phase {
             status.progress.bytes = refresh.bytes;

@@ -1,6 +1,6 @@
 //! The handshake of a replica, and what it does with each message.
 
-use planaria_types::{EpochOrder, Uid};
+use planaria_types::{Epoch, EpochOrder, Uid};
 
 use super::action::Action;
 use super::refresh::Refresh;
@@ -49,7 +49,11 @@ impl Replica {
             name: self.identity.name.clone(),
             group: self.identity.group,
             round: self.round,
-            promised: self.promised,
+            promised: if planted!(self.options, AcceptOlderEpoch) {
+                Epoch::NONE
+            } else {
+                self.promised
+            },
             history: self.local.history.clone(),
             durable: self.local.durable,
             hash: self.local.hash,

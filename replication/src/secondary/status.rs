@@ -108,7 +108,8 @@ pub struct Status {
     pub visible: Uid,
     /// What the primary last told to be durable there.
     pub primary_durable: Uid,
-    /// What the primary last told to be stable: no floor of this copy may pass it.
+    /// What is stable according to the primary, and shared with it: no floor of this copy may pass it. The driver must
+    /// ask again before each time that it raises a floor.
     pub stable: Uid,
     /// No commit at or below this UID is missing here: the update time.
     pub closed: Uid,
