@@ -1,0 +1,97 @@
+use crate::Millis;
+
+/// The limits and times of the protocol, the same for both roles.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Bytes of commits that a primary has under way to one secondary, sent and not yet confirmed as received.
+    pub live_window_bytes: u64,
+    /// Bytes of commits in one live message; one commit that is larger goes alone.
+    pub live_batch_bytes: u64,
+    /// Bytes of records in one delta chunk or answer to a rewind; one record that is larger goes alone.
+    pub chunk_bytes: u64,
+    /// Delta chunks under way or not yet stored at the receiver.
+    pub chunks_in_flight: u32,
+    /// Bytes of commits that a secondary holds while it is refreshed, before it goes on without the live stream.
+    pub held_bytes_max: u64,
+    /// Bytes of keys in one request of a rewind.
+    pub rewind_request_bytes: u64,
+    /// Below this many bytes of run files a bulk refresh is never chosen for its cost.
+    pub bulk_bytes_min: u64,
+    /// A side that has sent nothing for this long sends a heartbeat.
+    pub heartbeat: Millis,
+    /// A side that has heard nothing for this long ends the session.
+    pub session_timeout: Millis,
+    /// A promotable copy that has been away for this long leaves the promotable set.
+    pub leave_after: Millis,
+    /// A fault to plant, for the tests of the tests.
+    #[cfg(feature = "planted")]
+    pub planted: Option<Planted>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            live_window_bytes: 8 << 20,
+            live_batch_bytes: 256 << 10,
+            chunk_bytes: 1 << 20,
+            chunks_in_flight: 8,
+            held_bytes_max: 256 << 20,
+            rewind_request_bytes: 256 << 10,
+            bulk_bytes_min: 64 << 20,
+            heartbeat: Millis(1_000),
+            session_timeout: Millis(5_000),
+            leave_after: Millis(30_000),
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
+    }
+}
+
+/// A fault that the simulation must catch.
+#[cfg(feature = "planted")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planted {
+    /// A secondary acknowledges what it appended, before it is durable.
+    AckBeforeDurable,
+    /// A secondary shows what its primary could still lose.
+    ShowBeyondPrimaryDurable,
+    /// A secondary appends commits whose predecessor it does not have.
+    IgnoreGap,
+    /// A secondary follows a primary of an epoch older than the one it promised.
+    AcceptOlderEpoch,
+    /// A secondary answers under a new epoch without having made it durable.
+    ForgetEpoch,
+    /// What a copy showed beyond the fork is dropped instead of quarantined.
+    SkipQuarantine,
+    /// A delta is installed below its highest chunk snapshot.
+    InstallTooLow,
+    /// A delta is installed before its last chunk came.
+    InstallHalf,
+    /// A delta is served from a position below the mark floor.
+    DeltaBelowMarkFloor,
+    /// The fork is taken from the UIDs alone, without the epoch history.
+    ForkByWatermark,
+    /// The cursor of a delta moves past records that were not sent.
+    LoseCursor,
+    /// A copy clips inside a sparse interval or below its version floor.
+    ClipAnywhere,
+    /// A rewind leaves keys alone that the primary does not have.
+    RewindForgetsAbsent,
+    /// The live stream of a delta starts at what was appended, above the first chunk snapshot.
+    LiveFromAppended,
+}
+
+/// Whether a fault is planted; never without the feature.
+macro_rules! planted {
+    ($options:expr, $fault:ident) => {{
+        #[cfg(feature = "planted")]
+        let planted = $options.planted == Some($crate::Planted::$fault);
+        #[cfg(not(feature = "planted"))]
+        let planted = {
+            let _ = &$options;
+            false
+        };
+        planted
+    }};
+}
+pub(crate) use planted;

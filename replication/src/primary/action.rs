@@ -1,0 +1,151 @@
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use planaria_types::{Epoch, HistoryHash, InstanceId, TableId, Uid};
+
+use crate::{Commit, Message, Record, RewindItem};
+
+/// What a [`super::Group`] wants done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GroupAction {
+    /// Make this the promotable set, durably, in the system fragment; then call
+    /// [`super::Group::handle_promotable`]. The primary itself is not listed.
+    PersistPromotable(BTreeSet<InstanceId>),
+    /// A newer epoch exists: stop taking updates. Nothing that a protected level acknowledged is at risk, because
+    /// those who acknowledge refuse this epoch from now on.
+    Deposed(Epoch),
+}
+
+/// What a [`super::Session`] wants done, in this order.
+///
+/// Reads are answered by the `handle_*` call named, once each, at any time later.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SessionAction {
+    /// Send on the message's lane.
+    Send(Message),
+    /// End the session: close the connection once everything before has been sent, and release its pin, if any.
+    Close,
+    /// Remember the durable position of a secondary, so that delete marks above it are kept.
+    Register {
+        /// The copy.
+        instance: InstanceId,
+        /// Its name, for people.
+        name: String,
+        /// Everything up to this UID is durable there, and shared with this primary.
+        durable: Uid,
+    },
+    /// Tell what a handshake depends on: [`super::Session::handle_survey`].
+    Survey {
+        /// Goes back with the answer.
+        round: u64,
+        /// The last UID that the secondary shares with this primary.
+        since: Uid,
+    },
+    /// Read commits in order: [`super::Session::handle_commits`].
+    ReadCommits {
+        /// Goes back with the answer.
+        round: u64,
+        /// The first commit to read is the one right above this UID.
+        after: Uid,
+        /// Stop when the commits weigh this much, but give at least one.
+        bytes_max: u64,
+    },
+    /// Read a chunk of a delta: [`super::Session::handle_delta`].
+    ReadDelta {
+        /// Goes back with the answer.
+        round: u64,
+        /// Only records whose newest version is above this UID.
+        since: Uid,
+        /// Only keys above this one.
+        cursor: Option<(TableId, Bytes)>,
+        /// Wait until the visible snapshot has reached this UID.
+        at_least: Uid,
+        /// Read at one snapshot for the whole round, pinned at its first read.
+        pinned: bool,
+        /// Stop when the records weigh this much, but give at least one if there is one.
+        bytes_max: u64,
+    },
+    /// Read the newest state of keys and ranges: [`super::Session::handle_states`].
+    ReadStates {
+        /// Goes back with the answer.
+        round: u64,
+        /// What to read.
+        items: Vec<RewindItem>,
+        /// Wait until the visible snapshot has reached this UID.
+        at_least: Uid,
+        /// Read at the round's pinned snapshot, which is pinned now if it was not before.
+        pinned: bool,
+        /// Stop when the records weigh this much, but finish at least one record.
+        bytes_max: u64,
+    },
+    /// Release the pinned snapshot, if there is one: the round is over.
+    ReleasePin,
+}
+
+/// What a handshake depends on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Survey {
+    /// The round that was asked for.
+    pub round: u64,
+    /// Whether the log or the ring holds every commit above the position.
+    pub retained: bool,
+    /// The history hash at the position, if known.
+    pub hash: Option<HistoryHash>,
+    /// The mark floor.
+    pub mark_floor: Uid,
+    /// The snapshot that a read would see now.
+    pub visible: Uid,
+    /// The history hash at `visible`, if known.
+    pub visible_hash: Option<HistoryHash>,
+    /// Estimated bytes of the commits above the position.
+    pub tail_bytes: u64,
+    /// Estimated bytes of the records that changed above the position.
+    pub delta_bytes: u64,
+    /// Bytes of all run files.
+    pub total_bytes: u64,
+}
+
+/// Commits that were read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommitsRead {
+    /// In order; empty if there are none yet.
+    Commits(Vec<Commit>),
+    /// The log no longer holds them all.
+    NotRetained,
+}
+
+/// A chunk of a delta that was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeltaRead {
+    /// The records.
+    Chunk {
+        /// The snapshot that was read.
+        snapshot: Uid,
+        /// The history hash at the snapshot, if known.
+        snapshot_hash: Option<HistoryHash>,
+        /// The mark floor of the version of the store that was read.
+        mark_floor: Uid,
+        /// The records, in key order, range deletes first.
+        records: Vec<Record>,
+        /// Where the next chunk goes on; `None` after the last.
+        next: Option<(TableId, Bytes)>,
+    },
+    /// The pinned snapshot was given up under the caps.
+    PinExpired,
+}
+
+/// States that were read for a rewind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StatesRead {
+    /// The states.
+    States {
+        /// The snapshot that was read.
+        snapshot: Uid,
+        /// The newest state of each key, absence included; for a range, all records in it and then its absence.
+        records: Vec<Record>,
+        /// What did not fit.
+        rest: Vec<RewindItem>,
+    },
+    /// The pinned snapshot was given up under the caps.
+    PinExpired,
+}

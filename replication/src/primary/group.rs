@@ -1,0 +1,357 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, History, InstanceId, Uid};
+
+use super::action::GroupAction;
+use crate::ack::{Level, Tracker};
+use crate::{Millis, Options};
+
+/// Who a primary is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The database.
+    pub database: DatabaseId,
+    /// The group that is led.
+    pub group: GroupId,
+    /// The primary's own copy.
+    pub instance: InstanceId,
+}
+
+/// The number of a session, rising in the order in which connections were accepted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub u64);
+
+/// What a primary knows of one secondary.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its name, for people.
+    pub name: String,
+    /// Everything up to this UID is durable there.
+    pub durable: Uid,
+    /// Everything up to this UID was visible there when last heard of.
+    pub visible: Uid,
+    /// Whether it may be promoted at all, by configuration.
+    pub eligible: bool,
+    /// Whether it has a session and has reached the tail in it.
+    pub online: bool,
+    /// The session that it has, if any.
+    pub session: Option<SessionId>,
+    /// When it was last online, or when it was first heard of.
+    pub away_since: Millis,
+}
+
+/// What all sessions of a primary share: epoch, history, positions, and who follows.
+///
+/// Order of calls: [`Group::new`] with what the engine recovered, [`Group::restore`] for every registered secondary,
+/// [`Group::restore_promotable`]; then any `handle_*` in any order, each followed by [`Group::poll_action`] until it
+/// gives nothing, and by [`super::Session::poll_action`] of every session that has room to send.
+#[derive(Clone, Debug)]
+pub struct Group {
+    identity: Identity,
+    options: Options,
+    epoch: Epoch,
+    history: History,
+    appended: Uid,
+    durable: Uid,
+    closed: Uid,
+    members: BTreeMap<InstanceId, Member>,
+    promotable: BTreeSet<InstanceId>,
+    pending: Option<BTreeSet<InstanceId>>,
+    deposed: Option<Epoch>,
+    actions: VecDeque<GroupAction>,
+}
+
+impl Group {
+    /// A primary that leads under `epoch`, which is durable, with everything up to `recovered` durable.
+    ///
+    /// `history` need not have an entry for `epoch` until the first commit is written under it.
+    pub fn new(identity: Identity, options: Options, epoch: Epoch, history: History, recovered: Uid) -> Self {
+        Self {
+            identity,
+            options,
+            epoch,
+            history,
+            appended: recovered,
+            durable: recovered,
+            closed: recovered,
+            members: BTreeMap::new(),
+            promotable: BTreeSet::new(),
+            pending: None,
+            deposed: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Tells of a secondary that was registered before this primary began.
+    ///
+    /// A position beyond what this primary inherited may be of another history, so it counts only up to there.
+    pub fn restore(&mut self, instance: InstanceId, name: String, durable: Uid, eligible: bool, now: Millis) {
+        let durable = durable.min(self.appended);
+        let member = Member {
+            name,
+            durable,
+            visible: Uid::ZERO,
+            eligible,
+            online: false,
+            session: None,
+            away_since: now,
+        };
+        self.members.insert(instance, member);
+    }
+
+    /// Tells the promotable set that is durable in the system fragment.
+    pub fn restore_promotable(&mut self, promotable: BTreeSet<InstanceId>) {
+        self.promotable = promotable;
+        self.promotable.remove(&self.identity.instance);
+    }
+
+    /// Commits up to `uid` are in the log, in order, and may be read.
+    pub fn handle_appended(&mut self, uid: Uid) {
+        self.appended = self.appended.max(uid);
+    }
+
+    /// Everything up to `uid` is durable in the log.
+    pub fn handle_durable(&mut self, uid: Uid) {
+        self.durable = self.durable.max(uid.min(self.appended));
+    }
+
+    /// No commit at or below `uid` will be drawn any more.
+    pub fn handle_closed(&mut self, uid: Uid) {
+        self.closed = self.closed.max(uid);
+    }
+
+    /// The history has a new entry, which is durable. Must come before the first UID above it is appended.
+    pub fn handle_history(&mut self, history: History) {
+        self.history = history;
+    }
+
+    /// The promotable set asked for is durable.
+    pub fn handle_promotable(&mut self) {
+        if let Some(set) = self.pending.take() {
+            self.promotable = set;
+        }
+    }
+
+    /// Another node showed a newer epoch.
+    pub fn handle_newer_epoch(&mut self, epoch: Epoch) {
+        if self.deposed.is_none() && matches!(epoch.order(&self.epoch), EpochOrder::Newer) {
+            self.deposed = Some(epoch);
+            self.actions.push_back(GroupAction::Deposed(epoch));
+        }
+    }
+
+    /// An operator decided whether a copy may be promoted at all. A copy that may not leaves the promotable set.
+    pub fn set_eligible(&mut self, instance: InstanceId, eligible: bool) {
+        if let Some(member) = self.members.get_mut(&instance) {
+            member.eligible = eligible;
+        }
+        self.propose();
+    }
+
+    /// An operator declared a copy gone for good. It leaves the promotable set; the engine forgets its position.
+    pub fn forget(&mut self, instance: InstanceId) {
+        self.members.remove(&instance);
+        self.propose_without(|id| id == instance);
+    }
+
+    /// Time passed: copies that have been away for too long leave the promotable set.
+    pub fn handle_tick(&mut self, now: Millis) {
+        let limit = self.options.leave_after;
+        let members = &self.members;
+        let away = |id: InstanceId| {
+            members
+                .get(&id)
+                .is_none_or(|member| !member.online && now.since(member.away_since) >= limit)
+        };
+        let gone: BTreeSet<InstanceId> = self.promotable.iter().copied().filter(|id| away(*id)).collect();
+        self.propose_without(|id| gone.contains(&id));
+        self.propose();
+    }
+
+    /// When [`Group::handle_tick`] should be called next, if at all.
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        let away = self
+            .promotable
+            .iter()
+            .filter_map(|id| self.members.get(id))
+            .filter(|member| !member.online);
+        away.map(|member| member.away_since.plus(self.options.leave_after))
+            .min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<GroupAction> {
+        self.actions.pop_front()
+    }
+
+    /// The last UID that is acknowledged at `level`; `None` if there are too few promotable copies.
+    ///
+    /// While the promotable set changes, both the old and the new one must have it, so that whoever is asked at a
+    /// promotion knows of it.
+    pub fn acknowledged(&self, level: Level) -> Option<Uid> {
+        let now = self.tracker(&self.promotable).acknowledged(level)?;
+        match &self.pending {
+            Some(next) => Some(now.min(self.tracker(next).acknowledged(level)?)),
+            None => Some(now),
+        }
+    }
+
+    /// The stable UID: the lowest durable position in the promotable set.
+    pub fn stable(&self) -> Uid {
+        let now = self.tracker(&self.promotable).stable();
+        self.pending
+            .as_ref()
+            .map_or(now, |next| now.min(self.tracker(next).stable()))
+    }
+
+    /// The epoch that this primary leads under.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The newer epoch that ended this primary's reign, if any.
+    pub fn deposed(&self) -> Option<Epoch> {
+        self.deposed
+    }
+
+    /// The group's history.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The last UID in the log.
+    pub fn appended(&self) -> Uid {
+        self.appended
+    }
+
+    /// The last durable UID.
+    pub fn durable(&self) -> Uid {
+        self.durable
+    }
+
+    /// The secondaries, by instance.
+    pub fn members(&self) -> &BTreeMap<InstanceId, Member> {
+        &self.members
+    }
+
+    /// The promotable set as it is durable, without the primary.
+    pub fn promotable(&self) -> &BTreeSet<InstanceId> {
+        &self.promotable
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(super) fn closed(&self) -> Uid {
+        self.closed
+    }
+
+    /// Whether `session` is the one that speaks for `instance`.
+    pub(super) fn is_current(&self, instance: InstanceId, session: SessionId) -> bool {
+        self.members
+            .get(&instance)
+            .is_some_and(|member| member.session == Some(session))
+    }
+
+    /// Gives `instance` to `session`, unless a newer session has it.
+    pub(super) fn attach(
+        &mut self,
+        instance: InstanceId,
+        name: &str,
+        durable: Uid,
+        session: SessionId,
+        now: Millis,
+    ) -> bool {
+        let member = self.members.entry(instance).or_insert_with(|| Member {
+            name: name.to_owned(),
+            durable,
+            visible: Uid::ZERO,
+            eligible: true,
+            online: false,
+            session: None,
+            away_since: now,
+        });
+        if member.session.is_some_and(|current| current > session) {
+            return false;
+        }
+        if member.online {
+            member.away_since = now;
+        }
+        name.clone_into(&mut member.name);
+        // A copy may come back with less than it had: a disk was replaced, or a fork taken back.
+        member.durable = durable;
+        member.online = false;
+        member.session = Some(session);
+        true
+    }
+
+    /// `session` is over.
+    pub(super) fn detach(&mut self, instance: InstanceId, session: SessionId, now: Millis) {
+        if let Some(member) = self.members.get_mut(&instance)
+            && member.session == Some(session)
+        {
+            if member.online {
+                member.away_since = now;
+            }
+            member.session = None;
+            member.online = false;
+        }
+    }
+
+    /// A secondary acknowledged.
+    pub(super) fn acknowledge(&mut self, instance: InstanceId, durable: Uid, visible: Uid, online: bool) {
+        let Some(member) = self.members.get_mut(&instance) else {
+            return;
+        };
+        member.durable = member.durable.max(durable);
+        member.visible = visible;
+        let joined = online && !member.online;
+        member.online |= online;
+        if joined {
+            self.propose();
+        }
+    }
+
+    fn tracker(&self, set: &BTreeSet<InstanceId>) -> Tracker {
+        let mut tracker = Tracker::new(self.durable);
+        for id in set {
+            tracker.set(
+                *id,
+                self.members.get(id).map_or(Uid::ZERO, |member| member.durable),
+            );
+        }
+        tracker
+    }
+
+    /// Asks for a promotable set that holds all that are online and eligible, and drops who is not eligible.
+    fn propose(&mut self) {
+        let mut next = self.promotable.clone();
+        for (id, member) in &self.members {
+            if member.online && member.eligible {
+                next.insert(*id);
+            } else if !member.eligible {
+                next.remove(id);
+            }
+        }
+        self.propose_set(next);
+    }
+
+    fn propose_without(&mut self, leaves: impl Fn(InstanceId) -> bool) {
+        let next = self
+            .promotable
+            .iter()
+            .copied()
+            .filter(|id| !leaves(*id))
+            .collect();
+        self.propose_set(next);
+    }
+
+    /// One change at a time: a further one is found again by the next tick.
+    fn propose_set(&mut self, next: BTreeSet<InstanceId>) {
+        if self.pending.is_none() && next != self.promotable && self.deposed.is_none() {
+            self.pending = Some(next.clone());
+            self.actions.push_back(GroupAction::PersistPromotable(next));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The primary's side: one [`Group`], and a [`Session`] for each connected secondary.
+
+mod action;
+mod group;
+mod serve;
+mod session;
+
+pub use action::{CommitsRead, DeltaRead, GroupAction, SessionAction, StatesRead, Survey};
+pub use group::{Group, Identity, Member, SessionId};
+pub use session::Session;

@@ -1,0 +1,12 @@
+//! The secondary's side: a [`Replica`] follows one group.
+
+mod action;
+mod refresh;
+mod replica;
+mod session;
+mod status;
+mod tail;
+
+pub use action::{Action, Install, Local};
+pub use replica::{Identity, Replica};
+pub use status::{Counters, Progress, State, Status};
