@@ -211,6 +211,12 @@ impl Database {
         self.store().compact_all()
     }
 
+    /// Closes the database for all who hold it: background work ends, writes are refused, reads of snapshots go on.
+    pub fn close(&self) {
+        let threads = std::mem::take(&mut *self.handle.threads.lock());
+        self.store().stop(threads);
+    }
+
     /// Begins this start's epoch as a primary, durably, rather than at its first commit.
     pub fn begin_epoch(&self) -> Result<()> {
         self.store().begin_epoch()
@@ -236,6 +242,11 @@ impl Snapshot {
     /// The last commit that the view contains.
     pub fn uid(&self) -> Uid {
         self.at
+    }
+
+    /// The same files, read at another cut.
+    pub(crate) fn at(self, at: Uid) -> Self {
+        Self { at, ..self }
     }
 
     pub(crate) fn version(&self) -> &Arc<StoreVersion> {

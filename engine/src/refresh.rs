@@ -126,15 +126,20 @@ impl Database {
 
     /// Begins a refresh: records that this copy lacks are collected, to be installed in one step. Readers go on at
     /// the old cut.
-    pub fn begin_refresh(&self) -> Result<Refresh> {
+    ///
+    /// With `rewind_to`, what the copy holds above that UID is another primary's past: it disappears with the
+    /// installation, and [`Refresh::add_state`] brings the states of its keys.
+    pub fn begin_refresh(&self, rewind_to: Option<Uid>) -> Result<Refresh> {
         if self.role() != Role::Secondary {
             return Err(Error::Invalid("a primary is not refreshed".into()));
         }
         self.store().flush_all()?;
         Ok(Refresh {
             store: Arc::clone(self.store()),
-            from: self.store().log_end().0,
+            from: rewind_to.unwrap_or(self.store().log_end().0),
+            rewinds: rewind_to.is_some(),
             open: None,
+            rewind: None,
             outputs: Vec::new(),
             boundaries: Vec::new(),
             last: None,
@@ -147,7 +152,10 @@ impl Database {
 pub struct Refresh {
     store: Arc<Store>,
     from: Uid,
+    rewinds: bool,
     open: Option<(TableId, NewRunWriter)>,
+    /// States of keys that are rewound, as far as the delta does not bring them.
+    rewind: Option<Vec<Change>>,
     outputs: Vec<(TableId, NewRun)>,
     boundaries: Vec<(Bytes, Bytes)>,
     last: Option<(TableId, Bytes)>,
@@ -205,6 +213,38 @@ impl Refresh {
         Ok(())
     }
 
+    /// Adds the newest state of a key that the copy changed beyond the fork: what the primary had of it, or, at UID
+    /// zero, nothing.
+    pub fn add_state(&mut self, state: Change) -> Result<()> {
+        if !self.rewinds {
+            return Err(Error::Invalid("states are of use for a rewind alone".into()));
+        }
+        // What is newer than the fork comes with the delta.
+        if state.uid <= self.from {
+            self.rewind.get_or_insert_default().push(state);
+            self.records += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes the states down: as they are, or, where there is nothing, as a mark right above the fork.
+    fn write_states(&mut self) -> Result<Vec<(TableId, NewRun)>> {
+        let mut states = self.rewind.take().unwrap_or_default();
+        states.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+        states.dedup_by(|a, b| (a.table, &a.key) == (b.table, &b.key));
+        let mut runs = Vec::new();
+        for of_table in states.chunk_by(|a, b| a.table == b.table) {
+            let mut writer = self.store.new_run(false)?;
+            for state in of_table {
+                let uid = if state.uid == Uid::ZERO { self.from.next() } else { state.uid };
+                writer.add(&state.key, uid, state.kind, &state.row)?;
+            }
+            let table = of_table.first().map_or(TableId::SYSTEM, |state| state.table);
+            runs.extend(writer.finish()?.map(|run| (table, run)));
+        }
+        Ok(runs)
+    }
+
     fn close(&mut self, full: Option<(TableId, NewRunWriter)>) -> Result<()> {
         if let Some((table, writer)) = full {
             self.outputs.extend(writer.finish()?.map(|run| (table, run)));
@@ -218,6 +258,8 @@ impl Refresh {
         let open = self.open.take();
         self.close(open)?;
         let install = Install {
+            states: self.write_states()?,
+            rewinds: self.rewinds,
             from: self.from,
             outputs: std::mem::take(&mut self.outputs),
             boundaries: std::mem::take(&mut self.boundaries),

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{HistoryHash, InstanceId, Position, Uid};
 
-pub(crate) use self::catalog::{TABLE_PREFIX, fragment_key, table_key};
+pub(crate) use self::catalog::{REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key};
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
 pub(crate) use self::rebase::Install;
 pub(crate) use self::recover::log_dir;

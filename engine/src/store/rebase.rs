@@ -19,7 +19,11 @@ use crate::version::{Fragment, GroupRecord, Role, RunRef, SegmentRecord, StoreVe
 pub(crate) struct Install {
     /// The state that it builds on.
     pub(crate) from: Uid,
-    /// Run files, each of one table.
+    /// Whether what lies above `from` disappears.
+    pub(crate) rewinds: bool,
+    /// Run files with the states of rewound keys, each of one table.
+    pub(crate) states: Vec<(TableId, NewRun)>,
+    /// Run files with changed records, each of one table.
     pub(crate) outputs: Vec<(TableId, NewRun)>,
     /// System records among what was collected, as (key, row).
     pub(crate) boundaries: Vec<(Bytes, Bytes)>,
@@ -36,7 +40,8 @@ struct Layer {
 impl Store {
     /// Installs a refresh; see [`crate::refresh::Refresh::install`].
     pub(crate) fn install_refresh(&self, install: Install, end: &RefreshEnd) -> Result<()> {
-        let mut files: Vec<NewRun> = install.outputs.iter().map(|(_, run)| run.clone()).collect();
+        let collected = install.states.iter().chain(&install.outputs);
+        let mut files: Vec<NewRun> = collected.map(|(_, run)| run.clone()).collect();
         let mut writer = self.lock_writer();
         let installed = self.install_layers(&mut writer, &install, end, &mut files);
         if installed.is_err() {
@@ -55,13 +60,18 @@ impl Store {
         let state = check_end(writer, install, end)?;
         let live = self.write_live(&end.live, files)?;
         let mut layers = Vec::new();
-        for (table, run) in &install.outputs {
+        // States of rewound keys own one UID right above the fork, the changed records what lies above.
+        let delta_above = if install.rewinds { install.from.next() } else { install.from };
+        for (table, run) in &install.states {
             layers.push(Layer {
                 table: *table,
                 parts: self.adopt(run)?,
                 above: install.from,
-                upto: end.base,
+                upto: delta_above,
             });
+        }
+        for (table, run) in &install.outputs {
+            layers.push(Layer { table: *table, parts: self.adopt(run)?, above: delta_above, upto: end.base });
         }
         for (table, run) in &live {
             layers.push(Layer { table: *table, parts: self.adopt(run)?, above: end.base, upto: state.last });
@@ -71,7 +81,8 @@ impl Store {
         let ops = end.live.iter().flat_map(|logged| logged.commit.ops());
         let boundaries: Vec<_> = collected.chain(ops.filter_map(|op| boundary_of(&op))).collect();
         let change = |version: &StoreVersion| {
-            let mut version = version.clone();
+            let mut version =
+                if install.rewinds { clipped_version(version, install.from)? } else { version.clone() };
             for boundary in &boundaries {
                 if let Some(changed) = with_boundary(&version, boundary, install.from) {
                     version = changed;
@@ -83,7 +94,11 @@ impl Store {
         self.next_fragment.fetch_max(next_fragment, Ordering::AcqRel);
         self.rebase(writer, state, change, end.cut, |group| {
             group.history = end.history.clone();
-            if end.sparse_to > install.from {
+            if install.rewinds {
+                // Rewound keys have no older versions left: nothing below the new cut can be read.
+                group.sparse.clear();
+                group.version_floor = group.version_floor.max(end.cut);
+            } else if end.sparse_to > install.from {
                 group.sparse.push((install.from, end.sparse_to));
             }
         })
@@ -130,6 +145,7 @@ impl Store {
         cut: Uid,
         group: impl FnOnce(&mut GroupRecord),
     ) -> Result<()> {
+        self.work().check_open()?;
         let sealed = self.log.seal()?;
         let segment = SegmentRecord { number: sealed.segment + 1, uid: state.last, hash: state.hash };
         let mut structure = self.lock_structure();
@@ -211,7 +227,11 @@ impl Store {
 
 /// The state that a refresh leads to, if its parts fit together.
 fn check_end(writer: &Writer, install: &Install, end: &RefreshEnd) -> Result<Writer> {
-    if writer.last != install.from {
+    let too_close = install.rewinds && end.base <= install.from.next();
+    if too_close && !install.states.is_empty() {
+        return Err(Error::Invalid("there is no room between the fork and the base for rewound keys".into()));
+    }
+    if writer.last != install.from && !install.rewinds {
         return Err(Error::Gap { got: end.base, named: install.from, have: writer.last });
     }
     let mut state = Writer { last: end.base, hash: end.base_hash, ..*writer };

@@ -252,6 +252,7 @@ fn create(os: &Arc<dyn Os>, dir: &Path) -> Result<Manifest> {
         group: GroupRecord {
             role: Role::Primary,
             history: History::default(),
+            promised: planaria_types::Epoch::NONE,
             visible: Uid::ZERO,
             reserved: Uid::ZERO,
             version_floor: Uid::ZERO,

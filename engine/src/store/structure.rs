@@ -22,7 +22,8 @@ impl Store {
         change: impl Fn(&StoreVersion, &[RunRefParts]) -> Result<StoreVersion>,
         group: impl FnOnce(&mut GroupRecord),
     ) -> Result<()> {
-        let installed = self.prepare(outputs).and_then(|new| {
+        let open = self.work().check_open();
+        let installed = open.and_then(|()| self.prepare(outputs)).and_then(|new| {
             let mut structure = self.lock_structure();
             let next = change(&self.pin().0, &new)?;
             let mut manifest = self.describe(&structure, &next);
@@ -160,6 +161,7 @@ impl Store {
 
     /// Changes what the manifest says about the group, durably.
     pub(crate) fn edit_group(&self, change: impl FnOnce(&mut GroupRecord) -> Result<()>) -> Result<()> {
+        self.work().check_open()?;
         let mut structure = self.lock_structure();
         let mut manifest = Manifest { generation: structure.generation + 1, ..structure.clone() };
         change(&mut manifest.group)?;

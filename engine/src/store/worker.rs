@@ -85,6 +85,11 @@ impl Work {
         self.state.lock().closing
     }
 
+    /// Refuses changes once the store closes.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closing() { Err(Error::Closed) } else { Ok(()) }
+    }
+
     /// Waits until `task` is due; `false` when the store closes.
     fn wait_for(&self, task: Task) -> bool {
         let mut state = self.state.lock();
@@ -193,6 +198,7 @@ impl Store {
 
     /// Holds a writer back while too much waits to be written out.
     pub(super) fn wait_for_room(&self) -> Result<()> {
+        self.work.check_open()?;
         if !self.options.background {
             return Ok(());
         }

@@ -130,6 +130,11 @@ impl Fragment {
         self.memtables().map(|memtable| memtable.bytes()).sum()
     }
 
+    /// Bytes of keys and rows in its memtables.
+    pub(crate) fn memtable_payload_bytes(&self) -> u64 {
+        self.memtables().map(|memtable| memtable.payload_bytes() as u64).sum()
+    }
+
     /// Record versions in its runs and memtables; clips are not accounted for.
     pub(crate) fn versions(&self) -> u64 {
         let runs: u64 = self.references().map(|reference| reference.run.meta().records).sum();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use planaria_types::{
-    DatabaseId, FileId, FragmentId, History, HistoryHash, InstanceId, KeyRange, Position, TableId, Uid,
+    DatabaseId, Epoch, FileId, FragmentId, History, HistoryHash, InstanceId, KeyRange, Position, TableId, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,8 @@ pub(crate) struct Manifest {
 pub(crate) struct GroupRecord {
     pub(crate) role: Role,
     pub(crate) history: History,
+    /// The newest epoch that the copy has promised to follow.
+    pub(crate) promised: Epoch,
     /// The visible cut when the manifest was written; it never falls.
     pub(crate) visible: Uid,
     /// UIDs are drawn above what recovery finds and above this.

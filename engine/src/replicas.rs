@@ -1,0 +1,138 @@
+//! What a primary remembers of its secondaries, and what a handshake depends on.
+
+use planaria_types::{Epoch, HistoryHash, InstanceId, KeyRange, TableId, Uid};
+use serde::{Deserialize, Serialize};
+
+use crate::commit::Batch;
+use crate::database::{Database, Durability, Snapshot};
+use crate::error::{Error, Result};
+use crate::run::Run;
+use crate::store::REGISTRATION_PREFIX;
+
+/// A secondary that a primary keeps delete marks for. A record of the system fragment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Registration {
+    /// The copy.
+    pub instance: InstanceId,
+    /// Its name, for people.
+    pub name: String,
+    /// Everything up to this UID is durable there, at least.
+    pub durable: Uid,
+    /// Whether it is in the promotable set.
+    pub promotable: bool,
+}
+
+/// What bringing a copy up to date would take, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RefreshEstimate {
+    /// Whether memory or the log holds every commit since the position.
+    pub retained: bool,
+    /// Commits since the position: about what the log holds of them.
+    pub tail_bytes: u64,
+    /// Records that changed since the position: an upper bound.
+    pub delta_bytes: u64,
+    /// All run files.
+    pub total_bytes: u64,
+}
+
+fn registration_key(instance: InstanceId) -> Vec<u8> {
+    [REGISTRATION_PREFIX, &instance.0.to_be_bytes()].concat()
+}
+
+impl Database {
+    /// The registered secondaries.
+    pub fn registrations(&self) -> Result<Vec<Registration>> {
+        let range = KeyRange::prefix(REGISTRATION_PREFIX);
+        let decode = |record: Result<(bytes::Bytes, bytes::Bytes)>| {
+            postcard::from_bytes(&record?.1)
+                .map_err(|error| Error::Invalid(format!("a registration cannot be read: {error}")))
+        };
+        self.snapshot().scan(TableId::SYSTEM, range).map(decode).collect()
+    }
+
+    /// Remembers a secondary; durable some milliseconds later unless asked for at once. Returns the commit.
+    pub fn register(&self, registration: &Registration, durability: Durability) -> Result<Uid> {
+        let row = postcard::to_stdvec(registration)
+            .map_err(|error| Error::Invalid(format!("a registration cannot be written: {error}")))?;
+        let mut batch = Batch::new();
+        batch.put(TableId::SYSTEM, registration_key(registration.instance), row);
+        self.commit(batch, durability)
+    }
+
+    /// Forgets a secondary: nothing is preserved for it any more.
+    pub fn forget(&self, instance: InstanceId) -> Result<Uid> {
+        let mut batch = Batch::new();
+        batch.delete(TableId::SYSTEM, registration_key(instance));
+        self.commit(batch, Durability::Synced)
+    }
+
+    /// Promises, durably, to follow no epoch older than this.
+    pub fn promise(&self, epoch: Epoch) -> Result<()> {
+        if self.promised() == epoch {
+            return Ok(());
+        }
+        self.store().edit_group(|group| {
+            group.promised = epoch;
+            Ok(())
+        })
+    }
+
+    /// The newest epoch that the copy has promised to follow.
+    pub fn promised(&self) -> Epoch {
+        self.store().manifest().group.promised
+    }
+
+    /// Intervals within which no cut is readable, both ends exclusive.
+    pub fn sparse(&self) -> Vec<(Uid, Uid)> {
+        self.store().manifest().group.sparse
+    }
+
+    /// A view of everything in the log, shown or not.
+    pub fn snapshot_of_all(&self) -> Snapshot {
+        self.snapshot().at(Uid::MAX)
+    }
+
+    /// What bringing a copy at `since` up to date would take.
+    pub fn estimate_refresh(&self, since: Uid) -> RefreshEstimate {
+        let store = self.store();
+        let version = store.pin().0;
+        let (mut delta_bytes, mut total_bytes) = (0, 0);
+        for fragment in version.fragments() {
+            delta_bytes += fragment.memtable_payload_bytes();
+            for reference in fragment.references() {
+                total_bytes += reference.bytes();
+                if reference.upto > since {
+                    delta_bytes += changed_bytes(&reference.run, since);
+                }
+            }
+        }
+        let from = store.segment_before(since);
+        let segments = store.log.segments();
+        let tail_bytes = from.map_or(0, |from| {
+            segments.iter().filter(|own| own.number >= from.number).map(|own| own.end_offset).sum()
+        });
+        let retained = since >= store.appended()
+            || store.feed.after(since, 1).is_some()
+            || from.is_some_and(|from| from.number >= store.log.retained_from());
+        RefreshEstimate { retained, tail_bytes, delta_bytes, total_bytes }
+    }
+
+    /// The cap on what is preserved for secondaries that are away: bytes, and milliseconds.
+    pub fn preserved_max(&self) -> (u64, u64) {
+        let options = &self.store().options;
+        (options.preserved_bytes_max, options.preserved_age_max_ms)
+    }
+}
+
+/// Bytes of the blocks of a run that hold something above `since`.
+fn changed_bytes(run: &Run, since: Uid) -> u64 {
+    let index = run.index();
+    (0..index.len())
+        .filter_map(|at| index.entry(at))
+        .filter(|entry| entry.highest_uid > since)
+        .map(|entry| u64::from(entry.len))
+        .sum()
+}
+
+/// The history hash of the empty state.
+pub const EMPTY_HISTORY: HistoryHash = HistoryHash(0);
