@@ -31,13 +31,6 @@ fn a_log_that_holds_all_gives_a_tail() {
     assert_eq!(chosen(&held), (Way::Tail, Reason::LogHoldsAll));
     assert_eq!(
         chosen(&Situation {
-            without_live: true,
-            ..held
-        }),
-        (Way::Tail, Reason::LogHoldsAll)
-    );
-    assert_eq!(
-        chosen(&Situation {
             mark_floor: Uid::MAX,
             ..held
         }),

@@ -397,3 +397,7 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

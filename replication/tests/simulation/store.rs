@@ -61,7 +61,7 @@ pub(crate) fn encode(ops: &[Op]) -> Bytes {
 
 fn decode(bytes: &[u8]) -> Vec<Op> {
     let op = |entry: &[u8]| {
-        let value = u64::from_le_bytes(entry[2..10].try_into().unwrap());
+        let value = u64::from_le_bytes(entry[2..10].try_into().expect("eight bytes"));
         (entry[0], (entry[1] == 1).then_some(value))
     };
     bytes.chunks(10).map(op).collect()
@@ -120,7 +120,8 @@ impl Store {
             hash: HistoryHash(hash),
             bytes,
         };
-        self.append(commit.clone()).unwrap();
+        self.append(commit.clone())
+            .expect("it follows the end of the log");
         commit
     }
 
@@ -202,9 +203,9 @@ impl Store {
             return Err("records of another round".to_owned());
         }
         if rewound {
-            collecting.rewound.extend(records)
+            collecting.rewound.extend(records);
         } else {
-            collecting.delta.extend(records)
+            collecting.delta.extend(records);
         }
         Ok(())
     }
@@ -441,7 +442,7 @@ impl Store {
 fn insert(versions: &mut BTreeMap<Uid, Option<u64>>, record: &Record) {
     match record.kind {
         RecordKind::Put => {
-            let value = u64::from_le_bytes(record.row[..].try_into().unwrap());
+            let value = u64::from_le_bytes(record.row[..].try_into().expect("eight bytes"));
             versions.insert(record.uid, Some(value));
         }
         RecordKind::Delete => {
