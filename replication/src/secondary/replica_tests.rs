@@ -13,11 +13,7 @@ use crate::{
 const NOW: Millis = Millis(1_000);
 
 fn epoch(term: u64) -> Epoch {
-    Epoch {
-        term,
-        incarnation: 1,
-        nonce: term,
-    }
+    Epoch { term, incarnation: 1, nonce: term }
 }
 
 fn history(entries: &[(u64, u64)]) -> History {
@@ -31,36 +27,17 @@ fn history(entries: &[(u64, u64)]) -> History {
 
 fn local(end: u64) -> Local {
     let uid = Uid::new(end);
-    Local {
-        history: history(&[(1, 0)]),
-        appended: uid,
-        durable: uid,
-        visible: uid,
-        ..Local::default()
-    }
+    Local { history: history(&[(1, 0)]), appended: uid, durable: uid, visible: uid, ..Local::default() }
 }
 
 fn commit(predecessor: u64, uid: u64) -> Commit {
     let hash = HistoryHash(u128::from(uid));
-    Commit {
-        uid: Uid::new(uid),
-        predecessor: Uid::new(predecessor),
-        hash,
-        bytes: Bytes::from_static(b"ops"),
-    }
+    Commit { uid: Uid::new(uid), predecessor: Uid::new(predecessor), hash, bytes: Bytes::from_static(b"ops") }
 }
 
 fn live(round: u64, commits: Vec<Commit>, durable: u64) -> Message {
     let (durable, stable, closed) = (Uid::new(durable), Uid::ZERO, Uid::ZERO);
-    Message::Live(Live {
-        round,
-        epoch: epoch(1),
-        began: Vec::new(),
-        commits,
-        durable,
-        stable,
-        closed,
-    })
+    Message::Live(Live { round, epoch: epoch(1), began: Vec::new(), commits, durable, stable, closed })
 }
 
 fn welcome(round: u64, fork: u64, way: Way, live_from: u64) -> Welcome {
@@ -145,14 +122,7 @@ fn put(key: u8, uid: u64) -> Record {
 
 fn chunk(number: u64, snapshot: u64, records: Vec<Record>, last: bool) -> Message {
     let snapshot = Uid::new(snapshot);
-    Message::DeltaChunk(DeltaChunk {
-        round: 1,
-        number,
-        snapshot,
-        snapshot_hash: None,
-        records,
-        last,
-    })
+    Message::DeltaChunk(DeltaChunk { round: 1, number, snapshot, snapshot_hash: None, records, last })
 }
 
 #[test]
@@ -162,21 +132,12 @@ fn an_idle_reconnection_takes_one_round_trip() {
     replica.handle_message(Message::Welcome(Box::new(welcome(1, 10, Way::Tail, 10))), NOW);
     let actions = drain(&mut replica);
     assert_eq!(replica.status().state, State::Online);
-    assert!(
-        matches!(actions[..], [Action::Send(Message::Ack(_))]),
-        "{actions:?}"
-    );
+    assert!(matches!(actions[..], [Action::Send(Message::Ack(_))]), "{actions:?}");
 }
 
 #[test]
 fn a_log_that_is_not_durable_is_synced_before_the_hello() {
-    let mut replica = greeting(
-        Local {
-            durable: Uid::new(8),
-            ..local(10)
-        },
-        Options::default(),
-    );
+    let mut replica = greeting(Local { durable: Uid::new(8), ..local(10) }, Options::default());
     assert_eq!(drain(&mut replica), [Action::Sync]);
     replica.handle_durable(Uid::new(10), NOW);
     assert_eq!(hello(&drain(&mut replica)).durable, Uid::new(10));
@@ -189,10 +150,7 @@ fn only_what_is_durable_on_both_sides_is_shown_and_acknowledged() {
     assert!(matches!(drain(&mut replica)[..], [Action::Append(_)]));
     replica.handle_appended(Uid::new(12), NOW);
     let actions = drain(&mut replica);
-    assert!(
-        !actions.iter().any(|action| matches!(action, Action::Show(_))),
-        "{actions:?}"
-    );
+    assert!(!actions.iter().any(|action| matches!(action, Action::Show(_))), "{actions:?}");
     assert_eq!(acks(&actions)[0].durable, Uid::new(10));
     replica.handle_durable(Uid::new(12), NOW);
     let actions = drain(&mut replica);
@@ -218,10 +176,7 @@ fn an_epoch_older_than_the_promise_is_not_followed() {
     let mut replica = greeting(local(10), Options::default());
     drain(&mut replica);
     let older = Epoch { term: 0, ..epoch(1) };
-    let message = Welcome {
-        epoch: older,
-        ..welcome(1, 10, Way::Tail, 10)
-    };
+    let message = Welcome { epoch: older, ..welcome(1, 10, Way::Tail, 10) };
     replica.handle_message(Message::Welcome(Box::new(message)), NOW);
     assert_eq!(bye(&drain(&mut replica)), ByeCode::OldEpoch);
 }
@@ -230,14 +185,8 @@ fn an_epoch_older_than_the_promise_is_not_followed() {
 fn the_same_epoch_number_with_another_nonce_is_not_followed() {
     let mut replica = greeting(local(10), Options::default());
     drain(&mut replica);
-    let other = Epoch {
-        nonce: 99,
-        ..epoch(1)
-    };
-    let message = Welcome {
-        epoch: other,
-        ..welcome(1, 10, Way::Tail, 10)
-    };
+    let other = Epoch { nonce: 99, ..epoch(1) };
+    let message = Welcome { epoch: other, ..welcome(1, 10, Way::Tail, 10) };
     replica.handle_message(Message::Welcome(Box::new(message)), NOW);
     assert_eq!(bye(&drain(&mut replica)), ByeCode::EpochConflict);
 }
@@ -246,10 +195,7 @@ fn the_same_epoch_number_with_another_nonce_is_not_followed() {
 fn a_newer_epoch_is_durable_before_anything_is_acknowledged_under_it() {
     let mut replica = greeting(local(10), Options::default());
     drain(&mut replica);
-    let message = Welcome {
-        epoch: epoch(2),
-        ..welcome(1, 10, Way::Tail, 10)
-    };
+    let message = Welcome { epoch: epoch(2), ..welcome(1, 10, Way::Tail, 10) };
     replica.handle_message(Message::Welcome(Box::new(message)), NOW);
     let actions = drain(&mut replica);
     assert_eq!(actions[0], Action::PersistEpoch(epoch(2)));
@@ -269,7 +215,7 @@ fn what_was_shown_beyond_the_fork_is_quarantined_before_it_is_taken_back() {
         actions[..2],
         [
             Action::Quarantine { above, through },
-            Action::TakeBack(Uid::new(7))
+            Action::TakeBack(history(&[(1, 0)]).position_of(Uid::new(7)))
         ]
     );
     assert_eq!(replica.status().counters.forks, 1);
@@ -302,43 +248,23 @@ fn a_fork_inside_a_sparse_interval_is_rewound_key_by_key() {
     drain(&mut replica);
     // Key 2 is newer than the base, so that the live stream brings it: until then it is absent.
     let records = vec![put(1, 6), put(2, 8)];
-    let reply = RewindReply {
-        round: 1,
-        snapshot: Uid::new(8),
-        records,
-        complete: true,
-    };
+    let reply = RewindReply { round: 1, snapshot: Uid::new(8), records, complete: true };
     replica.handle_message(Message::RewindReply(reply), NOW);
     let actions = drain(&mut replica);
-    let Some(Action::StoreRewind { records, .. }) = actions.first() else {
-        panic!("{actions:?}")
-    };
+    let Some(Action::StoreRewind { records, .. }) = actions.first() else { panic!("{actions:?}") };
     assert_eq!(records[0], put(1, 6));
     assert_eq!(records[1].kind, RecordKind::Absent);
     replica.handle_stored(1, NOW);
-    assert!(
-        !drain(&mut replica)
-            .iter()
-            .any(|action| matches!(action, Action::Install(_)))
-    );
+    assert!(!drain(&mut replica).iter().any(|action| matches!(action, Action::Install(_))));
     replica.handle_message(live(1, vec![commit(7, 8)], 8), NOW);
     let actions = drain(&mut replica);
-    let Some(Action::Install(install)) = actions.first() else {
-        panic!("{actions:?}")
-    };
-    assert_eq!(
-        (install.base, install.cut, install.rewound),
-        (Uid::new(7), Uid::new(8), true)
-    );
+    let Some(Action::Install(install)) = actions.first() else { panic!("{actions:?}") };
+    assert_eq!((install.base, install.cut, install.rewound), (Uid::new(7), Uid::new(8), true));
 }
 
 #[test]
 fn a_fork_below_the_own_mark_floor_needs_run_files() {
-    let floors = Local {
-        version_floor: Uid::new(9),
-        mark_floor: Uid::new(9),
-        ..local(10)
-    };
+    let floors = Local { version_floor: Uid::new(9), mark_floor: Uid::new(9), ..local(10) };
     let mut replica = greeting(floors, Options::default());
     drain(&mut replica);
     replica.handle_message(Message::Welcome(Box::new(welcome(1, 7, Way::Tail, 7))), NOW);
@@ -361,38 +287,21 @@ fn a_delta_is_installed_at_a_cut_that_all_chunks_and_the_live_stream_have_reache
             _ => None,
         })
         .collect();
-    assert_eq!(
-        stored,
-        [vec![put(1, 15)], vec![put(5, 16)]],
-        "what is above the base comes live"
-    );
+    assert_eq!(stored, [vec![put(1, 15)], vec![put(5, 16)]], "what is above the base comes live");
     replica.handle_stored(1, NOW);
     replica.handle_stored(1, NOW);
     replica.handle_message(live(1, vec![commit(20, 22)], 24), NOW);
-    assert!(
-        !drain(&mut replica)
-            .iter()
-            .any(|action| matches!(action, Action::Install(_)))
-    );
+    assert!(!drain(&mut replica).iter().any(|action| matches!(action, Action::Install(_))));
     replica.handle_message(live(1, vec![commit(22, 24), commit(24, 26)], 25), NOW);
     let actions = drain(&mut replica);
-    let Some(Action::Install(install)) = actions.first() else {
-        panic!("{actions:?}")
-    };
+    let Some(Action::Install(install)) = actions.first() else { panic!("{actions:?}") };
     assert_eq!((install.base, install.cut), (Uid::new(20), Uid::new(25)));
-    assert_eq!(
-        (install.sparse_from, install.sparse_to),
-        (Uid::new(10), Uid::new(23))
-    );
+    assert_eq!((install.sparse_from, install.sparse_to), (Uid::new(10), Uid::new(23)));
     assert_eq!(install.commits.len(), 3);
     assert_eq!(replica.status().state, State::Refreshing);
     replica.handle_message(live(1, vec![commit(26, 27)], 25), NOW);
-    let installed = Local {
-        appended: Uid::new(26),
-        durable: Uid::new(26),
-        visible: Uid::new(25),
-        ..local(26)
-    };
+    let installed =
+        Local { appended: Uid::new(26), durable: Uid::new(26), visible: Uid::new(25), ..local(26) };
     replica.handle_installed(installed, NOW);
     let actions = drain(&mut replica);
     assert!(matches!(&actions[0], Action::Append(commits) if commits[0].uid == Uid::new(27)));
@@ -406,26 +315,13 @@ fn a_refresh_acknowledges_nothing_above_the_fork() {
     replica.handle_message(Message::Welcome(Box::new(welcome(1, 10, Way::Delta, 20))), NOW);
     replica.handle_message(live(1, vec![commit(20, 22)], 22), NOW);
     let actions = drain(&mut replica);
-    assert!(
-        acks(&actions)
-            .iter()
-            .all(|ack| ack.durable == Uid::new(10) && ack.visible == Uid::new(10))
-    );
-    assert_eq!(
-        acks(&actions).last().unwrap().received_bytes,
-        commit(20, 22).weight()
-    );
+    assert!(acks(&actions).iter().all(|ack| ack.durable == Uid::new(10) && ack.visible == Uid::new(10)));
+    assert_eq!(acks(&actions).last().unwrap().received_bytes, commit(20, 22).weight());
 }
 
 #[test]
 fn held_commits_that_outgrow_their_buffer_lead_to_a_hop() {
-    let mut replica = greeting(
-        local(10),
-        Options {
-            held_bytes_max: 60,
-            ..Options::default()
-        },
-    );
+    let mut replica = greeting(local(10), Options { held_bytes_max: 60, ..Options::default() });
     drain(&mut replica);
     replica.handle_message(Message::Welcome(Box::new(welcome(1, 10, Way::Delta, 20))), NOW);
     drain(&mut replica);
@@ -433,15 +329,10 @@ fn held_commits_that_outgrow_their_buffer_lead_to_a_hop() {
     let actions = drain(&mut replica);
     assert_eq!(actions[0], Action::AbandonRefresh);
     assert!(hello(&actions).without_live);
-    let message = Welcome {
-        durable: Uid::new(30),
-        ..welcome(2, 10, Way::PinnedDelta, 25)
-    };
+    let message = Welcome { durable: Uid::new(30), ..welcome(2, 10, Way::PinnedDelta, 25) };
     replica.handle_message(Message::Welcome(Box::new(message)), NOW);
     drain(&mut replica);
-    let Message::DeltaChunk(pinned) = chunk(0, 28, vec![put(1, 27)], true) else {
-        unreachable!()
-    };
+    let Message::DeltaChunk(pinned) = chunk(0, 28, vec![put(1, 27)], true) else { unreachable!() };
     replica.handle_message(Message::DeltaChunk(DeltaChunk { round: 2, ..pinned }), NOW);
     replica.handle_stored(2, NOW);
     let actions = drain(&mut replica);
@@ -450,10 +341,7 @@ fn held_commits_that_outgrow_their_buffer_lead_to_a_hop() {
         _ => None,
     });
     let install = install.expect("an installation");
-    assert_eq!(
-        (install.base, install.cut, install.commits.len()),
-        (Uid::new(28), Uid::new(28), 0)
-    );
+    assert_eq!((install.base, install.cut, install.commits.len()), (Uid::new(28), Uid::new(28), 0));
     replica.handle_installed(local(28), NOW);
     let next = hello(&drain(&mut replica));
     assert_eq!((next.durable, next.without_live), (Uid::new(28), false));
@@ -475,19 +363,12 @@ fn a_break_during_a_refresh_keeps_the_old_cut() {
 fn an_installation_outlives_its_session() {
     let mut replica = greeting(local(10), Options::default());
     drain(&mut replica);
-    let message = Welcome {
-        durable: Uid::new(20),
-        ..welcome(1, 10, Way::Delta, 20)
-    };
+    let message = Welcome { durable: Uid::new(20), ..welcome(1, 10, Way::Delta, 20) };
     replica.handle_message(Message::Welcome(Box::new(message)), NOW);
     drain(&mut replica);
     replica.handle_message(chunk(0, 20, vec![put(1, 15)], true), NOW);
     replica.handle_stored(1, NOW);
-    assert!(
-        drain(&mut replica)
-            .iter()
-            .any(|action| matches!(action, Action::Install(_)))
-    );
+    assert!(drain(&mut replica).iter().any(|action| matches!(action, Action::Install(_))));
     replica.handle_disconnected("cut", NOW);
     assert_eq!(replica.poll_timeout(), None, "it waits for the engine only");
     replica.handle_installed(local(20), NOW);
@@ -498,10 +379,7 @@ fn an_installation_outlives_its_session() {
 #[test]
 fn a_round_that_cannot_go_on_begins_again_from_the_durable_position() {
     let mut replica = tailing(10);
-    let again = Again {
-        round: 1,
-        reason: Reason::LogReleased,
-    };
+    let again = Again { round: 1, reason: Reason::LogReleased };
     replica.handle_message(Message::Again(again), NOW);
     let next = hello(&drain(&mut replica));
     assert_eq!((next.round, next.durable), (2, Uid::new(10)));
@@ -514,10 +392,7 @@ fn a_round_that_cannot_go_on_begins_again_from_the_durable_position() {
 fn a_hash_that_differs_at_the_fork_leads_to_run_files() {
     let mut replica = greeting(local(10), Options::default());
     drain(&mut replica);
-    let message = Welcome {
-        fork_hash: Some(HistoryHash(1)),
-        ..welcome(1, 7, Way::Tail, 7)
-    };
+    let message = Welcome { fork_hash: Some(HistoryHash(1)), ..welcome(1, 7, Way::Tail, 7) };
     replica.handle_message(Message::Welcome(Box::new(message)), NOW);
     assert_eq!(drain(&mut replica), [Action::ReadHash(Uid::new(7))]);
     replica.handle_hash(Uid::new(7), Some(HistoryHash(2)), NOW);

@@ -67,18 +67,13 @@ impl World {
                     ends.down_open = false;
                 }
             }
-            SessionAction::Register {
-                instance, durable, ..
-            } => {
+            SessionAction::Register { instance, durable, .. } => {
                 state.store.registered.insert(instance, durable);
             }
             SessionAction::ReleasePin => {
                 state.store.pins.remove(&connection);
             }
-            read => state.answers.push_back(Answer::Read {
-                session: connection,
-                read,
-            }),
+            read => state.answers.push_back(Answer::Read { session: connection, read }),
         }
     }
 
@@ -120,14 +115,11 @@ impl World {
             }
             Action::TakeBack(to) => {
                 self.coverage.clips += 1;
-                store.take_back(to)?;
+                store.take_back(&to)?;
             }
             Action::Append(commits) => {
                 if epoch.is_some_and(|epoch| epoch != store.promised) {
-                    return Err(format!(
-                        "R9: commits of {epoch:?} under the promise {}",
-                        store.promised
-                    ));
+                    return Err(format!("R9: commits of {epoch:?} under the promise {}", store.promised));
                 }
                 for commit in commits {
                     state.answers.push_back(Answer::Appended(commit.uid));
@@ -147,26 +139,16 @@ impl World {
                 store.collect(round, records, true)?;
                 state.answers.push_back(Answer::Stored(round));
             }
-            Action::ReadRewindItems {
-                round,
-                above,
-                cursor,
-                bytes_max,
-            } => {
-                state.answers.push_back(Answer::Items {
-                    round,
-                    above,
-                    cursor,
-                    bytes_max,
-                });
+            Action::ReadRewindItems { round, above, cursor, bytes_max } => {
+                state.answers.push_back(Answer::Items { round, above, cursor, bytes_max });
             }
             Action::AbandonRefresh => store.collecting = None,
             Action::Install(install) => {
                 store.install(&install)?;
                 state.answers.push_back(Answer::Installed);
             }
-            Action::FetchBulk { .. } => state.answers.push_back(Answer::Bulk),
-            Action::AbandonBulk => state.answers.retain(|answer| !matches!(answer, Answer::Bulk)),
+            Action::FetchBulk { at_least, .. } => state.answers.push_back(Answer::Bulk { at_least }),
+            Action::AbandonBulk => state.answers.retain(|answer| !matches!(answer, Answer::Bulk { .. })),
         }
         Ok(())
     }
@@ -175,16 +157,10 @@ impl World {
         let in_session = self.epoch_of_session(node).is_some();
         let store = &mut self.nodes[node].store;
         let durable = self.durable.get(&store.promised).copied().unwrap_or_default();
-        let inherited = store
-            .history
-            .entries()
-            .last()
-            .map_or(Uid::ZERO, |entry| entry.inherited);
+        let inherited = store.history.entries().last().map_or(Uid::ZERO, |entry| entry.inherited);
         let known = in_session && durable > Uid::ZERO;
         if cut > store.synced || (known && cut > durable && cut > inherited) {
-            return Err(format!(
-                "R4: {cut} shown, but durable at the primary is only {durable}"
-            ));
+            return Err(format!("R4: {cut} shown, but durable at the primary is only {durable}"));
         }
         if cut < store.visible {
             return Err(format!("R4: the cut falls from {} to {cut}", store.visible));
@@ -194,22 +170,14 @@ impl World {
     }
 
     pub(crate) fn epoch_of_session(&self, node: usize) -> Option<Epoch> {
-        let Role::Secondary {
-            connection: Some(number),
-            ..
-        } = &self.nodes[node].role
-        else {
+        let Role::Secondary { connection: Some(number), .. } = &self.nodes[node].role else {
             return None;
         };
         self.connections.get(number).map(|ends| ends.epoch)
     }
 
     pub(crate) fn send(&mut self, node: usize, message: Message) -> Checked {
-        let Role::Secondary {
-            connection: Some(number),
-            ..
-        } = &self.nodes[node].role
-        else {
+        let Role::Secondary { connection: Some(number), .. } = &self.nodes[node].role else {
             return Ok(());
         };
         let Some(ends) = self.connections.get_mut(number) else {
@@ -218,10 +186,7 @@ impl World {
         let store = &self.nodes[node].store;
         if let Message::Ack(ack) = &message {
             if ack.durable > store.synced {
-                return Err(format!(
-                    "R6: acknowledged {} with {} durable",
-                    ack.durable, store.synced
-                ));
+                return Err(format!("R6: acknowledged {} with {} durable", ack.durable, store.synced));
             }
             if ack.epoch != store.promised || ends.epoch != store.promised {
                 return Err(format!(
@@ -246,26 +211,16 @@ impl World {
                     group.handle_promotable();
                 }
             }
-            Answer::Bulk => return self.answer_bulk(node),
+            Answer::Bulk { at_least } => return self.answer_bulk(node, at_least),
             other => {
-                let Node {
-                    store,
-                    role: Role::Secondary { replica, .. },
-                    ..
-                } = &mut self.nodes[node]
-                else {
+                let Node { store, role: Role::Secondary { replica, .. }, .. } = &mut self.nodes[node] else {
                     return Ok(());
                 };
                 match other {
                     Answer::Appended(uid) => replica.handle_appended(uid, now),
                     Answer::Hash(uid) => replica.handle_hash(uid, store.hash_at(uid), now),
                     Answer::Stored(round) => replica.handle_stored(round, now),
-                    Answer::Items {
-                        round,
-                        above,
-                        cursor,
-                        bytes_max,
-                    } => {
+                    Answer::Items { round, above, cursor, bytes_max } => {
                         let (items, next) = store.rewind_items(above, &cursor, bytes_max);
                         replica.handle_rewind_items(round, items, next, now);
                     }
@@ -276,13 +231,12 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn answer_bulk(&mut self, node: usize) -> Checked {
+    pub(crate) fn answer_bulk(&mut self, node: usize, at_least: Uid) -> Checked {
         let now = Millis(self.now);
         let source = match &self.nodes[node].role {
-            Role::Secondary {
-                connection: Some(number),
-                ..
-            } => self.connections.get(number).map(|ends| ends.primary),
+            Role::Secondary { connection: Some(number), .. } => {
+                self.connections.get(number).map(|ends| ends.primary)
+            }
             _ => None,
         };
         let promised = self.nodes[node].store.promised;
@@ -290,15 +244,13 @@ impl World {
             matches!(&self.nodes[*source].role, Role::Primary { group, .. } if group.epoch() == promised)
         });
         let copy = source.map(|source| self.nodes[source].store.clone());
-        let Node {
-            store,
-            role: Role::Secondary { replica, .. },
-            ..
-        } = &mut self.nodes[node]
-        else {
+        let Node { store, role: Role::Secondary { replica, .. }, answers, .. } = &mut self.nodes[node] else {
             return Ok(());
         };
         match copy {
+            Some(copy) if copy.visible.min(copy.synced) < at_least => {
+                answers.push_back(Answer::Bulk { at_least });
+            }
             Some(copy) => {
                 store.install_bulk(&copy)?;
                 replica.handle_bulk_installed(store.local(), now);
@@ -311,12 +263,7 @@ impl World {
     pub(crate) fn answer_read(&mut self, node: usize, number: u64, read: SessionAction) {
         let now = Millis(self.now);
         let expire = self.faults && self.random.one_in(60);
-        let Node {
-            store,
-            role: Role::Primary { group, sessions },
-            answers,
-            ..
-        } = &mut self.nodes[node]
+        let Node { store, role: Role::Primary { group, sessions }, answers, .. } = &mut self.nodes[node]
         else {
             return;
         };
@@ -328,29 +275,15 @@ impl World {
                 let survey = store.survey(round, since);
                 session.handle_survey(group, &survey, now);
             }
-            SessionAction::ReadCommits {
-                round,
-                after,
-                bytes_max,
-            } => {
+            SessionAction::ReadCommits { round, after, bytes_max } => {
                 session.handle_commits(group, round, store.commits(after, bytes_max), now);
             }
             SessionAction::ReadDelta { at_least, .. } | SessionAction::ReadStates { at_least, .. }
                 if store.visible < at_least =>
             {
-                answers.push_back(Answer::Read {
-                    session: number,
-                    read,
-                });
+                answers.push_back(Answer::Read { session: number, read });
             }
-            SessionAction::ReadDelta {
-                round,
-                since,
-                cursor,
-                pinned,
-                bytes_max,
-                ..
-            } => {
+            SessionAction::ReadDelta { round, since, cursor, pinned, bytes_max, .. } => {
                 let read = if pinned && expire {
                     primary::DeltaRead::PinExpired
                 } else {
@@ -358,13 +291,7 @@ impl World {
                 };
                 session.handle_delta(group, round, read, now);
             }
-            SessionAction::ReadStates {
-                round,
-                items,
-                pinned,
-                bytes_max,
-                ..
-            } => {
+            SessionAction::ReadStates { round, items, pinned, bytes_max, .. } => {
                 let read = store.states(number, &items as &[RewindItem], pinned, bytes_max);
                 session.handle_states(group, round, read, now);
             }

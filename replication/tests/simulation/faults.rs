@@ -8,9 +8,7 @@ use crate::world::{NODES, Node, Role, World};
 
 impl World {
     pub(crate) fn primaries(&self) -> Vec<usize> {
-        (0..NODES)
-            .filter(|node| matches!(self.nodes[*node].role, Role::Primary { .. }))
-            .collect()
+        (0..NODES).filter(|node| matches!(self.nodes[*node].role, Role::Primary { .. })).collect()
     }
 
     pub(crate) fn write(&mut self) {
@@ -19,23 +17,11 @@ impl World {
                 .map(|_| {
                     self.value += 1;
                     let key = self.random.below(KEYS) as u8;
-                    (
-                        key,
-                        if self.random.one_in(3) {
-                            None
-                        } else {
-                            Some(self.value)
-                        },
-                    )
+                    (key, if self.random.one_in(3) { None } else { Some(self.value) })
                 })
                 .collect();
             let step = 1 + self.random.below(3);
-            let Node {
-                store,
-                role: Role::Primary { group, .. },
-                ..
-            } = &mut self.nodes[node]
-            else {
+            let Node { store, role: Role::Primary { group, .. }, .. } = &mut self.nodes[node] else {
                 continue;
             };
             if group.deposed().is_some() {
@@ -43,11 +29,7 @@ impl World {
             }
             let epoch = group.epoch();
             if store.history.current() != epoch {
-                let entry = HistoryEntry {
-                    epoch,
-                    inherited: store.appended,
-                    hash: store.end_hash(),
-                };
+                let entry = HistoryEntry { epoch, inherited: store.appended, hash: store.end_hash() };
                 store.history.push(entry).expect("a new epoch is newer");
                 group.handle_history(store.history.clone());
             }
@@ -104,9 +86,7 @@ impl World {
         if let Role::Secondary { replica, .. } = role {
             replica.handle_floors(store.version_floor, store.mark_floor);
         }
-        self.note(&format!(
-            "node {node} collects garbage: versions {versions}, marks {marks}, log {trim}"
-        ));
+        self.note(&format!("node {node} collects garbage: versions {versions}, marks {marks}, log {trim}"));
     }
 
     pub(crate) fn fault(&mut self, node: usize) {
@@ -123,9 +103,8 @@ impl World {
             }
             5..8 => self.crash(node),
             8..13 => {
-                let down: Vec<usize> = (0..NODES)
-                    .filter(|node| matches!(self.nodes[*node].role, Role::Down))
-                    .collect();
+                let down: Vec<usize> =
+                    (0..NODES).filter(|node| matches!(self.nodes[*node].role, Role::Down)).collect();
                 for node in down {
                     if node == self.leader {
                         self.restart_leader(node);
@@ -136,11 +115,8 @@ impl World {
             }
             13..16 => self.promote(node),
             16 if self.random.one_in(4) => {
-                let old: Vec<usize> = self
-                    .primaries()
-                    .into_iter()
-                    .filter(|node| *node != self.leader)
-                    .collect();
+                let old: Vec<usize> =
+                    self.primaries().into_iter().filter(|node| *node != self.leader).collect();
                 for node in old {
                     self.follow(node);
                 }
@@ -174,13 +150,7 @@ impl World {
             return;
         }
         self.coverage.promotions += 1;
-        let term = self
-            .nodes
-            .iter()
-            .map(|node| node.store.promised.term)
-            .max()
-            .unwrap_or(0)
-            + 1;
+        let term = self.nodes.iter().map(|node| node.store.promised.term).max().unwrap_or(0) + 1;
         self.lead(node, term);
     }
 }

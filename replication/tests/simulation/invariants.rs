@@ -40,9 +40,7 @@ impl World {
             let visible = self.nodes[node].store.visible;
             let (ours, theirs) = (self.position(node, visible), self.position(self.leader, visible));
             if ours != theirs || visible > leader.store.synced {
-                return Err(format!(
-                    "R5: node {node} is online at {ours}, its primary has {theirs}"
-                ));
+                return Err(format!("R5: node {node} is online at {ours}, its primary has {theirs}"));
             }
         }
         Ok(())

@@ -21,10 +21,7 @@ impl World {
             ends.down_open = false;
         }
         if tell_secondary
-            && let Role::Secondary {
-                replica,
-                connection: current,
-            } = &mut self.nodes[secondary].role
+            && let Role::Secondary { replica, connection: current } = &mut self.nodes[secondary].role
             && *current == Some(connection)
         {
             *current = None;
@@ -36,9 +33,7 @@ impl World {
             }
             self.nodes[primary].store.pins.remove(&connection);
         }
-        self.note(&format!(
-            "connection {connection} is cut (secondary {up}, primary {down})"
-        ));
+        self.note(&format!("connection {connection} is cut (secondary {up}, primary {down})"));
     }
 
     /// Ends that no longer exist are noticed by the others, at some time.
@@ -71,9 +66,7 @@ impl World {
         let Some(ends) = self.connections.get_mut(&connection) else {
             return;
         };
-        let queue = [&mut ends.up, &mut ends.control, &mut ends.bulk]
-            .into_iter()
-            .nth(lane as usize);
+        let queue = [&mut ends.up, &mut ends.control, &mut ends.bulk].into_iter().nth(lane as usize);
         let Some(message) = queue.and_then(VecDeque::pop_front) else {
             return;
         };
@@ -109,10 +102,7 @@ impl World {
             {
                 session.handle_message(group, message, now);
             }
-        } else if let Role::Secondary {
-            replica,
-            connection: current,
-        } = &mut self.nodes[secondary].role
+        } else if let Role::Secondary { replica, connection: current } = &mut self.nodes[secondary].role
             && *current == Some(connection)
             && up_open
         {
@@ -137,11 +127,7 @@ impl World {
 
     pub(crate) fn connect(&mut self, node: usize) {
         let stray = self.faults && self.random.one_in(4);
-        let target = if stray {
-            self.random.below(NODES as u64) as usize
-        } else {
-            self.leader
-        };
+        let target = if stray { self.random.below(NODES as u64) as usize } else { self.leader };
         let now = Millis(self.now);
         let (number, options) = (self.next_connection, self.options.clone());
         let Role::Primary { group, sessions } = &mut self.nodes[target].role else {

@@ -38,14 +38,8 @@ pub(crate) struct Coverage {
 #[expect(clippy::large_enum_variant, reason = "three nodes")]
 pub(crate) enum Role {
     Down,
-    Primary {
-        group: Group,
-        sessions: BTreeMap<u64, Session>,
-    },
-    Secondary {
-        replica: Replica,
-        connection: Option<u64>,
-    },
+    Primary { group: Group, sessions: BTreeMap<u64, Session> },
+    Secondary { replica: Replica, connection: Option<u64> },
 }
 
 /// What the engine of a node has yet to answer.
@@ -53,19 +47,11 @@ pub(crate) enum Answer {
     Appended(Uid),
     Hash(Uid),
     Stored(u64),
-    Items {
-        round: u64,
-        above: Uid,
-        cursor: Option<(TableId, bytes::Bytes)>,
-        bytes_max: u64,
-    },
+    Items { round: u64, above: Uid, cursor: Option<(TableId, bytes::Bytes)>, bytes_max: u64 },
     Installed,
-    Bulk,
+    Bulk { at_least: Uid },
     Promotable,
-    Read {
-        session: u64,
-        read: SessionAction,
-    },
+    Read { session: u64, read: SessionAction },
 }
 
 pub(crate) struct Node {
@@ -131,12 +117,8 @@ impl World {
             planted,
         };
         let publish_one_in = if random.one_in(3) { 30 } else { 1 };
-        let node = |_| Node {
-            store: Store::default(),
-            role: Role::Down,
-            answers: VecDeque::new(),
-            incarnations: 0,
-        };
+        let node =
+            |_| Node { store: Store::default(), role: Role::Down, answers: VecDeque::new(), incarnations: 0 };
         let mut world = Self {
             random,
             options,
@@ -182,17 +164,13 @@ impl World {
             }
         }
         let states: Vec<String> = (0..NODES).map(|node| self.describe(node)).collect();
-        Err(format!(
-            "R20: not equal after {SETTLE_STEPS} steps without faults: {states:#?}"
-        ))
+        Err(format!("R20: not equal after {SETTLE_STEPS} steps without faults: {states:#?}"))
     }
 
     pub(crate) fn describe(&self, node: usize) -> String {
         let store = &self.nodes[node].store;
-        let head = format!(
-            "{node}: appended {} synced {} visible {}",
-            store.appended, store.synced, store.visible
-        );
+        let head =
+            format!("{node}: appended {} synced {} visible {}", store.appended, store.synced, store.visible);
         match &self.nodes[node].role {
             Role::Down => format!("{head} down"),
             Role::Primary { group, .. } => format!("{head} primary {}", group.epoch()),
@@ -210,12 +188,7 @@ impl World {
                 _ => {}
             }
         }
-        let doomed: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| c.doomed)
-            .map(|(id, _)| *id)
-            .collect();
+        let doomed: Vec<u64> = self.connections.iter().filter(|(_, c)| c.doomed).map(|(id, _)| *id).collect();
         for connection in doomed {
             self.cut(connection, true, true);
         }
@@ -266,38 +239,25 @@ impl World {
         let options = self.options.clone();
         let state = &mut self.nodes[node];
         state.incarnations += 1;
-        let epoch = Epoch {
-            term,
-            incarnation: state.incarnations,
-            nonce,
-        };
+        let epoch = Epoch { term, incarnation: state.incarnations, nonce };
         let store = &mut state.store;
         store.promised = epoch;
-        store.history.truncate(store.appended);
+        let inherited = store.history.position_of(store.appended);
+        store.history.truncate(&inherited);
         store.synced = store.appended;
         store.visible = store.appended;
         store.collecting = None;
-        let identity = primary::Identity {
-            database: DatabaseId(7),
-            group: GroupId(1),
-            instance: id(node),
-        };
+        let identity = primary::Identity { database: DatabaseId(7), group: GroupId(1), instance: id(node) };
         let mut group = Group::new(identity, options, epoch, store.history.clone(), store.appended);
         for (instance, durable) in &store.registered {
             group.restore(*instance, instance.to_string(), *durable, true, now);
         }
         group.restore_promotable(store.promotable.clone());
         state.answers.clear();
-        state.role = Role::Primary {
-            group,
-            sessions: BTreeMap::new(),
-        };
+        state.role = Role::Primary { group, sessions: BTreeMap::new() };
         self.leader = node;
         self.drop_connections_of(node);
-        self.note(&format!(
-            "node {node} leads as {epoch} from {}",
-            self.nodes[node].store.appended
-        ));
+        self.note(&format!("node {node} leads as {epoch} from {}", self.nodes[node].store.appended));
     }
 
     pub(crate) fn restart_leader(&mut self, node: usize) {
@@ -319,18 +279,8 @@ impl World {
             instance: id(node),
             name: format!("node {node}"),
         };
-        let replica = Replica::new(
-            identity,
-            options,
-            state.store.promised,
-            state.store.local(),
-            seed,
-            now,
-        );
-        state.role = Role::Secondary {
-            replica,
-            connection: None,
-        };
+        let replica = Replica::new(identity, options, state.store.promised, state.store.local(), seed, now);
+        state.role = Role::Secondary { replica, connection: None };
         self.note(&format!("node {node} follows"));
     }
 
