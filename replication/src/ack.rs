@@ -75,10 +75,7 @@ pub struct Tracker {
 impl Tracker {
     /// A tracker for a primary that is durable up to `own`, without other copies.
     pub fn new(own: Uid) -> Self {
-        Self {
-            own,
-            copies: BTreeMap::new(),
-        }
+        Self { own, copies: BTreeMap::new() }
     }
 
     /// Sets what is durable on the primary itself.

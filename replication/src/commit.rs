@@ -27,13 +27,7 @@ impl Commit {
 
 impl fmt::Debug for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Commit({} after {}, {} bytes)",
-            self.uid,
-            self.predecessor,
-            self.bytes.len()
-        )
+        write!(f, "Commit({} after {}, {} bytes)", self.uid, self.predecessor, self.bytes.len())
     }
 }
 
@@ -82,25 +76,13 @@ impl Record {
             RecordKind::RangeDelete(end) | RecordKind::RangeAbsent(end) => RecordKind::RangeAbsent(end),
             RecordKind::Put | RecordKind::Delete | RecordKind::Absent => RecordKind::Absent,
         };
-        Self {
-            uid: Uid::ZERO,
-            kind,
-            row: Bytes::new(),
-            ..self
-        }
+        Self { uid: Uid::ZERO, kind, row: Bytes::new(), ..self }
     }
 }
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Record({}/{} {} {:?})",
-            self.table,
-            self.key.escape_ascii(),
-            self.uid,
-            self.kind
-        )
+        write!(f, "Record({}/{} {} {:?})", self.table, self.key.escape_ascii(), self.uid, self.kind)
     }
 }
 

@@ -34,11 +34,7 @@ mod tests {
 
     fn history(entries: &[(u64, u64)]) -> History {
         let entries = entries.iter().map(|&(term, inherited)| HistoryEntry {
-            epoch: Epoch {
-                term,
-                incarnation: 0,
-                nonce: term,
-            },
+            epoch: Epoch { term, incarnation: 0, nonce: term },
             inherited: Uid::new(inherited),
             hash: HistoryHash(u128::from(inherited)),
         });

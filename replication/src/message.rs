@@ -371,9 +371,7 @@ fn validate_history(history: &History) -> Result<(), InvalidMessage> {
     }
     // Decoding alone does not check the order of the entries.
     let ordered = History::from_entries(history.entries().to_vec());
-    ordered
-        .map(|_| ())
-        .ok_or(InvalidMessage("the epochs of a history do not rise"))
+    ordered.map(|_| ()).ok_or(InvalidMessage("the epochs of a history do not rise"))
 }
 
 fn validate_live(live: &Live) -> Result<(), InvalidMessage> {

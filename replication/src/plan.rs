@@ -126,11 +126,7 @@ pub struct Choice {
 /// cheaper: they are neither decoded nor merged. A copy that is empty needs no marks. A receiver that could not hold
 /// the live stream is not sent a tail either: it has keys to rewind, and would have to hold the tail meanwhile.
 pub fn choose(situation: &Situation) -> Choice {
-    let bulk = |reason| Choice {
-        way: Way::Bulk,
-        reason,
-        bytes: situation.total_bytes,
-    };
+    let bulk = |reason| Choice { way: Way::Bulk, reason, bytes: situation.total_bytes };
     let files_cheaper = |bytes: u64| {
         situation.total_bytes >= situation.bulk_bytes_min && situation.total_bytes <= bytes.saturating_mul(2)
     };
@@ -143,11 +139,7 @@ pub fn choose(situation: &Situation) -> Choice {
     }
     let tail = situation.retained && !situation.without_live;
     if tail && !(empty && files_cheaper(situation.tail_bytes)) {
-        return Choice {
-            way: Way::Tail,
-            reason: Reason::LogHoldsAll,
-            bytes: situation.tail_bytes,
-        };
+        return Choice { way: Way::Tail, reason: Reason::LogHoldsAll, bytes: situation.tail_bytes };
     }
     if !empty && situation.since < situation.mark_floor {
         return bulk(Reason::MarksDropped);
@@ -160,11 +152,7 @@ pub fn choose(situation: &Situation) -> Choice {
         (false, true) => (Way::Delta, Reason::Empty),
         (false, false) => (Way::Delta, Reason::LogReleased),
     };
-    Choice {
-        way,
-        reason,
-        bytes: situation.delta_bytes,
-    }
+    Choice { way, reason, bytes: situation.delta_bytes }
 }
 
 #[cfg(test)]

@@ -24,110 +24,55 @@ fn chosen(situation: &Situation) -> (Way, Reason) {
 
 #[test]
 fn a_log_that_holds_all_gives_a_tail() {
-    let held = Situation {
-        retained: true,
-        ..situation()
-    };
+    let held = Situation { retained: true, ..situation() };
     assert_eq!(chosen(&held), (Way::Tail, Reason::LogHoldsAll));
-    assert_eq!(
-        chosen(&Situation {
-            without_live: true,
-            ..held
-        }),
-        (Way::Tail, Reason::LogHoldsAll)
-    );
-    assert_eq!(
-        chosen(&Situation {
-            mark_floor: Uid::MAX,
-            ..held
-        }),
-        (Way::Tail, Reason::LogHoldsAll)
-    );
+    assert_eq!(chosen(&Situation { mark_floor: Uid::MAX, ..held }), (Way::Tail, Reason::LogHoldsAll));
 }
 
 #[test]
 fn a_log_that_was_released_gives_a_delta() {
     assert_eq!(chosen(&situation()), (Way::Delta, Reason::LogReleased));
-    let floor_at_position = Situation {
-        mark_floor: Uid::new(50),
-        ..situation()
-    };
+    let floor_at_position = Situation { mark_floor: Uid::new(50), ..situation() };
     assert_eq!(chosen(&floor_at_position), (Way::Delta, Reason::LogReleased));
-    let overflowed = Situation {
-        without_live: true,
-        ..situation()
-    };
+    let overflowed = Situation { without_live: true, ..situation() };
     assert_eq!(chosen(&overflowed), (Way::PinnedDelta, Reason::LiveOverflow));
 }
 
 #[test]
 fn a_receiver_that_overflowed_hops_even_if_the_log_holds_all() {
-    let overflowed = Situation {
-        without_live: true,
-        retained: true,
-        ..situation()
-    };
+    let overflowed = Situation { without_live: true, retained: true, ..situation() };
     assert_eq!(chosen(&overflowed), (Way::PinnedDelta, Reason::LiveOverflow));
 }
 
 #[test]
 fn dropped_marks_above_the_position_give_bulk() {
-    let dropped = Situation {
-        mark_floor: Uid::new(51),
-        ..situation()
-    };
+    let dropped = Situation { mark_floor: Uid::new(51), ..situation() };
     assert_eq!(chosen(&dropped), (Way::Bulk, Reason::MarksDropped));
 }
 
 #[test]
 fn an_empty_copy_needs_no_marks() {
-    let little = Situation {
-        since: Uid::ZERO,
-        total_bytes: 1 << 20,
-        ..situation()
-    };
+    let little = Situation { since: Uid::ZERO, total_bytes: 1 << 20, ..situation() };
     assert_eq!(chosen(&little), (Way::Delta, Reason::Empty));
 }
 
 #[test]
 fn an_empty_copy_of_much_data_gets_run_files() {
-    let much = Situation {
-        since: Uid::ZERO,
-        delta_bytes: 1 << 30,
-        tail_bytes: 1 << 30,
-        ..situation()
-    };
+    let much = Situation { since: Uid::ZERO, delta_bytes: 1 << 30, tail_bytes: 1 << 30, ..situation() };
     assert_eq!(chosen(&much), (Way::Bulk, Reason::Empty));
-    assert_eq!(
-        chosen(&Situation {
-            retained: true,
-            ..much
-        }),
-        (Way::Bulk, Reason::Empty)
-    );
+    assert_eq!(chosen(&Situation { retained: true, ..much }), (Way::Bulk, Reason::Empty));
 }
 
 #[test]
 fn a_copy_that_differs_in_most_gets_run_files() {
-    let most = Situation {
-        delta_bytes: 1 << 29,
-        ..situation()
-    };
+    let most = Situation { delta_bytes: 1 << 29, ..situation() };
     assert_eq!(chosen(&most), (Way::Bulk, Reason::MostDiffers));
 }
 
 #[test]
 fn a_copy_that_is_not_trusted_gets_run_files_whatever_the_log_holds() {
-    let untrusted = Situation {
-        trusted: false,
-        retained: true,
-        ..situation()
-    };
+    let untrusted = Situation { trusted: false, retained: true, ..situation() };
     assert_eq!(chosen(&untrusted), (Way::Bulk, Reason::HistoryHash));
-    let asked = Situation {
-        bulk: Some(Reason::ForkBelowMarks),
-        retained: true,
-        ..situation()
-    };
+    let asked = Situation { bulk: Some(Reason::ForkBelowMarks), retained: true, ..situation() };
     assert_eq!(chosen(&asked), (Way::Bulk, Reason::ForkBelowMarks));
 }

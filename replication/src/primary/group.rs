@@ -159,9 +159,7 @@ impl Group {
         let limit = self.options.leave_after;
         let members = &self.members;
         let away = |id: InstanceId| {
-            members
-                .get(&id)
-                .is_none_or(|member| !member.online && now.since(member.away_since) >= limit)
+            members.get(&id).is_none_or(|member| !member.online && now.since(member.away_since) >= limit)
         };
         let gone: BTreeSet<InstanceId> = self.promotable.iter().copied().filter(|id| away(*id)).collect();
         self.propose_without(|id| gone.contains(&id));
@@ -170,13 +168,9 @@ impl Group {
 
     /// When [`Group::handle_tick`] should be called next, if at all.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        let away = self
-            .promotable
-            .iter()
-            .filter_map(|id| self.members.get(id))
-            .filter(|member| !member.online);
-        away.map(|member| member.away_since.plus(self.options.leave_after))
-            .min()
+        let away =
+            self.promotable.iter().filter_map(|id| self.members.get(id)).filter(|member| !member.online);
+        away.map(|member| member.away_since.plus(self.options.leave_after)).min()
     }
 
     /// The next thing to do.
@@ -199,9 +193,7 @@ impl Group {
     /// The stable UID: the lowest durable position in the promotable set.
     pub fn stable(&self) -> Uid {
         let now = self.tracker(&self.promotable).stable();
-        self.pending
-            .as_ref()
-            .map_or(now, |next| now.min(self.tracker(next).stable()))
+        self.pending.as_ref().map_or(now, |next| now.min(self.tracker(next).stable()))
     }
 
     /// The epoch that this primary leads under.
@@ -249,9 +241,7 @@ impl Group {
 
     /// Whether `session` is the one that speaks for `instance`.
     pub(super) fn is_current(&self, instance: InstanceId, session: SessionId) -> bool {
-        self.members
-            .get(&instance)
-            .is_some_and(|member| member.session == Some(session))
+        self.members.get(&instance).is_some_and(|member| member.session == Some(session))
     }
 
     /// Gives `instance` to `session`, unless a newer session has it.
@@ -316,10 +306,7 @@ impl Group {
     fn tracker(&self, set: &BTreeSet<InstanceId>) -> Tracker {
         let mut tracker = Tracker::new(self.durable);
         for id in set {
-            tracker.set(
-                *id,
-                self.members.get(id).map_or(Uid::ZERO, |member| member.durable),
-            );
+            tracker.set(*id, self.members.get(id).map_or(Uid::ZERO, |member| member.durable));
         }
         tracker
     }
@@ -338,12 +325,7 @@ impl Group {
     }
 
     fn propose_without(&mut self, leaves: impl Fn(InstanceId) -> bool) {
-        let next = self
-            .promotable
-            .iter()
-            .copied()
-            .filter(|id| !leaves(*id))
-            .collect();
+        let next = self.promotable.iter().copied().filter(|id| !leaves(*id)).collect();
         self.propose_set(next);
     }
 

@@ -54,17 +54,12 @@ impl LiveServing {
     }
 
     pub(super) fn poll(&mut self, group: &Group, options: &Options, round: u64) -> Option<SessionAction> {
-        let room = options
-            .live_window_bytes
-            .saturating_sub(self.sent_bytes.saturating_sub(self.received_bytes));
+        let room =
+            options.live_window_bytes.saturating_sub(self.sent_bytes.saturating_sub(self.received_bytes));
         if self.with_commits && !self.reading && room > 0 && group.appended() > self.sent {
             self.reading = true;
             let bytes_max = room.min(options.live_batch_bytes);
-            return Some(SessionAction::ReadCommits {
-                round,
-                after: self.sent,
-                bytes_max,
-            });
+            return Some(SessionAction::ReadCommits { round, after: self.sent, bytes_max });
         }
         let news = group.durable() > self.told_durable
             || group.stable() > self.told_stable
@@ -96,20 +91,11 @@ impl LiveServing {
 
     /// A closed UID may only be told when every commit at or below it has been sent.
     fn closed(&self, group: &Group) -> Uid {
-        if self.sent >= group.appended() {
-            group.closed()
-        } else {
-            group.closed().min(self.sent)
-        }
+        if self.sent >= group.appended() { group.closed() } else { group.closed().min(self.sent) }
     }
 
     fn frame(&mut self, group: &Group, round: u64, commits: Vec<Commit>) -> Live {
-        let began = group
-            .history()
-            .entries()
-            .get(self.told_epochs..)
-            .unwrap_or_default()
-            .to_vec();
+        let began = group.history().entries().get(self.told_epochs..).unwrap_or_default().to_vec();
         self.told_epochs = group.history().entries().len();
         self.told_durable = group.durable();
         self.told_stable = group.stable();
@@ -166,11 +152,7 @@ impl DeltaServing {
             round,
             since: self.since,
             cursor: self.cursor.clone(),
-            at_least: if planted!(options, LiveFromAppended) {
-                Uid::ZERO
-            } else {
-                self.at_least
-            },
+            at_least: if planted!(options, LiveFromAppended) { Uid::ZERO } else { self.at_least },
             pinned: self.pinned,
             bytes_max: options.chunk_bytes,
         })
@@ -183,14 +165,7 @@ impl DeltaServing {
         read: DeltaRead,
     ) -> Result<DeltaChunk, Stop> {
         self.reading = false;
-        let DeltaRead::Chunk {
-            snapshot,
-            snapshot_hash,
-            mark_floor,
-            mut records,
-            next,
-        } = read
-        else {
+        let DeltaRead::Chunk { snapshot, snapshot_hash, mark_floor, mut records, next } = read else {
             return Err(Ok(Reason::PinExpired));
         };
         // The empty copy has nothing that a mark could delete.
@@ -207,14 +182,7 @@ impl DeltaServing {
         self.cursor = next;
         let number = self.next_number;
         self.next_number += 1;
-        Ok(DeltaChunk {
-            round,
-            number,
-            snapshot,
-            snapshot_hash,
-            records,
-            last: self.done,
-        })
+        Ok(DeltaChunk { round, number, snapshot, snapshot_hash, records, last: self.done })
     }
 }
 
@@ -230,13 +198,7 @@ pub(super) struct RewindServing {
 
 impl RewindServing {
     pub(super) fn new(at_least: Uid, pinned: bool) -> Self {
-        Self {
-            at_least,
-            pinned,
-            rest: Vec::new(),
-            asked: false,
-            reading: false,
-        }
+        Self { at_least, pinned, rest: Vec::new(), asked: false, reading: false }
     }
 
     /// Takes a question; false if one is still open.
@@ -268,12 +230,7 @@ impl RewindServing {
     pub(super) fn take(&mut self, round: u64, read: StatesRead) -> Result<RewindReply, Stop> {
         self.reading = false;
         self.asked = false;
-        let StatesRead::States {
-            snapshot,
-            records,
-            rest,
-        } = read
-        else {
+        let StatesRead::States { snapshot, records, rest } = read else {
             return Err(Ok(Reason::PinExpired));
         };
         if snapshot < self.at_least {
@@ -281,11 +238,6 @@ impl RewindServing {
         }
         let complete = rest.is_empty();
         self.rest = rest;
-        Ok(RewindReply {
-            round,
-            snapshot,
-            records,
-            complete,
-        })
+        Ok(RewindReply { round, snapshot, records, complete })
     }
 }

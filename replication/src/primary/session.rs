@@ -104,17 +104,13 @@ impl Session {
             Message::Hello(hello) => self.on_hello(group, hello, now),
             Message::Ack(ack) => self.on_ack(group, &ack, now),
             Message::DeltaRequest(request) => {
-                if let Some(delta) = self
-                    .serving(request.round)
-                    .and_then(|serving| serving.delta.as_mut())
-                {
+                if let Some(delta) = self.serving(request.round).and_then(|serving| serving.delta.as_mut()) {
                     delta.grant(request.grant);
                 }
             }
             Message::RewindRequest(request) => {
-                let valid = self
-                    .serving(request.round)
-                    .is_none_or(|serving| serving.rewind.ask(request.items));
+                let valid =
+                    self.serving(request.round).is_none_or(|serving| serving.rewind.ask(request.items));
                 if !valid {
                     self.close(group, ByeCode::Protocol, "a rewind asked twice at once", now);
                 }
@@ -127,12 +123,7 @@ impl Session {
             | Message::DeltaChunk(_)
             | Message::RewindReply(_)
             | Message::Again(_) => {
-                self.close(
-                    group,
-                    ByeCode::Protocol,
-                    "a secondary sent a message of a primary",
-                    now,
-                );
+                self.close(group, ByeCode::Protocol, "a secondary sent a message of a primary", now);
             }
         }
     }
@@ -243,11 +234,7 @@ impl Session {
         {
             self.registered = member.durable;
             let name = self.name.clone();
-            return Some(SessionAction::Register {
-                instance,
-                name,
-                durable: member.durable,
-            });
+            return Some(SessionAction::Register { instance, name, durable: member.durable });
         }
         serving
             .live
@@ -279,15 +266,8 @@ impl Session {
         self.name.clone_from(&hello.name);
         self.registered = shared.uid;
         let (instance, name) = (hello.instance, hello.name.clone());
-        self.actions.push_back(SessionAction::Register {
-            instance,
-            name,
-            durable: shared.uid,
-        });
-        self.actions.push_back(SessionAction::Survey {
-            round: hello.round,
-            since: shared.uid,
-        });
+        self.actions.push_back(SessionAction::Register { instance, name, durable: shared.uid });
+        self.actions.push_back(SessionAction::Survey { round: hello.round, since: shared.uid });
         self.round = Round::Surveying { hello, fork: shared };
     }
 
@@ -323,11 +303,7 @@ impl Session {
     }
 
     fn refuse(&mut self, group: &mut Group, hello: &Hello, code: Refusal, now: Millis) {
-        self.send(Message::Refused(Refused {
-            round: hello.round,
-            code,
-            epoch: group.epoch(),
-        }));
+        self.send(Message::Refused(Refused { round: hello.round, code, epoch: group.epoch() }));
         self.finish(group, now);
     }
 
@@ -427,16 +403,8 @@ impl Session {
     fn ended_elsewhere(&mut self, group: &mut Group, now: Millis) -> bool {
         if group.deposed().is_some() {
             self.close(group, ByeCode::Deposed, "a newer epoch exists", now);
-        } else if self
-            .instance
-            .is_some_and(|instance| !group.is_current(instance, self.id))
-        {
-            self.close(
-                group,
-                ByeCode::Superseded,
-                "a newer session of this copy exists",
-                now,
-            );
+        } else if self.instance.is_some_and(|instance| !group.is_current(instance, self.id)) {
+            self.close(group, ByeCode::Superseded, "a newer session of this copy exists", now);
         }
         self.closed
     }
@@ -453,10 +421,7 @@ impl Session {
 
     fn close(&mut self, group: &mut Group, code: ByeCode, reason: impl Into<String>, now: Millis) {
         if !self.closed {
-            self.send(Message::Bye(Bye {
-                code,
-                reason: reason.into(),
-            }));
+            self.send(Message::Bye(Bye { code, reason: reason.into() }));
             self.finish(group, now);
         }
     }
@@ -470,3 +435,7 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

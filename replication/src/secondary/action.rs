@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use planaria_types::{Epoch, History, HistoryHash, TableId, Uid};
+use planaria_types::{Epoch, History, HistoryHash, Position, TableId, Uid};
 
 use crate::{Commit, Message, Reason, Record, RewindItem};
 
@@ -36,8 +36,9 @@ impl Local {
     }
 
     /// Notes that everything above `to` was taken back.
-    pub(super) fn take_back(&mut self, to: Uid, hash: Option<HistoryHash>) {
-        self.history.truncate(to);
+    pub(super) fn take_back(&mut self, fork: &Position, hash: Option<HistoryHash>) {
+        let to = fork.uid;
+        self.history.truncate(fork);
         self.appended = to;
         self.durable = to;
         self.hash = hash;
@@ -95,8 +96,9 @@ pub enum Action {
         /// The visible cut.
         through: Uid,
     },
-    /// Cut off everything above this UID, durably; the visible cut falls to it, and the history is truncated there.
-    TakeBack(Uid),
+    /// Cut off everything above this position, durably; the visible cut falls to it, and the history is truncated to its
+    /// epoch. A floor that has passed it is a failure.
+    TakeBack(Position),
     /// Append commits to the log: [`super::Replica::handle_appended`], and [`super::Replica::handle_durable`] whenever more of
     /// the log becomes durable. A commit that does not follow the end of the log is a failure.
     Append(Vec<Commit>),
@@ -147,6 +149,8 @@ pub enum Action {
         reason: Reason,
         /// Estimated bytes.
         bytes: u64,
+        /// Install no state below this UID: the copy may have acknowledged everything up to it.
+        at_least: Uid,
     },
     /// Stop fetching run files, but keep what was fetched for the next attempt. Once this was carried out, none of
     /// them are installed without a new [`Action::FetchBulk`].

@@ -90,11 +90,7 @@ impl Refresh {
             granted: 0,
             chunks_complete: !delta,
             rewinding: rewind,
-            rewind: if rewind {
-                Rewind::List(None)
-            } else {
-                Rewind::Complete
-            },
+            rewind: if rewind { Rewind::List(None) } else { Rewind::Complete },
             storing: 0,
         }
     }
@@ -118,10 +114,7 @@ impl Refresh {
             return None;
         }
         self.rewind = Rewind::Asked { next };
-        Some(RewindRequest {
-            round: self.round,
-            items,
-        })
+        Some(RewindRequest { round: self.round, items })
     }
 
     /// Notes the snapshot that something was read at.
@@ -133,11 +126,7 @@ impl Refresh {
             if self.pin.is_some_and(|pin| pin != snapshot) {
                 return Err(breach("a pinned round was read at two snapshots"));
             }
-            let known = if snapshot == self.base {
-                self.base_hash
-            } else {
-                None
-            };
+            let known = if snapshot == self.base { self.base_hash } else { None };
             self.base_hash = hash.or(known);
             self.pin = Some(snapshot);
             self.base = snapshot;
@@ -150,19 +139,13 @@ impl Refresh {
     /// New permission to send chunks, in steps of half the window.
     fn grant(&mut self, options: &Options) -> Option<DeltaRequest> {
         let window = u64::from(options.chunks_in_flight.max(1));
-        let grant = self
-            .chunk_number
-            .saturating_sub(self.storing)
-            .saturating_add(window);
+        let grant = self.chunk_number.saturating_sub(self.storing).saturating_add(window);
         let step = if self.granted == 0 { 1 } else { (window / 2).max(1) };
         if !self.delta || self.chunks_complete || grant < self.granted.saturating_add(step) {
             return None;
         }
         self.granted = grant;
-        Some(DeltaRequest {
-            round: self.round,
-            grant,
-        })
+        Some(DeltaRequest { round: self.round, grant })
     }
 
     /// Whether all parts are here and stored.
@@ -174,11 +157,7 @@ impl Refresh {
     /// The cut to install at: not below the highest snapshot, passed by the live stream, and durable on the primary.
     fn cut(&self, options: &Options, primary_durable: Uid) -> Option<Uid> {
         let cut = self.last_held.min(primary_durable);
-        let lowest = if planted!(options, InstallTooLow) {
-            self.base
-        } else {
-            self.snapshot
-        };
+        let lowest = if planted!(options, InstallTooLow) { self.base } else { self.snapshot };
         (cut >= lowest).then_some(cut)
     }
 
@@ -274,11 +253,7 @@ impl Replica {
         refresh.read_at(&self.options, reply.snapshot, None)?;
         let (base, round) = (refresh.base, refresh.round);
         let clear = |record: crate::Record| {
-            if record.uid > base {
-                record.cleared()
-            } else {
-                record
-            }
+            if record.uid > base { record.cleared() } else { record }
         };
         let mut records: Vec<_> = reply.records.into_iter().map(clear).collect();
         if planted!(self.options, RewindForgetsAbsent) {
@@ -307,8 +282,7 @@ impl Replica {
             return;
         };
         if let Some(request) = refresh.grant(&self.options) {
-            self.actions
-                .push_back(Action::Send(Message::DeltaRequest(request)));
+            self.actions.push_back(Action::Send(Message::DeltaRequest(request)));
         }
         match &mut refresh.rewind {
             Rewind::List(cursor) => {
@@ -316,22 +290,13 @@ impl Replica {
                 let (round, above) = (refresh.round, refresh.since);
                 let bytes_max = self.options.rewind_request_bytes;
                 refresh.rewind = Rewind::Listing;
-                self.actions.push_back(Action::ReadRewindItems {
-                    round,
-                    above,
-                    cursor,
-                    bytes_max,
-                });
+                self.actions.push_back(Action::ReadRewindItems { round, above, cursor, bytes_max });
             }
             Rewind::Rest { next } if refresh.storing == 0 => {
                 let next = next.take();
                 refresh.rewind = Rewind::Asked { next };
-                let request = RewindRequest {
-                    round: refresh.round,
-                    items: Vec::new(),
-                };
-                self.actions
-                    .push_back(Action::Send(Message::RewindRequest(request)));
+                let request = RewindRequest { round: refresh.round, items: Vec::new() };
+                self.actions.push_back(Action::Send(Message::RewindRequest(request)));
             }
             Rewind::Complete | Rewind::Listing | Rewind::Asked { .. } | Rewind::Rest { .. } => {}
         }

@@ -110,10 +110,7 @@ impl Replica {
             heard: now,
             sent: now,
             clock: now,
-            status: Status {
-                since: now,
-                ..Status::default()
-            },
+            status: Status { since: now, ..Status::default() },
             actions: VecDeque::new(),
         }
     }
@@ -216,8 +213,7 @@ impl Replica {
     pub fn handle_rewind_items(&mut self, round: u64, items: RewindItems, next: RewindCursor, now: Millis) {
         if let Some(refresh) = self.refresh(round) {
             if let Some(request) = refresh.listed(items, next) {
-                self.actions
-                    .push_back(Action::Send(Message::RewindRequest(request)));
+                self.actions.push_back(Action::Send(Message::RewindRequest(request)));
             }
             self.advance(now);
         }
@@ -356,8 +352,7 @@ impl Replica {
     pub(super) fn end(&mut self, code: ByeCode, why: &str, now: Millis) {
         if self.connected {
             let reason = why.to_owned();
-            self.actions
-                .push_back(Action::Send(Message::Bye(Bye { code, reason })));
+            self.actions.push_back(Action::Send(Message::Bye(Bye { code, reason })));
         }
         self.leave(why, now);
     }
@@ -385,9 +380,7 @@ impl Replica {
     pub(super) fn part(&mut self, now: Millis) {
         let wait = backoff(self.status.attempts, self.seed);
         self.status.attempts = self.status.attempts.saturating_add(1);
-        self.phase = Phase::Apart {
-            until: now.plus(wait),
-        };
+        self.phase = Phase::Apart { until: now.plus(wait) };
     }
 
     fn refresh(&mut self, round: u64) -> Option<&mut Refresh> {
@@ -397,3 +390,7 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -49,19 +49,14 @@ impl Replica {
             name: self.identity.name.clone(),
             group: self.identity.group,
             round: self.round,
-            promised: if planted!(self.options, AcceptOlderEpoch) {
-                Epoch::NONE
-            } else {
-                self.promised
-            },
+            promised: if planted!(self.options, AcceptOlderEpoch) { Epoch::NONE } else { self.promised },
             history: self.local.history.clone(),
             durable: self.local.durable,
             hash: self.local.hash,
             without_live: self.without_live,
             bulk: self.bulk,
         };
-        self.actions
-            .push_back(Action::Send(Message::Hello(Box::new(hello))));
+        self.actions.push_back(Action::Send(Message::Hello(Box::new(hello))));
     }
 
     pub(super) fn on_message(&mut self, message: Message, now: Millis) -> Result<(), End> {
@@ -79,10 +74,7 @@ impl Replica {
                 Ok(())
             }
             Message::Bye(bye) => {
-                self.leave(
-                    &format!("the primary ended the session: {} ({})", bye.code, bye.reason),
-                    now,
-                );
+                self.leave(&format!("the primary ended the session: {} ({})", bye.code, bye.reason), now);
                 Ok(())
             }
             Message::Hello(_) | Message::Ack(_) | Message::DeltaRequest(_) | Message::RewindRequest(_) => {
@@ -94,10 +86,7 @@ impl Replica {
     }
 
     fn refused(&mut self, refused: &Refused, now: Millis) {
-        self.leave(
-            &format!("refused by epoch {}: {}", refused.epoch, refused.code),
-            now,
-        );
+        self.leave(&format!("refused by epoch {}: {}", refused.epoch, refused.code), now);
     }
 
     /// The primary cannot go on with this round: from the durable position again.
@@ -140,10 +129,7 @@ impl Replica {
             self.fetch_bulk(&welcome);
         } else if welcome.fork.uid < self.local.durable && welcome.fork_hash.is_some() {
             self.actions.push_back(Action::ReadHash(welcome.fork.uid));
-            self.phase = Phase::Checking {
-                welcome,
-                early: Vec::new(),
-            };
+            self.phase = Phase::Checking { welcome, early: Vec::new() };
         } else {
             self.prepare(*welcome, now);
         }
@@ -175,12 +161,7 @@ impl Replica {
         if planted!(self.options, ForkByWatermark) {
             return Ok(());
         }
-        let own = fork(
-            &welcome.history,
-            welcome.tail,
-            &self.local.history,
-            self.local.durable,
-        );
+        let own = fork(&welcome.history, welcome.tail, &self.local.history, self.local.durable);
         if own != Some(welcome.fork) {
             return Err(breach("the two sides compute different forks"));
         }
@@ -195,25 +176,19 @@ impl Replica {
 
     fn fetch_bulk(&mut self, welcome: &Welcome) {
         // A copy whose history cannot be trusted shares nothing for certain.
-        let shared = if welcome.reason == Reason::HistoryHash {
-            Uid::ZERO
-        } else {
-            welcome.fork.uid
-        };
+        let shared = if welcome.reason == Reason::HistoryHash { Uid::ZERO } else { welcome.fork.uid };
         self.quarantine(shared);
         self.actions.push_back(Action::FetchBulk {
             reason: welcome.reason,
             bytes: welcome.bytes,
+            at_least: welcome.fork.uid,
         });
         self.phase = Phase::AwaitingBulk;
     }
 
     fn quarantine(&mut self, above: Uid) {
         if self.local.visible > above && !planted!(self.options, SkipQuarantine) {
-            self.actions.push_back(Action::Quarantine {
-                above,
-                through: self.local.visible,
-            });
+            self.actions.push_back(Action::Quarantine { above, through: self.local.visible });
         }
     }
 
@@ -225,8 +200,8 @@ impl Replica {
             self.status.counters.forks += 1;
             if self.local.can_clip(fork) || planted!(self.options, ClipAnywhere) {
                 self.quarantine(fork);
-                self.actions.push_back(Action::TakeBack(fork));
-                self.local.take_back(fork, welcome.fork_hash);
+                self.actions.push_back(Action::TakeBack(welcome.fork));
+                self.local.take_back(&welcome.fork, welcome.fork_hash);
                 self.status.diverged = false;
             } else if self.local.can_rewind(fork) {
                 self.quarantine(fork);

@@ -135,18 +135,10 @@ mod tests {
 
     #[test]
     fn hops_that_shrink_are_predicted_to_fit_and_others_are_not() {
-        let shrinking = Progress {
-            hop_before_bytes: Some(800),
-            hop_bytes: Some(400),
-            ..Progress::default()
-        };
+        let shrinking = Progress { hop_before_bytes: Some(800), hop_bytes: Some(400), ..Progress::default() };
         assert_eq!(shrinking.converges(), Some(true));
         assert_eq!(shrinking.hops_left(100), Some(2));
-        let growing = Progress {
-            hop_before_bytes: Some(400),
-            hop_bytes: Some(400),
-            ..Progress::default()
-        };
+        let growing = Progress { hop_before_bytes: Some(400), hop_bytes: Some(400), ..Progress::default() };
         assert_eq!(growing.converges(), Some(false));
         assert_eq!(growing.hops_left(100), None);
         assert_eq!(Progress::default().converges(), None);

@@ -24,13 +24,7 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn new(received: Uid, epoch: Epoch, target: Uid) -> Self {
-        Self {
-            received,
-            epoch,
-            target,
-            online: false,
-            received_bytes: 0,
-        }
+        Self { received, epoch, target, online: false, received_bytes: 0 }
     }
 }
 
@@ -62,10 +56,7 @@ impl Replica {
             _ => return Ok(()),
         };
         if live.epoch != epoch {
-            return Err((
-                ByeCode::OldEpoch,
-                format!("epoch {} in a session of {epoch}", live.epoch),
-            ));
+            return Err((ByeCode::OldEpoch, format!("epoch {} in a session of {epoch}", live.epoch)));
         }
         self.begin_epochs(&live.began)?;
         let (durable, stable, closed) = (live.durable, live.stable, live.closed);
@@ -83,10 +74,7 @@ impl Replica {
 
     /// Takes what came live before the round could begin, unless it did not begin.
     pub(super) fn catch_up(&mut self, early: Vec<Live>, now: Millis) {
-        let begun = matches!(
-            self.phase,
-            Phase::Tailing(_) | Phase::Refreshing(_) | Phase::Installing(_)
-        );
+        let begun = matches!(self.phase, Phase::Tailing(_) | Phase::Refreshing(_) | Phase::Installing(_));
         if !begun {
             return;
         }
@@ -107,13 +95,10 @@ impl Replica {
                 Phase::Refreshing(refresh) | Phase::Installing(refresh) => &mut refresh.history,
                 _ => &mut self.local.history,
             };
-            history
-                .push(*entry)
-                .map_err(|_| breach("an epoch began that does not follow the history"))?;
+            history.push(*entry).map_err(|_| breach("an epoch began that does not follow the history"))?;
         }
         if !began.is_empty() && matches!(self.phase, Phase::Tailing(_)) {
-            self.actions
-                .push_back(Action::PersistHistory(self.local.history.clone()));
+            self.actions.push_back(Action::PersistHistory(self.local.history.clone()));
         }
         Ok(())
     }
@@ -135,8 +120,7 @@ impl Replica {
         self.status.counters.commits += commits.len() as u64;
         for commit in &commits {
             self.status.counters.live_bytes += commit.weight();
-            self.appending
-                .push_back((commit.uid, commit.hash, commit.weight()));
+            self.appending.push_back((commit.uid, commit.hash, commit.weight()));
         }
         self.actions.push_back(Action::Append(commits));
         Ok(())

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use planaria_replication::primary::{CommitsRead, DeltaRead, StatesRead, Survey};
 use planaria_replication::secondary::{Install, Local};
 use planaria_replication::{Commit, Record, RecordKind, RewindItem};
-use planaria_types::{Epoch, History, HistoryHash, InstanceId, TableId, Uid};
+use planaria_types::{Epoch, History, HistoryHash, InstanceId, Position, TableId, Uid};
 
 use crate::random::Random;
 
@@ -61,7 +61,7 @@ pub(crate) fn encode(ops: &[Op]) -> Bytes {
 
 fn decode(bytes: &[u8]) -> Vec<Op> {
     let op = |entry: &[u8]| {
-        let value = u64::from_le_bytes(entry[2..10].try_into().unwrap());
+        let value = u64::from_le_bytes(entry[2..10].try_into().expect("eight bytes"));
         (entry[0], (entry[1] == 1).then_some(value))
     };
     bytes.chunks(10).map(op).collect()
@@ -70,15 +70,9 @@ fn decode(bytes: &[u8]) -> Vec<Op> {
 impl Store {
     pub(crate) fn content(&self, cut: Uid) -> Content {
         let newest = |versions: &BTreeMap<Uid, Option<u64>>| {
-            versions
-                .range(..=cut)
-                .next_back()
-                .and_then(|(uid, value)| value.map(|value| (*uid, value)))
+            versions.range(..=cut).next_back().and_then(|(uid, value)| value.map(|value| (*uid, value)))
         };
-        self.records
-            .iter()
-            .filter_map(|(key, versions)| Some((*key, newest(versions)?)))
-            .collect()
+        self.records.iter().filter_map(|(key, versions)| Some((*key, newest(versions)?))).collect()
     }
 
     /// The history hash after everything appended; the hash of the empty state if nothing is.
@@ -88,11 +82,7 @@ impl Store {
 
     /// A hash is stored only at some positions.
     pub(crate) fn hash_at(&self, uid: Uid) -> Option<HistoryHash> {
-        if uid.get() % 4 == 1 {
-            None
-        } else {
-            self.hashes.get(&uid).copied()
-        }
+        if uid.get() % 4 == 1 { None } else { self.hashes.get(&uid).copied() }
     }
 
     pub(crate) fn local(&self) -> Local {
@@ -114,22 +104,14 @@ impl Store {
         for byte in &bytes {
             hash = (hash ^ u128::from(*byte)).wrapping_mul(0x0100_0000_01b3_0000_0001_0000_01b3);
         }
-        let commit = Commit {
-            uid,
-            predecessor: self.appended,
-            hash: HistoryHash(hash),
-            bytes,
-        };
-        self.append(commit.clone()).unwrap();
+        let commit = Commit { uid, predecessor: self.appended, hash: HistoryHash(hash), bytes };
+        self.append(commit.clone()).expect("it follows the end of the log");
         commit
     }
 
     pub(crate) fn append(&mut self, commit: Commit) -> Result<(), String> {
         if commit.predecessor != self.appended {
-            return Err(format!(
-                "R2: {commit:?} appended to a log that ends at {}",
-                self.appended
-            ));
+            return Err(format!("R2: {commit:?} appended to a log that ends at {}", self.appended));
         }
         for (key, value) in decode(&commit.bytes) {
             self.records.entry(key).or_default().insert(commit.uid, value);
@@ -154,12 +136,8 @@ impl Store {
 
     /// Loses a random part of what was not durable.
     pub(crate) fn crash(&mut self, random: &mut Random) {
-        let mut ends: Vec<Uid> = self
-            .log
-            .iter()
-            .map(|commit| commit.uid)
-            .filter(|uid| *uid > self.synced)
-            .collect();
+        let mut ends: Vec<Uid> =
+            self.log.iter().map(|commit| commit.uid).filter(|uid| *uid > self.synced).collect();
         ends.push(self.synced);
         let end = ends[random.below(ends.len() as u64) as usize];
         self.cut_off(end);
@@ -172,28 +150,22 @@ impl Store {
     pub(crate) fn check_quarantine(&self, shared: Uid) -> Result<(), String> {
         let covered = |&(above, through): &(Uid, Uid)| above <= shared && through >= self.visible;
         if self.visible > shared && !self.quarantined.iter().any(covered) {
-            return Err(format!(
-                "R10: ({shared}, {}] was shown and goes without quarantine",
-                self.visible
-            ));
+            return Err(format!("R10: ({shared}, {}] was shown and goes without quarantine", self.visible));
         }
         Ok(())
     }
 
-    pub(crate) fn take_back(&mut self, to: Uid) -> Result<(), String> {
+    pub(crate) fn take_back(&mut self, fork: &Position) -> Result<(), String> {
+        let to = fork.uid;
         self.check_quarantine(to)?;
         self.cut_off(to);
-        self.history.truncate(to);
+        self.history.truncate(fork);
         self.sparse.retain(|&(start, _)| start < to);
         Ok(())
     }
 
     pub(crate) fn begin(&mut self, round: u64) {
-        self.collecting = Some(Collecting {
-            round,
-            delta: Vec::new(),
-            rewound: Vec::new(),
-        });
+        self.collecting = Some(Collecting { round, delta: Vec::new(), rewound: Vec::new() });
     }
 
     pub(crate) fn collect(&mut self, round: u64, records: Vec<Record>, rewound: bool) -> Result<(), String> {
@@ -202,19 +174,16 @@ impl Store {
             return Err("records of another round".to_owned());
         }
         if rewound {
-            collecting.rewound.extend(records)
+            collecting.rewound.extend(records);
         } else {
-            collecting.delta.extend(records)
+            collecting.delta.extend(records);
         }
         Ok(())
     }
 
     pub(crate) fn install(&mut self, install: &Install) -> Result<(), String> {
         self.check_quarantine(install.sparse_from)?;
-        let collected = self
-            .collecting
-            .take()
-            .ok_or("an installation without a refresh")?;
+        let collected = self.collecting.take().ok_or("an installation without a refresh")?;
         for record in collected.rewound {
             let versions = self.records.entry(record.key[0]).or_default();
             versions.clear();
@@ -231,8 +200,7 @@ impl Store {
         if let Some(hash) = install.base_hash {
             self.hashes.insert(install.base, hash);
         } else if install.base == install.sparse_from {
-            self.hashes
-                .extend(known.get(&install.base).map(|hash| (install.base, *hash)));
+            self.hashes.extend(known.get(&install.base).map(|hash| (install.base, *hash)));
         }
         for commit in &install.commits {
             self.append(commit.clone())?;
@@ -256,7 +224,7 @@ impl Store {
         let shared = shared.map_or(Uid::ZERO, |position| position.uid);
         self.check_quarantine(shared)?;
         copy.cut_off(cut);
-        copy.history.truncate(cut);
+        copy.history.truncate(&source.history.position_of(cut));
         self.records = copy.records;
         self.history = copy.history;
         self.hashes = copy.hashes;
@@ -293,11 +261,8 @@ impl Store {
 
     pub(crate) fn survey(&self, round: u64, since: Uid) -> Survey {
         let above = |uid: &Uid| *uid > since;
-        let changed = self
-            .records
-            .values()
-            .filter(|versions| versions.keys().next_back().is_some_and(above))
-            .count();
+        let changed =
+            self.records.values().filter(|versions| versions.keys().next_back().is_some_and(above)).count();
         Survey {
             round,
             retained: self.log_base <= since,
@@ -327,11 +292,7 @@ impl Store {
     /// The versions that a read sees: those of the pin, or the current ones.
     fn view(&mut self, session: u64, pinned: bool) -> (Uid, Versions, Uid) {
         let now = (self.visible, self.records.clone(), self.mark_floor);
-        if pinned {
-            self.pins.entry(session).or_insert(now).clone()
-        } else {
-            now
-        }
+        if pinned { self.pins.entry(session).or_insert(now).clone() } else { now }
     }
 
     pub(crate) fn delta(
@@ -354,21 +315,13 @@ impl Store {
                 continue;
             }
             if records.len() as u64 * 41 >= max {
-                next = records
-                    .last()
-                    .map(|record: &Record| (record.table, record.key.clone()));
+                next = records.last().map(|record: &Record| (record.table, record.key.clone()));
                 break;
             }
             records.push(record(*key, *uid, *value));
         }
         let snapshot_hash = self.hash_at(snapshot);
-        DeltaRead::Chunk {
-            snapshot,
-            snapshot_hash,
-            mark_floor,
-            records,
-            next,
-        }
+        DeltaRead::Chunk { snapshot, snapshot_hash, mark_floor, records, next }
     }
 
     pub(crate) fn states(
@@ -381,12 +334,8 @@ impl Store {
         let (snapshot, versions, _) = self.view(session, pinned);
         let take = items.len().min((max / 41).max(1) as usize);
         let state = |item: &RewindItem| {
-            let RewindItem::Key(table, key) = item else {
-                panic!("no ranges in this model")
-            };
-            let newest = versions
-                .get(&key[0])
-                .and_then(|versions| versions.range(..=snapshot).next_back());
+            let RewindItem::Key(table, key) = item else { panic!("no ranges in this model") };
+            let newest = versions.get(&key[0]).and_then(|versions| versions.range(..=snapshot).next_back());
             newest.map_or_else(
                 || Record {
                     table: *table,
@@ -399,11 +348,7 @@ impl Store {
             )
         };
         let records = items[..take].iter().map(state).collect();
-        StatesRead::States {
-            snapshot,
-            records,
-            rest: items[take..].to_vec(),
-        }
+        StatesRead::States { snapshot, records, rest: items[take..].to_vec() }
     }
 
     /// Drops shadowed versions up to one floor and delete marks up to another.
@@ -413,9 +358,7 @@ impl Store {
         for versions in self.records.values_mut() {
             let newest = versions.range(..=versions_to).next_back().map(|(uid, _)| *uid);
             versions.retain(|uid, _| newest.is_none_or(|newest| *uid >= newest));
-            let oldest = versions
-                .first_key_value()
-                .map(|(uid, value)| (*uid, value.is_none()));
+            let oldest = versions.first_key_value().map(|(uid, value)| (*uid, value.is_none()));
             if let Some((uid, true)) = oldest
                 && uid <= marks_to.min(versions_to)
             {
@@ -426,13 +369,8 @@ impl Store {
     }
 
     pub(crate) fn trim_log(&mut self, to: Uid) {
-        let to = self
-            .log
-            .iter()
-            .map(|commit| commit.uid)
-            .filter(|uid| *uid <= to)
-            .max()
-            .unwrap_or(self.log_base);
+        let to =
+            self.log.iter().map(|commit| commit.uid).filter(|uid| *uid <= to).max().unwrap_or(self.log_base);
         self.log.retain(|commit| commit.uid > to);
         self.log_base = self.log_base.max(to);
     }
@@ -441,7 +379,7 @@ impl Store {
 fn insert(versions: &mut BTreeMap<Uid, Option<u64>>, record: &Record) {
     match record.kind {
         RecordKind::Put => {
-            let value = u64::from_le_bytes(record.row[..].try_into().unwrap());
+            let value = u64::from_le_bytes(record.row[..].try_into().expect("eight bytes"));
             versions.insert(record.uid, Some(value));
         }
         RecordKind::Delete => {
@@ -456,11 +394,7 @@ fn record(key: u8, uid: Uid, value: Option<u64>) -> Record {
         table: TableId(1),
         key: Bytes::copy_from_slice(&[key]),
         uid,
-        kind: if value.is_some() {
-            RecordKind::Put
-        } else {
-            RecordKind::Delete
-        },
+        kind: if value.is_some() { RecordKind::Put } else { RecordKind::Delete },
         row: value.map_or_else(Bytes::new, |value| Bytes::copy_from_slice(&value.to_le_bytes())),
     }
 }

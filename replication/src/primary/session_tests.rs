@@ -1,0 +1,290 @@
+use bytes::Bytes;
+use planaria_types::{
+    DatabaseId, Epoch, GroupId, History, HistoryEntry, HistoryHash, InstanceId, TableId, Uid,
+};
+
+use super::Session;
+use crate::ack::Level;
+use crate::primary::{
+    CommitsRead, DeltaRead, Group, GroupAction, Identity, SessionAction, SessionId, Survey,
+};
+use crate::{
+    Ack, ByeCode, Commit, DeltaRequest, Hello, Message, Millis, Options, PROTOCOL_VERSION, Reason, Record,
+    RecordKind, Refusal, Way,
+};
+
+const NOW: Millis = Millis(1_000);
+const COPY: InstanceId = InstanceId(2);
+
+fn epoch(term: u64) -> Epoch {
+    Epoch { term, incarnation: 1, nonce: term }
+}
+
+fn history(term: u64) -> History {
+    let entry = HistoryEntry { epoch: epoch(term), inherited: Uid::ZERO, hash: HistoryHash::default() };
+    History::from_entries(vec![entry]).unwrap()
+}
+
+fn group(end: u64) -> Group {
+    let identity = Identity { database: DatabaseId(1), group: GroupId(1), instance: InstanceId(1) };
+    Group::new(identity, Options::default(), epoch(1), history(1), Uid::new(end))
+}
+
+fn hello(durable: u64) -> Hello {
+    Hello {
+        version_min: PROTOCOL_VERSION,
+        version_max: PROTOCOL_VERSION,
+        features: 0,
+        database: DatabaseId(1),
+        instance: COPY,
+        name: "two".to_owned(),
+        group: GroupId(1),
+        round: 1,
+        promised: epoch(1),
+        history: if durable == 0 { History::default() } else { history(1) },
+        durable: Uid::new(durable),
+        hash: None,
+        without_live: false,
+        bulk: None,
+    }
+}
+
+fn survey(visible: u64) -> Survey {
+    Survey {
+        round: 1,
+        retained: true,
+        hash: None,
+        mark_floor: Uid::ZERO,
+        visible: Uid::new(visible),
+        visible_hash: None,
+        tail_bytes: 0,
+        delta_bytes: 0,
+        total_bytes: 1,
+    }
+}
+
+fn commit(predecessor: u64, uid: u64) -> Commit {
+    let hash = HistoryHash(u128::from(uid));
+    Commit { uid: Uid::new(uid), predecessor: Uid::new(predecessor), hash, bytes: Bytes::from_static(b"ops") }
+}
+
+fn ack(durable: u64, received_bytes: u64) -> Message {
+    let uid = Uid::new(durable);
+    Message::Ack(Ack { round: 1, epoch: epoch(1), durable: uid, visible: uid, received_bytes })
+}
+
+fn drain(session: &mut Session, group: &mut Group) -> Vec<SessionAction> {
+    std::iter::from_fn(|| session.poll_action(group)).collect()
+}
+
+fn sent(actions: &[SessionAction]) -> Vec<Message> {
+    let message = |action: &SessionAction| match action {
+        SessionAction::Send(message) => Some(message.clone()),
+        _ => None,
+    };
+    actions.iter().filter_map(message).collect()
+}
+
+fn refusal(group: &mut Group, hello: Hello) -> Refusal {
+    let mut session = Session::new(SessionId(1), Options::default(), NOW);
+    session.handle_message(group, Message::Hello(Box::new(hello)), NOW);
+    let messages = sent(&drain(&mut session, group));
+    let [Message::Refused(refused)] = &messages[..] else { panic!("{messages:?}") };
+    assert!(session.is_closed());
+    refused.code
+}
+
+fn welcomed(group: &mut Group, hello: Hello, survey: &Survey, options: Options) -> Session {
+    let mut session = Session::new(SessionId(1), options, NOW);
+    session.handle_message(group, Message::Hello(Box::new(hello)), NOW);
+    session.handle_survey(group, survey, NOW);
+    session
+}
+
+#[test]
+fn who_does_not_belong_is_refused_with_the_reason() {
+    let group = &mut group(10);
+    assert_eq!(refusal(group, Hello { database: DatabaseId(9), ..hello(5) }), Refusal::ForeignDatabase);
+    assert_eq!(refusal(group, Hello { group: GroupId(9), ..hello(5) }), Refusal::UnknownGroup);
+    assert_eq!(refusal(group, Hello { instance: InstanceId(1), ..hello(5) }), Refusal::SameInstance);
+    assert_eq!(refusal(group, Hello { history: history(9), ..hello(5) }), Refusal::UnrelatedHistory);
+    assert_eq!(refusal(group, Hello { version_min: 7, version_max: 9, ..hello(5) }), Refusal::Version);
+    let conflict = Epoch { nonce: 77, ..epoch(1) };
+    assert_eq!(refusal(group, Hello { promised: conflict, ..hello(5) }), Refusal::EpochConflict);
+}
+
+#[test]
+fn a_newer_promise_deposes_the_primary() {
+    let group = &mut group(10);
+    let mut other =
+        welcomed(group, Hello { instance: InstanceId(3), ..hello(10) }, &survey(10), Options::default());
+    assert_eq!(refusal(group, Hello { promised: epoch(2), ..hello(10) }), Refusal::Deposed);
+    assert_eq!(group.poll_action(), Some(GroupAction::Deposed(epoch(2))));
+    drain(&mut other, group);
+    other.handle_tick(group, NOW);
+    let messages = sent(&drain(&mut other, group));
+    assert!(matches!(&messages[..], [Message::Bye(bye)] if bye.code == ByeCode::Deposed));
+}
+
+#[test]
+fn commits_are_read_only_while_there_is_credit() {
+    let group = &mut group(10);
+    let weight = commit(10, 11).weight();
+    let options = Options { live_window_bytes: weight + 1, ..Options::default() };
+    let mut session = welcomed(group, hello(10), &survey(10), options);
+    drain(&mut session, group);
+    group.handle_appended(Uid::new(14));
+    let read = |actions: &[SessionAction]| {
+        actions.iter().filter(|action| matches!(action, SessionAction::ReadCommits { .. })).count()
+    };
+    assert_eq!(read(&drain(&mut session, group)), 1);
+    session.handle_commits(group, 1, CommitsRead::Commits(vec![commit(10, 11), commit(11, 12)]), NOW);
+    assert_eq!(read(&drain(&mut session, group)), 0, "two commits fill the window");
+    session.handle_message(group, ack(10, 2 * weight), NOW);
+    assert_eq!(read(&drain(&mut session, group)), 1);
+}
+
+#[test]
+fn a_log_that_released_what_a_slow_session_needs_begins_the_round_again() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+    group.handle_appended(Uid::new(12));
+    drain(&mut session, group);
+    session.handle_commits(group, 1, CommitsRead::NotRetained, NOW);
+    let messages = sent(&drain(&mut session, group));
+    assert!(matches!(&messages[..], [Message::Again(again)] if again.reason == Reason::LogReleased));
+}
+
+#[test]
+fn a_delta_starts_its_live_stream_at_what_is_visible() {
+    let group = &mut group(20);
+    let released = Survey { retained: false, ..survey(18) };
+    let mut session = welcomed(group, hello(5), &released, Options::default());
+    let messages = sent(&drain(&mut session, group));
+    let Message::Welcome(welcome) = &messages[0] else { panic!("{messages:?}") };
+    assert_eq!((welcome.way, welcome.live_from, welcome.tail), (Way::Delta, Uid::new(18), Uid::new(20)));
+}
+
+#[test]
+fn marks_that_were_dropped_under_a_delta_end_it() {
+    let group = &mut group(20);
+    let released = Survey { retained: false, ..survey(20) };
+    let mut session = welcomed(group, hello(5), &released, Options::default());
+    session.handle_message(group, Message::DeltaRequest(DeltaRequest { round: 1, grant: 1 }), NOW);
+    assert!(
+        drain(&mut session, group).iter().any(|action| matches!(action, SessionAction::ReadDelta { .. }))
+    );
+    let record = Record {
+        table: TableId(1),
+        key: Bytes::from_static(b"k"),
+        uid: Uid::new(9),
+        kind: RecordKind::Delete,
+        row: Bytes::new(),
+    };
+    let read = DeltaRead::Chunk {
+        snapshot: Uid::new(20),
+        snapshot_hash: None,
+        mark_floor: Uid::new(6),
+        records: vec![record],
+        next: None,
+    };
+    session.handle_delta(group, 1, read, NOW);
+    let messages = sent(&drain(&mut session, group));
+    assert!(matches!(&messages[..], [Message::Again(again)] if again.reason == Reason::MarksDropped));
+}
+
+#[test]
+fn no_more_chunks_are_read_than_were_granted() {
+    let group = &mut group(20);
+    let released = Survey { retained: false, ..survey(20) };
+    let mut session = welcomed(group, hello(5), &released, Options::default());
+    session.handle_message(group, Message::DeltaRequest(DeltaRequest { round: 1, grant: 1 }), NOW);
+    drain(&mut session, group);
+    let read = DeltaRead::Chunk {
+        snapshot: Uid::new(20),
+        snapshot_hash: None,
+        mark_floor: Uid::ZERO,
+        records: Vec::new(),
+        next: Some((TableId(1), Bytes::from_static(b"k"))),
+    };
+    session.handle_delta(group, 1, read, NOW);
+    assert!(
+        !drain(&mut session, group).iter().any(|action| matches!(action, SessionAction::ReadDelta { .. }))
+    );
+}
+
+#[test]
+fn a_newer_session_of_a_copy_supersedes_the_older() {
+    let group = &mut group(10);
+    let mut older = welcomed(group, hello(10), &survey(10), Options::default());
+    drain(&mut older, group);
+    let mut newer = Session::new(SessionId(2), Options::default(), NOW);
+    newer.handle_message(group, Message::Hello(Box::new(hello(10))), NOW);
+    older.handle_message(group, ack(10, 0), NOW);
+    let messages = sent(&drain(&mut older, group));
+    assert!(matches!(&messages[..], [Message::Bye(bye)] if bye.code == ByeCode::Superseded));
+    assert!(!newer.is_closed());
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_or_durable_ends_the_session() {
+    for message in [ack(11, 0), ack(10, 1)] {
+        let group = &mut group(10);
+        let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+        drain(&mut session, group);
+        session.handle_message(group, message, NOW);
+        let messages = sent(&drain(&mut session, group));
+        assert!(matches!(&messages[..], [Message::Bye(bye)] if bye.code == ByeCode::Protocol));
+    }
+}
+
+#[test]
+fn a_copy_counts_once_it_is_durably_in_the_promotable_set_and_until_it_is_durably_out() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+    drain(&mut session, group);
+    assert_eq!(group.acknowledged(Level::One), None);
+    session.handle_message(group, ack(10, 0), NOW);
+    let joins = group.poll_action();
+    assert_eq!(joins, Some(GroupAction::PersistPromotable([COPY].into())));
+    assert_eq!(group.acknowledged(Level::One), None);
+    group.handle_promotable();
+    assert_eq!(group.acknowledged(Level::One), Some(Uid::new(10)));
+    assert_eq!(group.stable(), Uid::new(10));
+
+    session.handle_disconnected(group, NOW);
+    group.handle_tick(NOW);
+    assert_eq!(group.poll_action(), None, "it may come back soon");
+    group.handle_tick(group.poll_timeout().unwrap());
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable([].into())));
+    group.handle_appended(Uid::new(12));
+    group.handle_durable(Uid::new(12));
+    assert_eq!(group.acknowledged(Level::All), Some(Uid::new(10)), "not out before that is durable");
+    group.handle_promotable();
+    assert_eq!(group.acknowledged(Level::All), Some(Uid::new(12)));
+}
+
+#[test]
+fn a_position_from_before_a_promotion_counts_only_up_to_what_was_inherited() {
+    let group = &mut group(10);
+    group.restore(COPY, "two".to_owned(), Uid::new(15), true, NOW);
+    group.restore_promotable([COPY].into());
+    group.handle_appended(Uid::new(15));
+    group.handle_durable(Uid::new(15));
+    assert_eq!(group.acknowledged(Level::One), Some(Uid::new(10)));
+}
+
+#[test]
+fn a_silent_secondary_loses_its_session() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+    drain(&mut session, group);
+    session.handle_tick(group, NOW.plus(Options::default().heartbeat));
+    assert_eq!(sent(&drain(&mut session, group)), [Message::Heartbeat]);
+    session.handle_tick(group, NOW.plus(Options::default().session_timeout));
+    assert!(session.is_closed());
+    assert!(matches!(
+        drain(&mut session, group)[..],
+        [SessionAction::Send(Message::Bye(_)), SessionAction::Close]
+    ));
+}

@@ -1,0 +1,157 @@
+//! Connections: delivery in any order of lanes, loss, cuts that only one end notices.
+
+use planaria_replication::primary::{Session, SessionId};
+use planaria_replication::{Message, Millis, Way};
+use std::collections::VecDeque;
+
+use crate::world::{Connection, NODES, Role, World};
+
+impl World {
+    pub(crate) fn cut(&mut self, connection: u64, up: bool, down: bool) {
+        let now = Millis(self.now);
+        let Some(ends) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        let (tell_secondary, tell_primary) = (up && ends.up_open, down && ends.down_open);
+        let (secondary, primary) = (ends.secondary, ends.primary);
+        if up {
+            ends.up_open = false;
+        }
+        if down {
+            ends.down_open = false;
+        }
+        if tell_secondary
+            && let Role::Secondary { replica, connection: current } = &mut self.nodes[secondary].role
+            && *current == Some(connection)
+        {
+            *current = None;
+            replica.handle_disconnected("cut", now);
+        }
+        if tell_primary && let Role::Primary { group, sessions } = &mut self.nodes[primary].role {
+            if let Some(mut session) = sessions.remove(&connection) {
+                session.handle_disconnected(group, now);
+            }
+            self.nodes[primary].store.pins.remove(&connection);
+        }
+        self.note(&format!("connection {connection} is cut (secondary {up}, primary {down})"));
+    }
+
+    /// Ends that no longer exist are noticed by the others, at some time.
+    pub(crate) fn drop_dead(&mut self) {
+        let dead: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, ends)| {
+                let silent = ends.up.is_empty() && ends.control.is_empty() && ends.bulk.is_empty();
+                !(ends.up_open && ends.down_open) && (silent || !ends.up_open && !ends.down_open)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        if dead.is_empty() {
+            return;
+        }
+        let connection = dead[self.random.below(dead.len() as u64) as usize];
+        self.cut(connection, true, true);
+        self.connections.remove(&connection);
+    }
+
+    pub(crate) fn deliver(&mut self) {
+        let ids: Vec<u64> = self.connections.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
+        let connection = ids[self.random.below(ids.len() as u64) as usize];
+        let lane = self.random.below(3);
+        let lose = self.faults && self.random.one_in(25);
+        let Some(ends) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        let queue = [&mut ends.up, &mut ends.control, &mut ends.bulk].into_iter().nth(lane as usize);
+        let Some(message) = queue.and_then(VecDeque::pop_front) else {
+            return;
+        };
+        let carries = match &message {
+            Message::Live(live) => !live.commits.is_empty(),
+            other => matches!(other, Message::DeltaChunk(_)),
+        };
+        if lose && carries {
+            ends.doomed = true;
+            self.coverage.lost += 1;
+            self.note(&format!("connection {connection} loses {message:?}"));
+            return;
+        }
+        let (secondary, primary) = (ends.secondary, ends.primary);
+        let (up_open, down_open) = (ends.up_open, ends.down_open);
+        let now = Millis(self.now);
+        self.note(&format!("connection {connection} delivers {message:?}"));
+        match (&message, lane) {
+            (Message::Refused(_), _) => self.coverage.refused += 1,
+            (Message::Again(_), _) => self.coverage.again += 1,
+            (Message::Welcome(welcome), _) => match welcome.way {
+                Way::Tail => self.coverage.tails += 1,
+                Way::Delta => self.coverage.deltas += 1,
+                Way::PinnedDelta => self.coverage.hops += 1,
+                Way::Bulk => self.coverage.bulks += 1,
+            },
+            _ => {}
+        }
+        if lane == 0 {
+            if let Role::Primary { group, sessions } = &mut self.nodes[primary].role
+                && let Some(session) = sessions.get_mut(&connection)
+                && down_open
+            {
+                session.handle_message(group, message, now);
+            }
+        } else if let Role::Secondary { replica, connection: current } = &mut self.nodes[secondary].role
+            && *current == Some(connection)
+            && up_open
+        {
+            replica.handle_message(message, now);
+        }
+    }
+
+    pub(crate) fn tick(&mut self, node: usize) {
+        self.now += self.random.below(40);
+        let now = Millis(self.now);
+        match &mut self.nodes[node].role {
+            Role::Primary { group, sessions } => {
+                group.handle_tick(now);
+                for session in sessions.values_mut() {
+                    session.handle_tick(group, now);
+                }
+            }
+            Role::Secondary { replica, .. } => replica.handle_tick(now),
+            Role::Down => {}
+        }
+    }
+
+    pub(crate) fn connect(&mut self, node: usize) {
+        let stray = self.faults && self.random.one_in(4);
+        let target = if stray { self.random.below(NODES as u64) as usize } else { self.leader };
+        let now = Millis(self.now);
+        let (number, options) = (self.next_connection, self.options.clone());
+        let Role::Primary { group, sessions } = &mut self.nodes[target].role else {
+            if let Role::Secondary { replica, .. } = &mut self.nodes[node].role {
+                replica.handle_disconnected("nobody leads there", now);
+            }
+            return;
+        };
+        self.next_connection += 1;
+        let epoch = group.epoch();
+        sessions.insert(number, Session::new(SessionId(number), options, now));
+        let ends = Connection {
+            secondary: node,
+            primary: target,
+            epoch,
+            up_open: true,
+            down_open: true,
+            ..Connection::default()
+        };
+        self.connections.insert(number, ends);
+        if let Role::Secondary { replica, connection } = &mut self.nodes[node].role {
+            *connection = Some(number);
+            replica.handle_connected(now);
+        }
+        self.note(&format!("node {node} connects to {target} as {number}"));
+    }
+}
