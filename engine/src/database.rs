@@ -116,6 +116,11 @@ impl Database {
         self.store().position()
     }
 
+    /// The last durable commit.
+    pub fn durable(&self) -> Uid {
+        self.store().durable()
+    }
+
     /// The cut at which readers read.
     pub fn visible(&self) -> Uid {
         self.store().visible()

@@ -54,17 +54,17 @@ impl Snapshot {
 impl Database {
     /// The epochs of the group.
     pub fn history(&self) -> History {
-        self.store().manifest().group.history
+        self.store().group(|group| group.history.clone())
     }
 
     /// No delete mark above it has been dropped: a delta from any position at or above it is complete.
     pub fn mark_floor(&self) -> Uid {
-        self.store().manifest().group.mark_floor
+        self.store().group(|group| group.mark_floor)
     }
 
     /// Taking back works at or above it.
     pub fn version_floor(&self) -> Uid {
-        self.store().manifest().group.version_floor
+        self.store().group(|group| group.version_floor)
     }
 
     /// Keeps what the given positions need: no floor passes `stable`, the lowest durable position in the promotable
@@ -112,7 +112,7 @@ impl Database {
 
     /// The epoch that runs now.
     pub fn epoch(&self) -> Epoch {
-        self.history().current()
+        self.store().group(|group| group.history.current())
     }
 
     /// Takes back everything above `fork`, whose history hash is `hash`: those commits are another primary's past.

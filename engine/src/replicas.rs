@@ -1,6 +1,6 @@
 //! What a primary remembers of its secondaries, and what a handshake depends on.
 
-use planaria_types::{Epoch, HistoryHash, InstanceId, KeyRange, TableId, Uid};
+use planaria_types::{Epoch, InstanceId, KeyRange, TableId, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::commit::Batch;
@@ -34,6 +34,11 @@ pub struct RefreshEstimate {
     /// All run files.
     pub total_bytes: u64,
 }
+
+/// Keys and rows in one commit of an extract, in bytes.
+const EXTRACT_BATCH_BYTES: usize = 4 << 20;
+/// The largest extract, in bytes; what exceeds it is not kept.
+const EXTRACT_BYTES_MAX: usize = 256 << 20;
 
 fn registration_key(instance: InstanceId) -> Vec<u8> {
     [REGISTRATION_PREFIX, &instance.0.to_be_bytes()].concat()
@@ -79,12 +84,12 @@ impl Database {
 
     /// The newest epoch that the copy has promised to follow.
     pub fn promised(&self) -> Epoch {
-        self.store().manifest().group.promised
+        self.store().group(|group| group.promised)
     }
 
     /// Intervals within which no cut is readable, both ends exclusive.
     pub fn sparse(&self) -> Vec<(Uid, Uid)> {
-        self.store().manifest().group.sparse
+        self.store().group(|group| group.sparse.clone())
     }
 
     /// A view of everything in the log, shown or not.
@@ -117,6 +122,40 @@ impl Database {
         RefreshEstimate { retained, tail_bytes, delta_bytes, total_bytes }
     }
 
+    /// Keeps what the copy shows above `above`, up to `through`, as an extract in `quarantine/` of its directory,
+    /// durably: commits that are about to be taken back. Doing it twice changes nothing.
+    ///
+    /// An extract is a file of encoded commits, each with its length (u32, little-endian) in front.
+    pub fn quarantine(&self, above: Uid, through: Uid) -> Result<()> {
+        let store = self.store();
+        let (os, dir) = (&store.options.os, store.dir.join("quarantine"));
+        os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
+        let snapshot = self.snapshot().at(through);
+        let mut from = (TableId::SYSTEM, Vec::new());
+        let mut extract = Vec::new();
+        loop {
+            let chunk = snapshot.changes(above, (from.0, &from.1), EXTRACT_BATCH_BYTES)?;
+            let mut batch = Batch::new();
+            for change in chunk.changes {
+                match change.kind {
+                    crate::RecordKind::Put => batch.put(change.table, change.key, change.row),
+                    _ => batch.delete(change.table, change.key),
+                };
+            }
+            let encoded = batch.encode()?;
+            extract.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
+            extract.extend_from_slice(&encoded);
+            match chunk.next.filter(|_| extract.len() < EXTRACT_BYTES_MAX) {
+                Some((table, key)) => from = (table, key.to_vec()),
+                None => break,
+            }
+        }
+        let path = dir.join(format!("{:016x}-{:016x}.extract", above.get(), through.get()));
+        crate::version::write_file(os, &path, &extract)?;
+        os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
+        os.sync_dir(&store.dir).map_err(|error| Error::io("sync", &store.dir, error))
+    }
+
     /// The cap on what is preserved for secondaries that are away: bytes, and milliseconds.
     pub fn preserved_max(&self) -> (u64, u64) {
         let options = &self.store().options;
@@ -133,6 +172,3 @@ fn changed_bytes(run: &Run, since: Uid) -> u64 {
         .map(|entry| u64::from(entry.len))
         .sum()
 }
-
-/// The history hash of the empty state.
-pub const EMPTY_HISTORY: HistoryHash = HistoryHash(0);

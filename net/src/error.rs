@@ -110,6 +110,12 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The storage engine failed.
+    #[error(transparent)]
+    Engine(#[from] planaria_engine::Error),
+    /// The other side broke a rule of the replication or clone protocol.
+    #[error("the replication protocol was broken: {0}")]
+    Protocol(String),
     /// This side is closed or closing.
     #[error("the endpoint is closed")]
     Closed,
@@ -130,25 +136,19 @@ impl Error {
             Self::Frame(_) => "protocol",
             Self::Remote(remote) => &remote.code,
             Self::TooLarge { .. } => "too_large",
+            Self::Engine(error) => error.code(),
+            Self::Protocol(_) => "protocol",
             Self::Closed => "closed",
         }
     }
 
     /// Wraps an answer of the file system.
     pub(crate) fn file(what: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::File {
-            what,
-            path: path.to_path_buf(),
-            source: Arc::new(source),
-        }
+        Self::File { what, path: path.to_path_buf(), source: Arc::new(source) }
     }
 
     /// Wraps an answer of the socket layer.
     pub(crate) fn socket(what: &'static str, address: SocketAddr, source: io::Error) -> Self {
-        Self::Socket {
-            what,
-            address,
-            source: Arc::new(source),
-        }
+        Self::Socket { what, address, source: Arc::new(source) }
     }
 }

@@ -11,6 +11,7 @@
 
 mod error;
 pub mod quic;
+pub mod replica;
 pub mod wire;
 
 pub use error::{Error, Result};

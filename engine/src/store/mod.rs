@@ -29,7 +29,7 @@ use crate::options::Options;
 use crate::os::DirLock;
 use crate::run::BlockCache;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock};
-use crate::version::{Manifest, Role, SegmentRecord, StoreVersion};
+use crate::version::{GroupRecord, Manifest, Role, SegmentRecord, StoreVersion};
 
 /// Kinds of log records.
 pub(crate) mod record_kind {
@@ -133,6 +133,11 @@ impl Store {
     /// The durable position.
     pub(crate) fn position(&self) -> Position {
         self.structure.lock().group.history.position_of(self.durable())
+    }
+
+    /// Reads what the manifest says of the group.
+    pub(crate) fn group<T>(&self, read: impl FnOnce(&GroupRecord) -> T) -> T {
+        read(&self.structure.lock().group)
     }
 
     /// What a merge may drop now.

@@ -40,20 +40,10 @@ impl CertAuthority {
         let key = KeyPair::generate().map_err(|error| rejected("new authority", &error))?;
         let now = Duration::from_secs(UnixTime::now().as_secs());
         let mut params = authority_params(&key);
-        set_validity(
-            &mut params,
-            now.saturating_sub(CLOCK_SLACK),
-            now + AUTHORITY_LIFETIME,
-        );
-        let cert = params
-            .self_signed(&key)
-            .map_err(|error| rejected("new authority", &error))?;
+        set_validity(&mut params, now.saturating_sub(CLOCK_SLACK), now + AUTHORITY_LIFETIME);
+        let cert = params.self_signed(&key).map_err(|error| rejected("new authority", &error))?;
         let (cert_pem, key_pem) = (cert.pem(), key.serialize_pem());
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            cert_pem,
-            key_pem,
-        })
+        Ok(Self { issuer: Issuer::new(params, key), cert_pem, key_pem })
     }
 
     /// Takes up an authority that [`CertAuthority::create`] made.
@@ -66,11 +56,7 @@ impl CertAuthority {
             hint: "Restore the file, or begin with a new directory",
         })?;
         // The name of an authority derives from its key, so that the issuer needs nothing from the certificate.
-        Ok(Self {
-            issuer: Issuer::new(authority_params(&key), key),
-            cert_pem,
-            key_pem,
-        })
+        Ok(Self { issuer: Issuer::new(authority_params(&key), key), cert_pem, key_pem })
     }
 
     /// The certificate that members trust, as PEM text.
@@ -111,12 +97,7 @@ impl CertAuthority {
 
     fn issue_for(&self, key: KeyPair, name: &str, roles: Roles, lifetime: Duration) -> Result<Issued> {
         let now = Duration::from_secs(UnixTime::now().as_secs());
-        self.issue_between(
-            &key,
-            name,
-            roles,
-            [now.saturating_sub(CLOCK_SLACK), now + lifetime],
-        )
+        self.issue_between(&key, name, roles, [now.saturating_sub(CLOCK_SLACK), now + lifetime])
     }
 
     /// Issues a certificate that is valid between two times since 1970.
@@ -142,19 +123,12 @@ impl CertAuthority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if roles.has(Role::Node) {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ServerAuth);
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, from, to);
-        let cert = params
-            .signed_by(key, &self.issuer)
-            .map_err(|error| wrong(&error))?;
-        Ok(Issued {
-            cert_pem: cert.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        let cert = params.signed_by(key, &self.issuer).map_err(|error| wrong(&error))?;
+        Ok(Issued { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
 }
 
@@ -166,10 +140,7 @@ fn authority_params(key: &KeyPair) -> CertificateParams {
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(
         DnType::CommonName,
-        format!(
-            "Planaria authority {}",
-            digest.chars().take(16).collect::<String>()
-        ),
+        format!("Planaria authority {}", digest.chars().take(16).collect::<String>()),
     );
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];

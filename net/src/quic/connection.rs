@@ -29,6 +29,8 @@ pub enum CloseCode {
     ShuttingDown = 4,
     /// The other side does not keep to the protocol.
     Protocol = 5,
+    /// What is asked cannot be done here and now.
+    Refused = 6,
 }
 
 impl CloseCode {
@@ -39,6 +41,7 @@ impl CloseCode {
             3 => "busy",
             4 => "shutting_down",
             5 => "protocol",
+            6 => "refused",
             _ => "closed",
         }
     }
@@ -103,27 +106,14 @@ impl Connection {
         let peer = peer_of(&quic)?;
         let greeting = async {
             let (send, receive) = quic.open_bi().await.map_err(|error| lost(address, &error))?;
-            let mut control = (
-                FrameWriter::new(send, address),
-                FrameReader::new(receive, address),
-            );
-            control
-                .0
-                .write(Frame::of(FrameKind::Hello, &Hello::ours())?)
-                .await?;
-            let hello: Hello = control
-                .1
-                .expect(FrameKind::Hello, "a greeting")
-                .await?
-                .message()?;
+            let mut control = (FrameWriter::new(send, address), FrameReader::new(receive, address));
+            control.0.write(Frame::of(FrameKind::Hello, &Hello::ours())?).await?;
+            let hello: Hello = control.1.expect(FrameKind::Hello, "a greeting").await?.message()?;
             Ok::<_, Error>((control, hello))
         };
         let (control, hello) = tokio::time::timeout(HELLO_TIMEOUT, greeting)
             .await
-            .map_err(|_| Error::TimedOut {
-                peer: address,
-                when: "to the greeting",
-            })??;
+            .map_err(|_| Error::TimedOut { peer: address, when: "to the greeting" })??;
         Self::established(quic, peer, service, &hello, control, None)
     }
 
@@ -146,15 +136,8 @@ impl Connection {
         }
         let greeting = async {
             let (send, receive) = quic.accept_bi().await.map_err(|error| lost(address, &error))?;
-            let mut control = (
-                FrameWriter::new(send, address),
-                FrameReader::new(receive, address),
-            );
-            let hello: Hello = control
-                .1
-                .expect(FrameKind::Hello, "a greeting")
-                .await?
-                .message()?;
+            let mut control = (FrameWriter::new(send, address), FrameReader::new(receive, address));
+            let hello: Hello = control.1.expect(FrameKind::Hello, "a greeting").await?.message()?;
             Ok::<_, Error>((control, hello))
         };
         let (mut control, hello) = match tokio::time::timeout(HELLO_TIMEOUT, greeting).await {
@@ -164,18 +147,11 @@ impl Connection {
             }
             Ok(Err(error)) => return Err(error),
             Err(_) => {
-                return Err(refuse(
-                    &quic,
-                    CloseCode::Protocol,
-                    "no greeting came in time".to_owned(),
-                ));
+                return Err(refuse(&quic, CloseCode::Protocol, "no greeting came in time".to_owned()));
             }
         };
         if Hello::ours().agree(&hello).is_some() {
-            control
-                .0
-                .write(Frame::of(FrameKind::Hello, &Hello::ours())?)
-                .await?;
+            control.0.write(Frame::of(FrameKind::Hello, &Hello::ours())?).await?;
         }
         Self::established(quic, peer, service, &hello, control, Some(admission))
     }
@@ -200,15 +176,7 @@ impl Connection {
             control.0.finish();
         }
         let control = Mutex::new((service == Service::Replica).then_some(control));
-        Ok(Self(Arc::new(Parts {
-            quic,
-            peer,
-            service,
-            version,
-            features,
-            control,
-            _admission: admission,
-        })))
+        Ok(Self(Arc::new(Parts { quic, peer, service, version, features, control, _admission: admission })))
     }
 
     /// The other side.
@@ -259,66 +227,35 @@ impl Connection {
     /// Opens a stream; waits while as many as the peer allows are open.
     pub(crate) async fn open(&self) -> Result<(FrameWriter, FrameReader)> {
         let address = self.0.peer.address;
-        let (send, receive) = self
-            .0
-            .quic
-            .open_bi()
-            .await
-            .map_err(|error| lost(address, &error))?;
-        Ok((
-            FrameWriter::new(send, address),
-            FrameReader::new(receive, address),
-        ))
+        let (send, receive) = self.0.quic.open_bi().await.map_err(|error| lost(address, &error))?;
+        Ok((FrameWriter::new(send, address), FrameReader::new(receive, address)))
     }
 
     /// The next stream that the peer opens.
     pub(crate) async fn accept(&self) -> Result<(FrameWriter, FrameReader)> {
         let address = self.0.peer.address;
-        let (send, receive) = self
-            .0
-            .quic
-            .accept_bi()
-            .await
-            .map_err(|error| lost(address, &error))?;
-        Ok((
-            FrameWriter::new(send, address),
-            FrameReader::new(receive, address),
-        ))
+        let (send, receive) = self.0.quic.accept_bi().await.map_err(|error| lost(address, &error))?;
+        Ok((FrameWriter::new(send, address), FrameReader::new(receive, address)))
     }
 }
 
 /// Reads the peer's identity out of the certificate that the handshake has verified.
 pub(crate) fn peer_of(quic: &quinn::Connection) -> Result<Peer> {
     let address = quic.remote_address();
-    let handshake = |why: String| Error::Handshake {
-        peer: address,
-        why,
-        hint: "Check its certificate",
-    };
+    let handshake = |why: String| Error::Handshake { peer: address, why, hint: "Check its certificate" };
     let identity = quic
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
         .ok_or_else(|| handshake("it shows no certificate".to_owned()))?;
-    let cert = identity
-        .first()
-        .ok_or_else(|| handshake("it shows no certificate".to_owned()))?;
+    let cert = identity.first().ok_or_else(|| handshake("it shows no certificate".to_owned()))?;
     let (name, roles) = tls::identity(cert).map_err(|error| handshake(error.to_string()))?;
-    Ok(Peer {
-        name,
-        roles,
-        address,
-        certificate: *blake3::hash(cert).as_bytes(),
-    })
+    Ok(Peer { name, roles, address, certificate: *blake3::hash(cert).as_bytes() })
 }
 
 /// Closes a connection that is not wanted, and is the error that says so.
 pub(crate) fn refuse(quic: &quinn::Connection, code: CloseCode, why: String) -> Error {
     quic.close(code.code(), why.as_bytes());
-    Error::Refused {
-        peer: quic.remote_address(),
-        code: CloseCode::name_of(u64::from(code as u32)),
-        why,
-    }
+    Error::Refused { peer: quic.remote_address(), code: CloseCode::name_of(u64::from(code as u32)), why }
 }
 
 /// Puts the end of a connection into words, with what to do about it.
@@ -330,36 +267,16 @@ pub(crate) fn lost(peer: SocketAddr, error: &ConnectionError) -> Error {
             why: words(&close.reason),
         },
         ConnectionError::ConnectionClosed(close) => match alert(u64::from(close.error_code)) {
-            Some((why, hint)) => Error::Handshake {
-                peer,
-                why: format!("the other side {why}"),
-                hint,
-            },
-            None => Error::Lost {
-                peer,
-                why: close.to_string(),
-            },
+            Some((why, hint)) => Error::Handshake { peer, why: format!("the other side {why}"), hint },
+            None => Error::Lost { peer, why: close.to_string() },
         },
         ConnectionError::TransportError(error) => match alert(u64::from(error.code)) {
-            Some((_, hint)) => Error::Handshake {
-                peer,
-                why: error.reason.clone(),
-                hint,
-            },
-            None => Error::Lost {
-                peer,
-                why: error.to_string(),
-            },
+            Some((_, hint)) => Error::Handshake { peer, why: error.reason.clone(), hint },
+            None => Error::Lost { peer, why: error.to_string() },
         },
-        ConnectionError::TimedOut => Error::TimedOut {
-            peer,
-            when: "within the idle time",
-        },
+        ConnectionError::TimedOut => Error::TimedOut { peer, when: "within the idle time" },
         ConnectionError::LocallyClosed => Error::Closed,
-        other => Error::Lost {
-            peer,
-            why: other.to_string(),
-        },
+        other => Error::Lost { peer, why: other.to_string() },
     }
 }
 
@@ -367,11 +284,7 @@ pub(crate) fn lost(peer: SocketAddr, error: &ConnectionError) -> Error {
 fn words(reason: &[u8]) -> String {
     let text = String::from_utf8_lossy(reason);
     let text: String = text.chars().filter(|c| !c.is_control()).take(512).collect();
-    if text.is_empty() {
-        "it gave no reason".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "it gave no reason".to_owned() } else { text }
 }
 
 /// What a TLS alert (RFC 8446, section 6) means here; `None` if the code is none.
@@ -381,15 +294,9 @@ fn alert(code: u64) -> Option<(&'static str, &'static str)> {
     Some(match code.checked_sub(0x100)? {
         116 => ("wants a certificate and got none", SAME),
         48 => ("does not know the authority of our certificate", SAME),
-        45 => (
-            "finds our certificate expired",
-            "Have its authority issue a new one, or check both clocks",
-        ),
+        45 => ("finds our certificate expired", "Have its authority issue a new one, or check both clocks"),
         42 | 43 | 46 => ("does not accept our certificate", SAME),
-        120 => (
-            "does not offer this service",
-            "Check that the address is a node's, of a version that fits",
-        ),
+        120 => ("does not offer this service", "Check that the address is a node's, of a version that fits"),
         80 => ("has an internal error", "See its log"),
         0..=255 => ("broke off the handshake", "See its log"),
         _ => return None,

@@ -30,11 +30,7 @@ pub struct AcceptLimits {
 
 impl Default for AcceptLimits {
     fn default() -> Self {
-        Self {
-            handshakes_max: 64,
-            connections_max: 256,
-            connections_per_peer_max: 64,
-        }
+        Self { handshakes_max: 64, connections_max: 256, connections_per_peer_max: 64 }
     }
 }
 
@@ -52,9 +48,7 @@ pub struct Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -101,13 +95,7 @@ impl Endpoint {
             (SocketAddr::V6(_), true) => Ipv6Addr::LOCALHOST.into(),
             (SocketAddr::V6(_), false) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        Self::bind(
-            SocketAddr::new(ip, 0),
-            credentials,
-            transport,
-            None,
-            AcceptLimits::default(),
-        )
+        Self::bind(SocketAddr::new(ip, 0), credentials, transport, None, AcceptLimits::default())
     }
 
     fn bind(
@@ -160,17 +148,14 @@ impl Endpoint {
         name: &str,
         service: Service,
     ) -> Result<Connection> {
-        let connecting = self
-            .quic
-            .connect_with(config, address, name)
-            .map_err(|error| match error {
-                quinn::ConnectError::EndpointStopping => Error::Closed,
-                other => Error::Setting {
-                    setting: "address",
-                    value: format!("{name} at {address}"),
-                    why: words(&other),
-                },
-            })?;
+        let connecting = self.quic.connect_with(config, address, name).map_err(|error| match error {
+            quinn::ConnectError::EndpointStopping => Error::Closed,
+            other => Error::Setting {
+                setting: "address",
+                value: format!("{name} at {address}"),
+                why: words(&other),
+            },
+        })?;
         let quic = tokio::time::timeout(HELLO_TIMEOUT, connecting)
             .await
             .map_err(|_| Error::TimedOut {
@@ -202,12 +187,7 @@ impl Endpoint {
             match incoming.accept() {
                 Ok(connecting) => {
                     let gate = Arc::clone(&self.gate);
-                    return Some(Handshaking {
-                        connecting,
-                        address,
-                        gate,
-                        _permit: permit,
-                    });
+                    return Some(Handshaking { connecting, address, gate, _permit: permit });
                 }
                 Err(error) => tracing::info!(peer = %address, %error, "refused a peer before its handshake"),
             }
@@ -222,10 +202,7 @@ impl Endpoint {
     /// Closes every connection, and waits at most `patience` until the peers know.
     pub async fn close(&self, code: CloseCode, why: &str, patience: Duration) {
         self.quic.close(code.code(), why.as_bytes());
-        if tokio::time::timeout(patience, self.quic.wait_idle())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(patience, self.quic.wait_idle()).await.is_err() {
             tracing::debug!(address = %self.address, "some peers did not confirm the end of their connections");
         }
     }
@@ -253,21 +230,14 @@ impl Handshaking {
     pub async fn establish(self) -> Result<Connection> {
         let quic = tokio::time::timeout(HELLO_TIMEOUT, self.connecting)
             .await
-            .map_err(|_| Error::TimedOut {
-                peer: self.address,
-                when: "to the handshake",
-            })?
+            .map_err(|_| Error::TimedOut { peer: self.address, when: "to the handshake" })?
             .map_err(|error| lost(self.address, &error))?;
         let service = quic
             .handshake_data()
             .and_then(|data| data.downcast::<HandshakeData>().ok())
             .and_then(|data| Service::from_alpn(data.protocol.as_deref()?));
         let Some(service) = service else {
-            return Err(refuse(
-                &quic,
-                CloseCode::Protocol,
-                "the handshake names no service".to_owned(),
-            ));
+            return Err(refuse(&quic, CloseCode::Protocol, "the handshake names no service".to_owned()));
         };
         let peer = peer_of(&quic)?;
         let Some(admission) = self.gate.admit(&peer) else {
@@ -308,11 +278,7 @@ impl Gate {
             return None;
         }
         *count += 1;
-        Some(Admission {
-            gate: Arc::clone(self),
-            certificate: peer.certificate,
-            _permit: permit,
-        })
+        Some(Admission { gate: Arc::clone(self), certificate: peer.certificate, _permit: permit })
     }
 }
 

@@ -23,11 +23,7 @@ pub(crate) struct FrameReader {
 
 impl FrameReader {
     pub(crate) fn new(stream: RecvStream, peer: SocketAddr) -> Self {
-        Self {
-            stream,
-            buffer: BytesMut::new(),
-            peer,
-        }
+        Self { stream, buffer: BytesMut::new(), peer }
     }
 
     /// The next frame; `None` if the other side has finished the stream between two frames.
@@ -72,11 +68,7 @@ pub(crate) struct FrameWriter {
 
 impl FrameWriter {
     pub(crate) fn new(stream: SendStream, peer: SocketAddr) -> Self {
-        Self {
-            stream,
-            peer,
-            finished: false,
-        }
+        Self { stream, peer, finished: false }
     }
 
     /// Streams of a higher priority are sent first; 0 is that of requests.
@@ -91,14 +83,11 @@ impl FrameWriter {
 
     /// Sends an encoded frame without copying it.
     pub(crate) async fn write_chunks(&mut self, mut chunks: [Bytes; 2]) -> Result<()> {
-        self.stream
-            .write_all_chunks(&mut chunks)
-            .await
-            .map_err(|error| match error {
-                WriteError::Stopped(_) => Error::Ended("it no longer reads"),
-                WriteError::ConnectionLost(error) => lost(self.peer, &error),
-                WriteError::ClosedStream | WriteError::ZeroRttRejected => Error::Closed,
-            })
+        self.stream.write_all_chunks(&mut chunks).await.map_err(|error| match error {
+            WriteError::Stopped(_) => Error::Ended("it no longer reads"),
+            WriteError::ConnectionLost(error) => lost(self.peer, &error),
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => Error::Closed,
+        })
     }
 
     /// Says that nothing more follows.

@@ -28,9 +28,7 @@ fn credentials(
         None => authority.issue(name, Roles::of(roles), DAY).unwrap(),
         Some(between) => {
             let key = rcgen::KeyPair::generate().unwrap();
-            authority
-                .issue_between(&key, name, Roles::of(roles), between)
-                .unwrap()
+            authority.issue_between(&key, name, Roles::of(roles), between).unwrap()
         }
     };
     Credentials::from_pem(
@@ -70,17 +68,11 @@ fn fails(outcome: Result<Connection, Error>) -> (String, String) {
 #[tokio::test]
 async fn who_has_the_role_is_known_by_name_on_both_sides() {
     let authority = authority();
-    let node = node(
-        &credentials(&authority, "db1", &[Role::Node], None),
-        AcceptLimits::default(),
-    );
+    let node = node(&credentials(&authority, "db1", &[Role::Node], None), AcceptLimits::default());
     let guest = guest(&credentials(&authority, "db2", &[Role::Replica], None));
     let (ours, theirs) = meet(&node, &guest, NODE_NAME, Service::Replica).await;
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
-    assert_eq!(
-        (ours.peer().name.as_str(), theirs.peer().name.as_str()),
-        ("db1", "db2")
-    );
+    assert_eq!((ours.peer().name.as_str(), theirs.peer().name.as_str()), ("db1", "db2"));
     assert_eq!((ours.version(), theirs.service()), (1, Service::Replica));
     assert!(theirs.peer().has(Role::Replica) && !theirs.peer().has(Role::Client));
 }
@@ -92,10 +84,10 @@ async fn a_stranger_without_a_certificate_is_told_that_one_is_needed() {
     let (node, guest) = (node(&whole, AcceptLimits::default()), guest(&whole));
     let config = whole.client_config_without_certificate(Service::Client).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(config));
-    let (ours, theirs) = tokio::join!(
-        guest.connect_with(config, node.local_address(), NODE_NAME, Service::Client),
-        async { node.accept().await.unwrap().establish().await }
-    );
+    let (ours, theirs) =
+        tokio::join!(guest.connect_with(config, node.local_address(), NODE_NAME, Service::Client), async {
+            node.accept().await.unwrap().establish().await
+        });
     let (code, text) = fails(ours);
     assert_eq!(code, "handshake");
     assert!(text.contains("wants a certificate and got none"), "{text}");
@@ -105,24 +97,14 @@ async fn a_stranger_without_a_certificate_is_told_that_one_is_needed() {
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_refused_by_either_side() {
     let (one, other) = (authority(), authority());
-    let node = node(
-        &credentials(&one, "db1", &[Role::Node], None),
-        AcceptLimits::default(),
-    );
+    let node = node(&credentials(&one, "db1", &[Role::Node], None), AcceptLimits::default());
     // The guest trusts another authority, so that it refuses the node first.
-    let (ours, theirs) = meet(
-        &node,
-        &guest(&credentials(&other, "me", &[Role::Client], None)),
-        NODE_NAME,
-        Service::Client,
-    )
-    .await;
+    let (ours, theirs) =
+        meet(&node, &guest(&credentials(&other, "me", &[Role::Client], None)), NODE_NAME, Service::Client)
+            .await;
     let (code, text) = fails(ours);
     assert_eq!(code, "handshake");
-    assert!(
-        text.contains("UnknownIssuer") && text.contains("one authority"),
-        "{text}"
-    );
+    assert!(text.contains("UnknownIssuer") && text.contains("one authority"), "{text}");
     let (code, text) = fails(theirs);
     assert_eq!(code, "handshake");
     assert!(text.contains("does not know the authority"), "{text}");
@@ -138,20 +120,14 @@ async fn a_certificate_of_another_authority_is_refused_by_either_side() {
     let (ours, theirs) = meet(&node, &guest(&mixed.unwrap()), NODE_NAME, Service::Client).await;
     let (code, text) = fails(ours);
     assert_eq!(code, "handshake");
-    assert!(
-        text.contains("does not know the authority of our certificate"),
-        "{text}"
-    );
+    assert!(text.contains("does not know the authority of our certificate"), "{text}");
     assert_eq!(fails(theirs).0, "handshake");
 }
 
 #[tokio::test]
 async fn an_expired_certificate_is_refused_and_called_so() {
     let authority = authority();
-    let node = node(
-        &credentials(&authority, "db1", &[Role::Node], None),
-        AcceptLimits::default(),
-    );
+    let node = node(&credentials(&authority, "db1", &[Role::Node], None), AcceptLimits::default());
     let old = credentials(&authority, "me", &[Role::Client], Some([DAY, 2 * DAY]));
     let (ours, theirs) = meet(&node, &guest(&old), NODE_NAME, Service::Client).await;
     let (code, text) = fails(ours);
@@ -163,28 +139,19 @@ async fn an_expired_certificate_is_refused_and_called_so() {
 #[tokio::test]
 async fn a_role_that_the_service_does_not_admit_is_refused_by_name() {
     let authority = authority();
-    let node = node(
-        &credentials(&authority, "db1", &[Role::Node], None),
-        AcceptLimits::default(),
-    );
+    let node = node(&credentials(&authority, "db1", &[Role::Node], None), AcceptLimits::default());
     let client = credentials(&authority, "me", &[Role::Client], None);
     for outcome in <[_; 2]>::from(meet(&node, &guest(&client), NODE_NAME, Service::Replica).await) {
         let (code, text) = fails(outcome);
         assert_eq!(code, "role_refused");
-        assert!(
-            text.contains("\"me\" has client") && text.contains("takes the role replica"),
-            "{text}"
-        );
+        assert!(text.contains("\"me\" has client") && text.contains("takes the role replica"), "{text}");
     }
 }
 
 #[tokio::test]
 async fn a_client_cannot_pass_for_a_node() {
     let authority = authority();
-    let node = node(
-        &credentials(&authority, NODE_NAME, &[Role::Client], None),
-        AcceptLimits::default(),
-    );
+    let node = node(&credentials(&authority, NODE_NAME, &[Role::Client], None), AcceptLimits::default());
     let guest = guest(&credentials(&authority, "me", &[Role::Client], None));
     let (ours, _) = meet(&node, &guest, NODE_NAME, Service::Client).await;
     assert_eq!(fails(ours).0, "handshake");
@@ -193,33 +160,21 @@ async fn a_client_cannot_pass_for_a_node() {
 #[tokio::test]
 async fn a_node_answers_to_its_own_name_and_to_no_other() {
     let authority = authority();
-    let node = node(
-        &credentials(&authority, "db1", &[Role::Node], None),
-        AcceptLimits::default(),
-    );
+    let node = node(&credentials(&authority, "db1", &[Role::Node], None), AcceptLimits::default());
     let guest = guest(&credentials(&authority, "me", &[Role::Client], None));
     meet(&node, &guest, "db1", Service::Client).await.0.unwrap();
-    assert_eq!(
-        fails(meet(&node, &guest, "db2", Service::Client).await.0).0,
-        "handshake"
-    );
+    assert_eq!(fails(meet(&node, &guest, "db2", Service::Client).await.0).0, "handshake");
 }
 
 #[tokio::test]
 async fn connections_of_one_peer_have_a_limit_and_give_their_place_back() {
     let authority = authority();
-    let limits = AcceptLimits {
-        connections_per_peer_max: 1,
-        ..AcceptLimits::default()
-    };
+    let limits = AcceptLimits { connections_per_peer_max: 1, ..AcceptLimits::default() };
     let node = node(&credentials(&authority, "db1", &[Role::Node], None), limits);
     let guest = guest(&credentials(&authority, "me", &[Role::Client], None));
     let first = meet(&node, &guest, NODE_NAME, Service::Client).await;
     let (ours, theirs) = meet(&node, &guest, NODE_NAME, Service::Client).await;
-    assert_eq!(
-        (fails(ours).0, fails(theirs).0),
-        ("busy".to_owned(), "busy".to_owned())
-    );
+    assert_eq!((fails(ours).0, fails(theirs).0), ("busy".to_owned(), "busy".to_owned()));
     drop(first);
     meet(&node, &guest, NODE_NAME, Service::Client).await.0.unwrap();
 }
@@ -255,10 +210,7 @@ async fn large_packets_are_discovered_on_loopback() {
         while ours.mtu() < 8_900 {
             let (mut writer, _reader) = ours.open().await.unwrap();
             let body = vec![0; 1 << 20];
-            writer
-                .write(crate::wire::Frame::new(crate::wire::FrameKind::Bulk, body))
-                .await
-                .unwrap();
+            writer.write(crate::wire::Frame::new(crate::wire::FrameKind::Bulk, body)).await.unwrap();
             writer.finish();
             writer.stopped().await;
         }

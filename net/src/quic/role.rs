@@ -67,10 +67,7 @@ impl Roles {
     pub(crate) fn from_uris<'a>(uris: impl Iterator<Item = &'a str>) -> Self {
         let mut roles = Self::default();
         for uri in uris {
-            roles.0 |= Role::ALL
-                .into_iter()
-                .find(|role| role.uri() == uri)
-                .map_or(0, |role| role as u8);
+            roles.0 |= Role::ALL.into_iter().find(|role| role.uri() == uri).map_or(0, |role| role as u8);
         }
         roles
     }
@@ -79,11 +76,7 @@ impl Roles {
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.iter().map(Role::name).collect();
-        if names.is_empty() {
-            f.write_str("no role")
-        } else {
-            f.write_str(&names.join(", "))
-        }
+        if names.is_empty() { f.write_str("no role") } else { f.write_str(&names.join(", ")) }
     }
 }
 

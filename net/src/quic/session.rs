@@ -107,15 +107,8 @@ impl ReplicaSession {
     /// [`Error::TooLarge`], or why the session is over.
     pub async fn send(&self, message: Bytes) -> Result<()> {
         let bytes = room_for(&message)?;
-        let permit = Arc::clone(&self.0.room)
-            .acquire_many_owned(bytes)
-            .await
-            .map_err(|_| Error::Closed)?;
-        self.0
-            .outgoing
-            .send((message, permit))
-            .await
-            .map_err(|_| self.failure())
+        let permit = Arc::clone(&self.0.room).acquire_many_owned(bytes).await.map_err(|_| Error::Closed)?;
+        self.0.outgoing.send((message, permit)).await.map_err(|_| self.failure())
     }
 
     /// Queues a control or live message if there is room; false if there is none, and nothing was queued.
@@ -124,11 +117,7 @@ impl ReplicaSession {
     pub fn try_send(&self, message: Bytes) -> Result<bool> {
         let bytes = room_for(&message)?;
         let Ok(permit) = Arc::clone(&self.0.room).try_acquire_many_owned(bytes) else {
-            return if self.0.outgoing.is_closed() {
-                Err(self.failure())
-            } else {
-                Ok(false)
-            };
+            return if self.0.outgoing.is_closed() { Err(self.failure()) } else { Ok(false) };
         };
         match self.0.outgoing.try_send((message, permit)) {
             Ok(()) => Ok(true),
@@ -144,9 +133,7 @@ impl ReplicaSession {
         let Some(frame) = self.0.incoming.lock().await.next().await? else {
             return Ok(None);
         };
-        Ok(Some(
-            frame.expect_kind(FrameKind::Control, "a control message")?.body,
-        ))
+        Ok(Some(frame.expect_kind(FrameKind::Control, "a control message")?.body))
     }
 
     /// Opens a stream of bulk messages, under a message that says what they are.
@@ -163,13 +150,7 @@ impl ReplicaSession {
         let (mut writer, reader) = self.0.connection.open().await?;
         writer.write(Frame::of(FrameKind::FileOpen, &request)?).await?;
         writer.finish();
-        Ok(FileReceiver {
-            reader,
-            file: request.file,
-            offset: request.offset,
-            end,
-            done: false,
-        })
+        Ok(FileReceiver { reader, file: request.file, offset: request.offset, end, done: false })
     }
 
     /// The next stream that the other side opens. May be dropped at any time without loss.
@@ -251,31 +232,16 @@ async fn accept_all(connection: Connection, opened: mpsc::Sender<Opened>) {
 }
 
 async fn opening(writer: FrameWriter, mut reader: FrameReader) -> Result<Opened> {
-    let frame = reader
-        .next()
-        .await?
-        .ok_or(FrameError::Missing("the opening of a stream"))?;
+    let frame = reader.next().await?.ok_or(FrameError::Missing("the opening of a stream"))?;
     match frame.kind {
         FrameKind::BulkOpen => Ok(Opened::Bulk(frame.body, BulkReceiver { reader, done: false })),
         FrameKind::FileOpen => {
             let request: FileRequest = frame.message()?;
             let end = request.end()?;
             writer.set_priority(BULK_PRIORITY)?;
-            Ok(Opened::File(
-                request,
-                FileSender {
-                    writer,
-                    file: request.file,
-                    offset: request.offset,
-                    end,
-                },
-            ))
+            Ok(Opened::File(request, FileSender { writer, file: request.file, offset: request.offset, end }))
         }
-        got => Err(FrameError::Unexpected {
-            got,
-            wanted: "the opening of a stream",
-        }
-        .into()),
+        got => Err(FrameError::Unexpected { got, wanted: "the opening of a stream" }.into()),
     }
 }
 
@@ -309,11 +275,7 @@ impl BulkReceiver {
         if self.done {
             return Ok(None);
         }
-        let frame = self
-            .reader
-            .next()
-            .await?
-            .ok_or(FrameError::Missing("the end of a bulk stream"))?;
+        let frame = self.reader.next().await?.ok_or(FrameError::Missing("the end of a bulk stream"))?;
         if frame.kind == FrameKind::BulkEnd {
             self.done = true;
             return Ok(None);
@@ -340,22 +302,9 @@ impl FileSender {
     pub async fn send(&mut self, data: Bytes) -> Result<()> {
         let bytes = data.len() as u64;
         if bytes > self.remaining() {
-            return Err(Error::TooLarge {
-                what: "a chunk",
-                bytes,
-                limit: self.remaining(),
-            });
+            return Err(Error::TooLarge { what: "a chunk", bytes, limit: self.remaining() });
         }
-        self.writer
-            .write_chunks(
-                FileChunk {
-                    file: self.file,
-                    offset: self.offset,
-                    data,
-                }
-                .encode()?,
-            )
-            .await?;
+        self.writer.write_chunks(FileChunk { file: self.file, offset: self.offset, data }.encode()?).await?;
         self.offset += bytes;
         Ok(())
     }
@@ -369,18 +318,14 @@ impl FileSender {
         if self.remaining() > 0 {
             return Err(Error::Ended("the file has fewer bytes than were asked for"));
         }
-        self.writer
-            .write(Frame::new(FrameKind::BulkEnd, Bytes::new()))
-            .await?;
+        self.writer.write(Frame::new(FrameKind::BulkEnd, Bytes::new())).await?;
         self.writer.finish();
         Ok(())
     }
 
     /// Says that the bytes cannot be had, and why.
     pub async fn fail(mut self, error: RemoteError) -> Result<()> {
-        self.writer
-            .write(Frame::of(FrameKind::Error, &error.cut())?)
-            .await?;
+        self.writer.write(Frame::of(FrameKind::Error, &error.cut())?).await?;
         self.writer.finish();
         Ok(())
     }
@@ -453,11 +398,7 @@ impl FileReceiver {
         if self.done {
             return Ok(None);
         }
-        let frame = self
-            .reader
-            .next()
-            .await?
-            .ok_or(FrameError::Missing("the end of a file"))?;
+        let frame = self.reader.next().await?.ok_or(FrameError::Missing("the end of a file"))?;
         match frame.kind {
             FrameKind::Error => return Err(frame.message::<RemoteError>()?.into()),
             FrameKind::BulkEnd if self.offset == self.end => {
@@ -479,11 +420,7 @@ impl FileReceiver {
                 chunk.file,
                 chunk.offset
             );
-            return Err(FrameError::Body {
-                kind: FrameKind::FileChunk,
-                why,
-            }
-            .into());
+            return Err(FrameError::Body { kind: FrameKind::FileChunk, why }.into());
         }
         self.offset += chunk.data.len() as u64;
         Ok(Some(chunk))

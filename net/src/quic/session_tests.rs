@@ -21,9 +21,7 @@ const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4
 /// Two ends of a session; the endpoints must be kept.
 async fn pair() -> (ReplicaSession, ReplicaSession, [Endpoint; 2]) {
     let authority = CertAuthority::create().unwrap();
-    let issued = authority
-        .issue("db1", Roles::ALL, Duration::from_secs(86_400))
-        .unwrap();
+    let issued = authority.issue("db1", Roles::ALL, Duration::from_secs(86_400)).unwrap();
     let all = Credentials::from_pem(
         Path::new("test"),
         authority.cert_pem(),
@@ -34,16 +32,12 @@ async fn pair() -> (ReplicaSession, ReplicaSession, [Endpoint; 2]) {
     .unwrap();
     let node = Endpoint::server(LOOPBACK, &all, &Transport::default(), AcceptLimits::default()).unwrap();
     let guest = Endpoint::client(LOOPBACK, &all, &Transport::default()).unwrap();
-    let (ours, theirs) = tokio::join!(
-        guest.connect(node.local_address(), NODE_NAME, Service::Replica),
-        async { node.accept().await.unwrap().establish().await }
-    );
+    let (ours, theirs) =
+        tokio::join!(guest.connect(node.local_address(), NODE_NAME, Service::Replica), async {
+            node.accept().await.unwrap().establish().await
+        });
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
-    (
-        ReplicaSession::over(ours).unwrap(),
-        ReplicaSession::over(theirs).unwrap(),
-        [node, guest],
-    )
+    (ReplicaSession::over(ours).unwrap(), ReplicaSession::over(theirs).unwrap(), [node, guest])
 }
 
 /// The bytes of a file of any size: each differs from its neighbours, and from those a chunk away.
@@ -63,11 +57,7 @@ async fn fetch_all(session: &ReplicaSession, request: FileRequest) -> Result<u64
     let mut bytes = 0;
     while let Some(chunk) = file.next().await? {
         assert_eq!(chunk.offset, request.offset + bytes);
-        assert!(
-            chunk.data == content(chunk.offset, chunk.data.len()),
-            "at {}",
-            chunk.offset
-        );
+        assert!(chunk.data == content(chunk.offset, chunk.data.len()), "at {}", chunk.offset);
         bytes += chunk.data.len() as u64;
     }
     Ok(bytes)
@@ -78,9 +68,7 @@ async fn control_messages_keep_their_order_and_end_when_the_session_does() {
     let (ours, theirs, _endpoints) = pair().await;
     let send = async {
         for number in 0..10_000_u32 {
-            ours.send(Bytes::copy_from_slice(&number.to_le_bytes()))
-                .await
-                .unwrap();
+            ours.send(Bytes::copy_from_slice(&number.to_le_bytes())).await.unwrap();
         }
     };
     let receive = async {
@@ -89,16 +77,10 @@ async fn control_messages_keep_their_order_and_end_when_the_session_does() {
         }
     };
     tokio::join!(send, receive);
-    assert!(
-        ReplicaSession::over(ours.connection().clone()).is_err(),
-        "a connection has one session"
-    );
+    assert!(ReplicaSession::over(ours.connection().clone()).is_err(), "a connection has one session");
     ours.close(CloseCode::Done, "enough");
     let error = theirs.receive().await.unwrap_err();
-    assert!(
-        matches!(&error, Error::Refused { code: "closed", why, .. } if why == "enough"),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::Refused { code: "closed", why, .. } if why == "enough"), "{error}");
     theirs.closed().await;
 }
 
@@ -109,9 +91,7 @@ async fn a_quarter_of_a_gibibyte_arrives_as_it_was_while_control_goes_on() {
     let source = theirs.clone();
     let serving = tokio::spawn(async move {
         while let Ok(opened) = source.accept().await {
-            let Opened::File(_, sender) = opened else {
-                panic!("a file was asked for")
-            };
+            let Opened::File(_, sender) = opened else { panic!("a file was asked for") };
             tokio::spawn(sender.serve(|offset, length| Ok(content(offset, length))));
         }
     });
@@ -120,17 +100,11 @@ async fn a_quarter_of_a_gibibyte_arrives_as_it_was_while_control_goes_on() {
             theirs.send(message).await.unwrap();
         }
     });
-    let part = |part: u64| FileRequest {
-        lease: 1,
-        file: FileId(7),
-        offset: part * LENGTH / 2,
-        length: LENGTH / 2,
-    };
+    let part =
+        |part: u64| FileRequest { lease: 1, file: FileId(7), offset: part * LENGTH / 2, length: LENGTH / 2 };
     let chat = async {
         for number in 0..100_u32 {
-            ours.send(Bytes::copy_from_slice(&number.to_le_bytes()))
-                .await
-                .unwrap();
+            ours.send(Bytes::copy_from_slice(&number.to_le_bytes())).await.unwrap();
             assert_eq!(ours.receive().await.unwrap().unwrap(), number.to_le_bytes()[..]);
         }
     };
@@ -144,26 +118,14 @@ async fn a_quarter_of_a_gibibyte_arrives_as_it_was_while_control_goes_on() {
 #[tokio::test]
 async fn a_file_that_is_short_or_cannot_be_read_is_never_complete() {
     let (ours, theirs, _endpoints) = pair().await;
-    let request = FileRequest {
-        lease: 0,
-        file: FileId(1),
-        offset: 5,
-        length: 3 << 20,
-    };
+    let request = FileRequest { lease: 0, file: FileId(1), offset: 5, length: 3 << 20 };
     let serve = async {
-        let Ok(Opened::File(got, mut sender)) = theirs.accept().await else {
-            panic!()
-        };
+        let Ok(Opened::File(got, mut sender)) = theirs.accept().await else { panic!() };
         assert_eq!(got, request);
-        assert!(
-            sender.send(Bytes::from(vec![0; 4 << 20])).await.is_err(),
-            "more than a chunk"
-        );
+        assert!(sender.send(Bytes::from(vec![0; 4 << 20])).await.is_err(), "more than a chunk");
         sender.send(content(5, 1 << 20)).await.unwrap();
         assert!(sender.finish().await.is_err(), "bytes remain");
-        let Ok(Opened::File(_, sender)) = theirs.accept().await else {
-            panic!()
-        };
+        let Ok(Opened::File(_, sender)) = theirs.accept().await else { panic!() };
         let damaged = |_, _| Err(RemoteError::new("damaged", "file 1 is damaged"));
         assert_eq!(sender.serve(damaged).await.unwrap_err().code(), "damaged");
     };
@@ -179,18 +141,9 @@ async fn who_stops_fetching_stops_the_reading() {
     let (ours, theirs, _endpoints) = pair().await;
     let reads = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reads);
-    let mut file = ours
-        .fetch(FileRequest {
-            lease: 0,
-            file: FileId(1),
-            offset: 0,
-            length: 1 << 40,
-        })
-        .await
-        .unwrap();
-    let Ok(Opened::File(_, sender)) = theirs.accept().await else {
-        panic!()
-    };
+    let mut file =
+        ours.fetch(FileRequest { lease: 0, file: FileId(1), offset: 0, length: 1 << 40 }).await.unwrap();
+    let Ok(Opened::File(_, sender)) = theirs.accept().await else { panic!() };
     let serving = tokio::spawn(sender.serve(move |offset, length| {
         counted.fetch_add(1, Ordering::Relaxed);
         Ok(content(offset, length))
@@ -207,9 +160,7 @@ async fn a_bulk_stream_that_breaks_off_is_not_complete() {
     for complete in [true, false] {
         let mut bulk = ours.open_bulk(Bytes::from_static(b"delta")).await.unwrap();
         bulk.send(Bytes::from_static(b"one")).await.unwrap();
-        let Ok(Opened::Bulk(head, mut receiver)) = theirs.accept().await else {
-            panic!()
-        };
+        let Ok(Opened::Bulk(head, mut receiver)) = theirs.accept().await else { panic!() };
         assert_eq!(head, &b"delta"[..]);
         assert_eq!(receiver.next().await.unwrap().unwrap(), &b"one"[..]);
         if complete {
@@ -233,10 +184,7 @@ async fn a_peer_that_does_not_read_fills_a_bounded_queue_and_blocks_nobody() {
             queued += message.len();
         }
         // Whatever the windows take moves on; what remains is full for good.
-        if tokio::time::timeout(Duration::from_millis(300), ours.send(message.clone()))
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(Duration::from_millis(300), ours.send(message.clone())).await.is_err() {
             break;
         }
         queued += message.len();

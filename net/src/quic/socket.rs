@@ -50,14 +50,9 @@ impl OffloadSocket {
         }
         let inner = TokioRuntime.wrap_udp_socket(socket.into())?;
         // quinn sizes its receive buffer as packets × their greatest size; the kernel never joins more than 64 KiB.
-        let receive_segments = RECEIVE_BYTES_MAX
-            .div_ceil(payload_max.max(1))
-            .min(inner.max_receive_segments())
-            .max(1);
-        Ok(Arc::new(Self {
-            inner,
-            receive_segments,
-        }))
+        let receive_segments =
+            RECEIVE_BYTES_MAX.div_ceil(payload_max.max(1)).min(inner.max_receive_segments()).max(1);
+        Ok(Arc::new(Self { inner, receive_segments }))
     }
 }
 
@@ -67,9 +62,7 @@ impl AsyncUdpSocket for OffloadSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some(segment) = transmit
-            .segment_size
-            .filter(|_| transmit.contents.len() > UDP_PAYLOAD_MAX)
+        let Some(segment) = transmit.segment_size.filter(|_| transmit.contents.len() > UDP_PAYLOAD_MAX)
         else {
             return self.inner.try_send(transmit);
         };
@@ -127,10 +120,7 @@ mod tests {
     fn parts_are_whole_segments_that_the_system_takes() {
         for segment in [1, 1_200, 1_452, 8_900, 16_384, 40_000, UDP_PAYLOAD_MAX] {
             let part = part_bytes(segment);
-            assert!(
-                part <= UDP_PAYLOAD_MAX && part % segment == 0 && part > 0,
-                "{segment}"
-            );
+            assert!(part <= UDP_PAYLOAD_MAX && part % segment == 0 && part > 0, "{segment}");
         }
         assert_eq!(part_bytes(16_384), 3 * 16_384);
     }

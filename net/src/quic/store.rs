@@ -44,10 +44,7 @@ pub struct TlsStore {
 impl TlsStore {
     /// The store in `dir`.
     pub fn named(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            origin: Origin::Named,
-        }
+        Self { dir: dir.into(), origin: Origin::Named }
     }
 
     /// The user's store: `PLANARIA_TLS` if it is set, else `$XDG_DATA_HOME/planaria/tls`, else
@@ -58,9 +55,7 @@ impl TlsStore {
     /// [`Error::Certificate`] if none of the variables is set.
     pub fn of_user() -> Result<Self> {
         Self::from_environment(|name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
         })
     }
 
@@ -77,10 +72,7 @@ impl TlsStore {
                 hint: "Name a directory with --tls DIR",
             });
         };
-        Ok(Self {
-            dir: data.join("planaria").join("tls"),
-            origin: Origin::Automatic,
-        })
+        Ok(Self { dir: data.join("planaria").join("tls"), origin: Origin::Automatic })
     }
 
     /// The store to use: the one in `dir` if a directory is named, else the one in `data_dir/tls` if it exists, else
@@ -108,9 +100,7 @@ impl TlsStore {
     /// certificate has expired, or a key can be read by other users.
     pub fn load(&self) -> Result<Credentials> {
         let credentials = self.read()?;
-        credentials
-            .check(Duration::ZERO)
-            .map_err(|error| self.unusable(&error))?;
+        credentials.check(Duration::ZERO).map_err(|error| self.unusable(&error))?;
         Ok(credentials)
     }
 
@@ -149,11 +139,7 @@ impl TlsStore {
 
     /// The authority of this store, to issue certificates to others. Its key must be there.
     pub fn authority(&self) -> Result<CertAuthority> {
-        CertAuthority::from_pem(
-            &self.dir,
-            self.read_file(AUTHORITY_CERT)?,
-            self.read_secret(AUTHORITY_KEY)?,
-        )
+        CertAuthority::from_pem(&self.dir, self.read_file(AUTHORITY_CERT)?, self.read_secret(AUTHORITY_KEY)?)
     }
 
     fn create_with(&self, authority: &CertAuthority, issued: &Issued, with_key: bool) -> Result<()> {
@@ -186,9 +172,7 @@ impl TlsStore {
     /// Issues the node's certificate anew, with the key, the name and the roles that it had.
     fn renew(&self, old: &Credentials) -> Result<()> {
         let key = self.read_secret(NODE_KEY)?;
-        let issued = self
-            .authority()?
-            .renew(&key, old.name(), old.roles(), NODE_LIFETIME)?;
+        let issued = self.authority()?.renew(&key, old.name(), old.roles(), NODE_LIFETIME)?;
         let partial = self.dir.join(format!(".{}.partial", unique(&issued)));
         write_private(&partial, &issued.cert_pem)?;
         let cert = self.dir.join(NODE_CERT);
@@ -209,10 +193,8 @@ impl TlsStore {
     /// Reads a file that nobody but its owner may be able to read.
     fn read_secret(&self, name: &str) -> Result<String> {
         let path = self.dir.join(name);
-        let mode = fs::metadata(&path)
-            .map_err(|error| Error::file("read", &path, error))?
-            .permissions()
-            .mode();
+        let mode =
+            fs::metadata(&path).map_err(|error| Error::file("read", &path, error))?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(Error::Certificate {
                 path,
@@ -235,35 +217,25 @@ impl TlsStore {
 
     fn unusable(&self, error: &webpki::Error) -> Error {
         let (why, hint) = match error {
-            webpki::Error::CertExpired { .. } => (
-                "the certificate has expired".to_owned(),
-                "Have its authority issue a new one",
-            ),
-            webpki::Error::CertNotValidYet { .. } => (
-                "the certificate is not valid yet".to_owned(),
-                "Check the clock of this machine",
-            ),
+            webpki::Error::CertExpired { .. } => {
+                ("the certificate has expired".to_owned(), "Have its authority issue a new one")
+            }
+            webpki::Error::CertNotValidYet { .. } => {
+                ("the certificate is not valid yet".to_owned(), "Check the clock of this machine")
+            }
             webpki::Error::UnknownIssuer => (
                 "node.pem was not issued by ca.pem".to_owned(),
                 "Put the files of one authority into the directory",
             ),
             other => (other.to_string(), "Have the authority issue a new certificate"),
         };
-        Error::Certificate {
-            path: self.dir.clone(),
-            why,
-            hint,
-        }
+        Error::Certificate { path: self.dir.clone(), why, hint }
     }
 }
 
 /// Digits that no other certificate has, for the name of a file that is not complete yet.
 fn unique(issued: &Issued) -> String {
-    blake3::hash(issued.cert_pem.as_bytes())
-        .to_hex()
-        .chars()
-        .take(16)
-        .collect()
+    blake3::hash(issued.cert_pem.as_bytes()).to_hex().chars().take(16).collect()
 }
 
 /// Makes a directory, and those above it, that only its owner may enter.
@@ -278,11 +250,7 @@ fn private_dir(dir: &Path) -> Result<()> {
 /// Writes and syncs a new file that only its owner may read.
 fn write_private(path: &Path, text: &str) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
@@ -290,9 +258,7 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| Error::file("sync", dir, error))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| Error::file("sync", dir, error))
 }
 
 #[cfg(test)]

@@ -61,15 +61,7 @@ impl Credentials {
             .map_err(|error| wrong("the key cannot be read", &error))?;
         let (name, roles) =
             identity(&cert).map_err(|error| wrong("the certificate cannot be read", &error))?;
-        Ok(Self(Arc::new(Parts {
-            authority,
-            cert,
-            key,
-            name,
-            roles,
-            origin,
-            path: path.to_path_buf(),
-        })))
+        Ok(Self(Arc::new(Parts { authority, cert, key, name, roles, origin, path: path.to_path_buf() })))
     }
 
     /// The name in the certificate.
@@ -116,10 +108,7 @@ impl Credentials {
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![self.0.cert.clone()], self.0.key.clone_key())
             .map_err(|error| self.unusable(&error))?;
-        config.alpn_protocols = Service::ALL
-            .iter()
-            .map(|service| service.alpn().to_vec())
-            .collect();
+        config.alpn_protocols = Service::ALL.iter().map(|service| service.alpn().to_vec()).collect();
         config.ignore_client_order = false;
         // Nothing of one connection is of use to another: no early data, no tickets, no stored sessions.
         config.max_early_data_size = 0;
@@ -173,9 +162,7 @@ impl Credentials {
 
     fn roots(&self) -> Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
-        roots
-            .add(self.0.authority.clone())
-            .map_err(|error| self.unusable(&error))?;
+        roots.add(self.0.authority.clone()).map_err(|error| self.unusable(&error))?;
         Ok(roots)
     }
 

@@ -73,49 +73,25 @@ impl Transport {
     /// [`Error::Setting`] for the first that does not.
     pub fn check(&self) -> Result<()> {
         let wrong = |setting, value: &dyn std::fmt::Debug, why| {
-            Err(Error::Setting {
-                setting,
-                value: format!("{value:?}"),
-                why,
-            })
+            Err(Error::Setting { setting, value: format!("{value:?}"), why })
         };
         if self.mtu_max < MTU_MIN || usize::from(self.mtu_max) > UDP_PAYLOAD_MAX {
             return wrong("mtu_max", &self.mtu_max, "it lies between 1200 and 65507 bytes");
         }
         if self.stream_window_bytes < 64 << 10 {
-            return wrong(
-                "stream_window_bytes",
-                &self.stream_window_bytes,
-                "it is at least 64 KiB",
-            );
+            return wrong("stream_window_bytes", &self.stream_window_bytes, "it is at least 64 KiB");
         }
         if self.window_bytes < self.stream_window_bytes {
-            return wrong(
-                "window_bytes",
-                &self.window_bytes,
-                "it is at least stream_window_bytes",
-            );
+            return wrong("window_bytes", &self.window_bytes, "it is at least stream_window_bytes");
         }
         if self.send_window_bytes < 64 << 10 {
-            return wrong(
-                "send_window_bytes",
-                &self.send_window_bytes,
-                "it is at least 64 KiB",
-            );
+            return wrong("send_window_bytes", &self.send_window_bytes, "it is at least 64 KiB");
         }
         if self.initial_window_bytes < 2 * u32::from(self.mtu_max) {
-            return wrong(
-                "initial_window_bytes",
-                &self.initial_window_bytes,
-                "it is at least twice mtu_max",
-            );
+            return wrong("initial_window_bytes", &self.initial_window_bytes, "it is at least twice mtu_max");
         }
         if self.keep_alive.is_zero() || self.keep_alive >= self.idle_timeout {
-            return wrong(
-                "keep_alive",
-                &self.keep_alive,
-                "it lies above zero and below idle_timeout",
-            );
+            return wrong("keep_alive", &self.keep_alive, "it lies above zero and below idle_timeout");
         }
         if self.idle_timeout > Duration::from_secs(86_400) {
             return wrong("idle_timeout", &self.idle_timeout, "it is at most a day");
@@ -164,13 +140,11 @@ impl Transport {
     /// The settings of the socket's endpoint: it accepts packets as large as its peers may discover.
     pub(crate) fn endpoint_config(&self) -> Result<EndpointConfig> {
         let mut config = EndpointConfig::default();
-        config
-            .max_udp_payload_size(self.mtu_max.max(1_472))
-            .map_err(|_| Error::Setting {
-                setting: "mtu_max",
-                value: self.mtu_max.to_string(),
-                why: "it lies between 1200 and 65507 bytes",
-            })?;
+        config.max_udp_payload_size(self.mtu_max.max(1_472)).map_err(|_| Error::Setting {
+            setting: "mtu_max",
+            value: self.mtu_max.to_string(),
+            why: "it lies between 1200 and 65507 bytes",
+        })?;
         Ok(config)
     }
 
@@ -204,47 +178,11 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let base = Transport::default;
-        assert_eq!(
-            named(Transport {
-                mtu_max: 1_000,
-                ..base()
-            }),
-            "mtu_max"
-        );
-        assert_eq!(
-            named(Transport {
-                mtu_max: 65_508,
-                ..base()
-            }),
-            "mtu_max"
-        );
-        assert_eq!(
-            named(Transport {
-                window_bytes: 1 << 20,
-                ..base()
-            }),
-            "window_bytes"
-        );
-        assert_eq!(
-            named(Transport {
-                initial_window_bytes: 12_000,
-                ..base()
-            }),
-            "initial_window_bytes"
-        );
-        assert_eq!(
-            named(Transport {
-                keep_alive: Duration::from_secs(30),
-                ..base()
-            }),
-            "keep_alive"
-        );
-        assert_eq!(
-            named(Transport {
-                streams_max: 0,
-                ..base()
-            }),
-            "streams_max"
-        );
+        assert_eq!(named(Transport { mtu_max: 1_000, ..base() }), "mtu_max");
+        assert_eq!(named(Transport { mtu_max: 65_508, ..base() }), "mtu_max");
+        assert_eq!(named(Transport { window_bytes: 1 << 20, ..base() }), "window_bytes");
+        assert_eq!(named(Transport { initial_window_bytes: 12_000, ..base() }), "initial_window_bytes");
+        assert_eq!(named(Transport { keep_alive: Duration::from_secs(30), ..base() }), "keep_alive");
+        assert_eq!(named(Transport { streams_max: 0, ..base() }), "streams_max");
     }
 }

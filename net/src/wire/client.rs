@@ -37,11 +37,7 @@ impl Client {
     /// Connects from a socket that exists, to the node whose certificate carries `name`.
     pub async fn connect_from(endpoint: &Endpoint, address: SocketAddr, name: &str) -> Result<Self> {
         let connection = endpoint.connect(address, name, Service::Client).await?;
-        Ok(Self {
-            connection,
-            endpoint: endpoint.clone(),
-            database: None,
-        })
+        Ok(Self { connection, endpoint: endpoint.clone(), database: None })
     }
 
     /// The same client, asking for a database by name or id.
@@ -78,35 +74,21 @@ impl Client {
     /// Sends [`Request::Import`], and the rows afterwards. Dropped before its end, the import is given up.
     pub async fn import(&self, request: Request) -> Result<Import> {
         let (writer, reader) = self.request(request).await?;
-        Ok(Import {
-            writer,
-            reader,
-            sent: Ack::default(),
-            acked: Ack::default(),
-        })
+        Ok(Import { writer, reader, sent: Ack::default(), acked: Ack::default() })
     }
 
     /// Ends the connection. Calls in progress fail.
     pub async fn close(self) {
         self.connection.close(CloseCode::Done, "the client is done");
-        self.endpoint
-            .close(CloseCode::Done, "the client is done", Duration::from_secs(1))
-            .await;
+        self.endpoint.close(CloseCode::Done, "the client is done", Duration::from_secs(1)).await;
     }
 
     async fn request(&self, request: Request) -> Result<(FrameWriter, FrameReader)> {
-        let call = Call {
-            database: self.database.as_deref().map(str::to_owned),
-            request,
-        };
+        let call = Call { database: self.database.as_deref().map(str::to_owned), request };
         let frame = Frame::of(FrameKind::Request, &call)?;
         let limit = u64::from(FrameKind::Request.body_bytes_max());
         if frame.body.len() as u64 > limit {
-            return Err(Error::TooLarge {
-                what: "a request",
-                bytes: frame.body.len() as u64,
-                limit,
-            });
+            return Err(Error::TooLarge { what: "a request", bytes: frame.body.len() as u64, limit });
         }
         let (mut writer, reader) = self.connection.open().await?;
         writer.write(frame).await?;
@@ -120,11 +102,7 @@ fn reply(frame: Option<Frame>) -> Result<Response> {
     match frame.kind {
         FrameKind::Response => Ok(frame.message()?),
         FrameKind::Error => Err(frame.message::<RemoteError>()?.into()),
-        got => Err(FrameError::Unexpected {
-            got,
-            wanted: "an answer",
-        }
-        .into()),
+        got => Err(FrameError::Unexpected { got, wanted: "an answer" }.into()),
     }
 }
 
@@ -218,11 +196,7 @@ impl Import {
                 let acked: Ack = frame.message()?;
                 if acked.batches > self.sent.batches || acked.batches < self.acked.batches {
                     let why = "it acknowledges what was not sent".to_owned();
-                    return Err(FrameError::Body {
-                        kind: FrameKind::Ack,
-                        why,
-                    }
-                    .into());
+                    return Err(FrameError::Body { kind: FrameKind::Ack, why }.into());
                 }
                 self.acked = acked;
                 Ok(())

@@ -182,33 +182,21 @@ impl Header {
         if bytes > limit {
             return Err(FrameError::TooLong { kind, bytes, limit });
         }
-        Ok(Some(Self {
-            kind,
-            body_bytes: bytes as usize,
-            crc: fields.get_u32_le(),
-            seed,
-        }))
+        Ok(Some(Self { kind, body_bytes: bytes as usize, crc: fields.get_u32_le(), seed }))
     }
 
     /// Whether `body` is the one that the header was written for.
     fn check(&self, body: &[u8]) -> Result<(), FrameError> {
         let mut crc = crc32fast::Hasher::new_with_initial(self.seed);
         crc.update(body);
-        if crc.finalize() == self.crc {
-            Ok(())
-        } else {
-            Err(FrameError::Checksum(self.kind))
-        }
+        if crc.finalize() == self.crc { Ok(()) } else { Err(FrameError::Checksum(self.kind)) }
     }
 }
 
 impl Frame {
     /// A frame.
     pub fn new(kind: FrameKind, body: impl Into<Bytes>) -> Self {
-        Self {
-            kind,
-            body: body.into(),
-        }
+        Self { kind, body: body.into() }
     }
 
     /// The header and the body as separate chunks, so that a big body is not copied.
@@ -233,10 +221,7 @@ impl Frame {
         buffer.advance(HEADER_BYTES);
         let body = buffer.split_to(header.body_bytes).freeze();
         header.check(&body)?;
-        Ok(Some(Self {
-            kind: header.kind,
-            body,
-        }))
+        Ok(Some(Self { kind: header.kind, body }))
     }
 
     /// How many more bytes the frame at the front of `buffer` needs at least; 0 if it is there in full.
@@ -252,32 +237,19 @@ impl Frame {
         let wrong = |why: String| FrameError::Body { kind: self.kind, why };
         let (message, rest) =
             postcard::take_from_bytes(&self.body).map_err(|error| wrong(error.to_string()))?;
-        if rest.is_empty() {
-            Ok(message)
-        } else {
-            Err(wrong(format!("{} bytes are left over", rest.len())))
-        }
+        if rest.is_empty() { Ok(message) } else { Err(wrong(format!("{} bytes are left over", rest.len()))) }
     }
 
     /// The frame of a message.
     pub fn of<T: serde::Serialize>(kind: FrameKind, message: &T) -> Result<Self, FrameError> {
-        let body = postcard::to_stdvec(message).map_err(|error| FrameError::Body {
-            kind,
-            why: error.to_string(),
-        })?;
+        let body = postcard::to_stdvec(message)
+            .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
         Ok(Self::new(kind, body))
     }
 
     /// The frame itself if it is of `kind`, else an error that names `wanted`.
     pub(crate) fn expect_kind(self, kind: FrameKind, wanted: &'static str) -> Result<Self, FrameError> {
-        if self.kind == kind {
-            Ok(self)
-        } else {
-            Err(FrameError::Unexpected {
-                got: self.kind,
-                wanted,
-            })
-        }
+        if self.kind == kind { Ok(self) } else { Err(FrameError::Unexpected { got: self.kind, wanted }) }
     }
 }
 
@@ -353,11 +325,7 @@ mod tests {
             header.put_slice(&[0xB1, kind as u8, 0, 0]);
             header.put_u32_le(limit + 1);
             header.put_u32_le(0);
-            let error = FrameError::TooLong {
-                kind,
-                bytes: limit + 1,
-                limit,
-            };
+            let error = FrameError::TooLong { kind, bytes: limit + 1, limit };
             assert_eq!(Frame::decode(&mut header), Err(error));
         }
     }
@@ -381,17 +349,14 @@ mod tests {
     fn hostile_bytes_end_in_an_error_or_a_wait() {
         let mut state = 0x5eed_u64;
         let mut random = move || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize
         };
         for _ in 0..20_000 {
             let kind = FrameKind::ALL[random() % 13];
             let length = random() % 40;
-            let body: Vec<u8> = (0..length.min(kind.body_bytes_max() as usize))
-                .map(|_| random() as u8)
-                .collect();
+            let body: Vec<u8> =
+                (0..length.min(kind.body_bytes_max() as usize)).map(|_| random() as u8).collect();
             let mut bytes = bytes_of(Frame::new(kind, body));
             for _ in 0..random() % 4 {
                 let at = random() % bytes.len();

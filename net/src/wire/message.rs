@@ -474,12 +474,7 @@ pub struct RemoteError {
 impl RemoteError {
     /// An error that needs no further words.
     pub fn new(code: &str, what: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            what: what.into(),
-            why: String::new(),
-            hint: String::new(),
-        }
+        Self { code: code.to_owned(), what: what.into(), why: String::new(), hint: String::new() }
     }
 
     /// The client went away, or the node is shutting down.
@@ -502,10 +497,7 @@ impl RemoteError {
 impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
-        for more in [&self.why, &self.hint]
-            .into_iter()
-            .filter(|text| !text.is_empty())
-        {
+        for more in [&self.why, &self.hint].into_iter().filter(|text| !text.is_empty()) {
             write!(f, ". {more}")?;
         }
         Ok(())

@@ -5,27 +5,15 @@ use bytes::Bytes;
 use planaria_types::{KeyRange, Uid};
 
 fn round_trip(request: Request) {
-    let call = Call {
-        database: Some("shop".into()),
-        request,
-    };
+    let call = Call { database: Some("shop".into()), request };
     let frame = Frame::of(FrameKind::Request, &call).unwrap();
     assert_eq!(frame.message::<Call>().unwrap(), call);
 }
 
 fn some_write(count: usize) -> Request {
-    let op = WriteOp::Put {
-        table: "t".into(),
-        key: Bytes::from_static(b"k"),
-        value: Bytes::from_static(b"v"),
-    };
-    Request::Write {
-        ops: vec![op; count],
-        options: WriteOptions {
-            token: Some(9),
-            ..Default::default()
-        },
-    }
+    let op =
+        WriteOp::Put { table: "t".into(), key: Bytes::from_static(b"k"), value: Bytes::from_static(b"v") };
+    Request::Write { ops: vec![op; count], options: WriteOptions { token: Some(9), ..Default::default() } }
 }
 
 #[test]
@@ -50,28 +38,15 @@ fn the_place_of_each_message_does_not_move() {
     assert_eq!(first(&Request::Verify), 11);
     assert_eq!(first(&Request::CloneList), 14);
     assert_eq!(postcard::to_stdvec(&Response::Clones(vec![])).unwrap(), [11, 0]);
-    let get = Request::Get {
-        table: "t".into(),
-        key: Bytes::from_static(b"k"),
-        at: None,
-    };
-    let call = Call {
-        database: None,
-        request: get,
-    };
+    let get = Request::Get { table: "t".into(), key: Bytes::from_static(b"k"), at: None };
+    let call = Call { database: None, request: get };
     assert_eq!(postcard::to_stdvec(&call).unwrap(), [0, 6, 1, b't', 1, b'k', 0]);
 }
 
 #[test]
 fn a_batch_over_its_limit_is_refused() {
-    let call = Call {
-        database: None,
-        request: some_write(OPS_MAX + 1),
-    };
-    let error = Frame::of(FrameKind::Request, &call)
-        .unwrap()
-        .message::<Call>()
-        .unwrap_err();
+    let call = Call { database: None, request: some_write(OPS_MAX + 1) };
+    let error = Frame::of(FrameKind::Request, &call).unwrap().message::<Call>().unwrap_err();
     assert!(matches!(error, crate::wire::FrameError::Body { .. }));
 }
 
@@ -90,16 +65,10 @@ fn a_list_that_only_announces_much_takes_no_memory() {
 
 #[test]
 fn hostile_calls_end_in_an_error_or_a_call() {
-    let bytes = postcard::to_stdvec(&Call {
-        database: None,
-        request: some_write(4),
-    })
-    .unwrap();
+    let bytes = postcard::to_stdvec(&Call { database: None, request: some_write(4) }).unwrap();
     let mut state = 0x0ddb_a11_u64;
     let mut random = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };
     for _ in 0..50_000 {
@@ -115,12 +84,8 @@ fn hostile_calls_end_in_an_error_or_a_call() {
 
 #[test]
 fn versions_agree_on_the_newest_common_one() {
-    let hello = |version_min, version_max, features| Hello {
-        version_min,
-        version_max,
-        features,
-        ..Hello::ours()
-    };
+    let hello =
+        |version_min, version_max, features| Hello { version_min, version_max, features, ..Hello::ours() };
     assert_eq!(hello(1, 3, 0b110).agree(&hello(2, 5, 0b011)), Some((3, 0b010)));
     assert_eq!(hello(1, 1, 0).agree(&hello(2, 3, 0)), None);
 }
@@ -134,9 +99,6 @@ fn an_error_is_told_in_sentences_and_fits_its_frame() {
     };
     let frame = Frame::of(FrameKind::Error, &error.cut()).unwrap();
     assert!(frame.encode().is_ok());
-    let short = RemoteError {
-        hint: "Name another".into(),
-        ..RemoteError::new("x", "table \"t\" exists")
-    };
+    let short = RemoteError { hint: "Name another".into(), ..RemoteError::new("x", "table \"t\" exists") };
     assert_eq!(short.to_string(), "table \"t\" exists. Name another");
 }

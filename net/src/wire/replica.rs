@@ -31,12 +31,10 @@ impl FileRequest {
     ///
     /// [`FrameError::Body`] if the range passes the end of numbers.
     pub fn end(&self) -> Result<u64, FrameError> {
-        self.offset
-            .checked_add(self.length)
-            .ok_or_else(|| FrameError::Body {
-                kind: FrameKind::FileOpen,
-                why: "the range of bytes passes the end of numbers".to_owned(),
-            })
+        self.offset.checked_add(self.length).ok_or_else(|| FrameError::Body {
+            kind: FrameKind::FileOpen,
+            why: "the range of bytes passes the end of numbers".to_owned(),
+        })
     }
 }
 
@@ -56,21 +54,13 @@ impl FileChunk {
     pub(crate) fn encode(self) -> Result<[Bytes; 2]> {
         let bytes = self.data.len() as u64;
         if bytes > u64::from(FILE_CHUNK_BYTES_MAX) {
-            return Err(Error::TooLarge {
-                what: "a chunk",
-                bytes,
-                limit: u64::from(FILE_CHUNK_BYTES_MAX),
-            });
+            return Err(Error::TooLarge { what: "a chunk", bytes, limit: u64::from(FILE_CHUNK_BYTES_MAX) });
         }
         let mut prefix = [0; FILE_CHUNK_PREFIX_BYTES];
         let mut fields = &mut prefix[..];
         fields.put_u64_le(self.file.0);
         fields.put_u64_le(self.offset);
-        Ok(super::frame::encode_parts(
-            FrameKind::FileChunk,
-            &prefix,
-            self.data,
-        )?)
+        Ok(super::frame::encode_parts(FrameKind::FileChunk, &prefix, self.data)?)
     }
 
     /// The chunk in a frame.
@@ -78,16 +68,9 @@ impl FileChunk {
         let mut data = frame.expect_kind(FrameKind::FileChunk, "bytes of a file")?.body;
         if data.len() < FILE_CHUNK_PREFIX_BYTES {
             let why = "it ends before its data".to_owned();
-            return Err(FrameError::Body {
-                kind: FrameKind::FileChunk,
-                why,
-            });
+            return Err(FrameError::Body { kind: FrameKind::FileChunk, why });
         }
-        Ok(Self {
-            file: FileId(data.get_u64_le()),
-            offset: data.get_u64_le(),
-            data,
-        })
+        Ok(Self { file: FileId(data.get_u64_le()), offset: data.get_u64_le(), data })
     }
 }
 
@@ -102,11 +85,7 @@ mod tests {
     #[test]
     fn a_chunk_survives_and_its_data_is_not_copied() {
         let data = Bytes::from(vec![3; FILE_CHUNK_BYTES_MAX as usize]);
-        let chunk = FileChunk {
-            file: FileId(9),
-            offset: 1 << 40,
-            data: data.clone(),
-        };
+        let chunk = FileChunk { file: FileId(9), offset: 1 << 40, data: data.clone() };
         let parts = chunk.clone().encode().unwrap();
         assert_eq!(parts[1].as_ptr(), data.as_ptr());
         let mut bytes = BytesMut::from(&parts.concat()[..]);
@@ -117,22 +96,9 @@ mod tests {
     #[test]
     fn what_is_too_long_or_too_short_is_refused() {
         let data = Bytes::from(vec![3; FILE_CHUNK_BYTES_MAX as usize + 1]);
-        assert!(
-            FileChunk {
-                file: FileId(9),
-                offset: 0,
-                data
-            }
-            .encode()
-            .is_err()
-        );
+        assert!(FileChunk { file: FileId(9), offset: 0, data }.encode().is_err());
         assert!(FileChunk::decode(Frame::new(FrameKind::FileChunk, vec![0; 15])).is_err());
-        let request = FileRequest {
-            lease: 0,
-            file: FileId(1),
-            offset: u64::MAX,
-            length: 1,
-        };
+        let request = FileRequest { lease: 0, file: FileId(1), offset: u64::MAX, length: 1 };
         assert!(request.end().is_err());
     }
 }

@@ -99,10 +99,7 @@ impl RowsBuilder {
 ///
 /// [`FrameError::Body`] unless the bytes are a batch from the first to the last.
 pub fn decode(mut bytes: Bytes) -> Result<Vec<Row>, FrameError> {
-    let wrong = |why: &str| FrameError::Body {
-        kind: FrameKind::Rows,
-        why: why.to_owned(),
-    };
+    let wrong = |why: &str| FrameError::Body { kind: FrameKind::Rows, why: why.to_owned() };
     let count = bytes.try_get_u32_le().map_err(|_| wrong("it has no count"))? as usize;
     if count > ROWS_MAX || count > bytes.len() / ROW_HEADER_BYTES {
         return Err(wrong("it announces more rows than it can have"));
@@ -117,17 +114,9 @@ pub fn decode(mut bytes: Bytes) -> Result<Vec<Row>, FrameError> {
         if key.checked_add(value).is_none_or(|both| both > bytes.len()) {
             return Err(wrong("it ends within a row"));
         }
-        rows.push(Row {
-            uid,
-            key: bytes.split_to(key),
-            value: bytes.split_to(value),
-        });
+        rows.push(Row { uid, key: bytes.split_to(key), value: bytes.split_to(value) });
     }
-    if bytes.is_empty() {
-        Ok(rows)
-    } else {
-        Err(wrong("bytes are left over"))
-    }
+    if bytes.is_empty() { Ok(rows) } else { Err(wrong("bytes are left over")) }
 }
 
 #[cfg(test)]
@@ -146,10 +135,7 @@ mod tests {
         assert!(rows.is_empty());
         let decoded = decode(bytes.clone()).unwrap();
         assert_eq!(decoded[0].key, &b"key"[..]);
-        assert_eq!(
-            (decoded[0].uid, &decoded[0].value[..]),
-            (Uid::new(7), &b"value"[..])
-        );
+        assert_eq!((decoded[0].uid, &decoded[0].value[..]), (Uid::new(7), &b"value"[..]));
         assert_eq!(decoded[0].key.as_ptr(), bytes[20..].as_ptr());
         assert_eq!(decoded[1], super::Row::default());
         assert_eq!(decode(RowsBuilder::new().take()), Ok(vec![]));

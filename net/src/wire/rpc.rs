@@ -112,9 +112,7 @@ impl Exchange {
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), RemoteError> {
-        self.rows_out
-            .blocking_send(frame)
-            .map_err(|_| RemoteError::cancelled())
+        self.rows_out.blocking_send(frame).map_err(|_| RemoteError::cancelled())
     }
 }
 
@@ -144,10 +142,7 @@ impl Server {
 /// Serves what comes to `endpoint`. Must be called inside a tokio runtime; dropping the [`Server`] closes it at once.
 pub fn serve(endpoint: Endpoint, handler: Arc<dyn Handler>, limits: ServeLimits) -> Server {
     let (stop, stopped) = watch::channel(None);
-    let shared = Arc::new(Shared {
-        handler,
-        calls: Arc::new(Semaphore::new(limits.calls_max)),
-    });
+    let shared = Arc::new(Shared { handler, calls: Arc::new(Semaphore::new(limits.calls_max)) });
     let task = tokio::spawn(accept_all(endpoint.clone(), shared, stopped));
     Server { stop, task, endpoint }
 }
@@ -191,13 +186,7 @@ async fn accept_all(endpoint: Endpoint, shared: Arc<Shared>, mut stopped: watch:
         tracing::debug!("some connections did not end by themselves");
     }
     connections.abort_all();
-    endpoint
-        .close(
-            CloseCode::ShuttingDown,
-            "the node is shutting down",
-            Duration::from_secs(1),
-        )
-        .await;
+    endpoint.close(CloseCode::ShuttingDown, "the node is shutting down", Duration::from_secs(1)).await;
 }
 
 async fn serve_connection(
@@ -318,10 +307,8 @@ async fn answer(
     reader: FrameReader,
 ) -> Option<Result<Response, RemoteError>> {
     if call.request.needs_control() && !peer.has(Role::Control) {
-        let what = format!(
-            "the certificate of {:?} lacks the role control that this request takes",
-            peer.name
-        );
+        let what =
+            format!("the certificate of {:?} lacks the role control that this request takes", peer.name);
         return Some(Err(RemoteError::new("role_refused", what)));
     }
     let mut gone = pin!(writer.stopped());
@@ -335,11 +322,8 @@ async fn answer(
     let imports = matches!(call.request, Request::Import { .. });
     let mut feeding = pin!(feed_rows(reader, feed, imports));
     let mut fed = false;
-    let mut exchange = Exchange {
-        rows_out,
-        rows_in: imports.then_some(rows_in),
-        cancelled: Arc::clone(&cancelled),
-    };
+    let mut exchange =
+        Exchange { rows_out, rows_in: imports.then_some(rows_in), cancelled: Arc::clone(&cancelled) };
     let (handler, caller) = (Arc::clone(&shared.handler), Arc::clone(peer));
     let running = tokio::task::spawn_blocking(move || {
         let _permit = permit;
@@ -366,10 +350,7 @@ async fn answer(
     alive.then(|| {
         outcome.unwrap_or_else(|error| {
             tracing::error!(peer = %peer.address, %error, "a call ended badly");
-            Err(RemoteError::new(
-                "internal",
-                "the call ended badly; the node's log says how",
-            ))
+            Err(RemoteError::new("internal", "the call ended badly; the node's log says how"))
         })
     })
 }

@@ -196,9 +196,7 @@ impl CopyState {
     /// The newest version of `key` at or below `cut`, floors or not.
     pub fn newest(&self, key: Key, cut: Uid) -> Option<Record> {
         let logged = self.log.iter().rev().filter(|commit| commit.uid() <= cut);
-        let logged = logged
-            .flat_map(|commit| records_of(commit))
-            .find(|record| record.key == key);
+        let logged = logged.flat_map(|commit| records_of(commit)).find(|record| record.key == key);
         logged.or_else(|| self.stack.newest(key, cut))
     }
 
@@ -216,26 +214,13 @@ impl CopyState {
 
     /// The stable UID: the lowest durable position in the promotable set, as far as this copy knows.
     pub fn stable(&self) -> Uid {
-        let members = self
-            .registered
-            .iter()
-            .flatten()
-            .filter(|registration| registration.promotable);
-        members
-            .map(|registration| registration.durable)
-            .min()
-            .unwrap_or(Uid::MAX)
-            .min(self.own_limit())
+        let members = self.registered.iter().flatten().filter(|registration| registration.promotable);
+        members.map(|registration| registration.durable).min().unwrap_or(Uid::MAX).min(self.own_limit())
     }
 
     /// Up to where this copy may drop delete marks: what the mark floor may rise to.
     pub fn mark_limit(&self) -> Uid {
-        let registered = self
-            .registered
-            .iter()
-            .flatten()
-            .map(|registration| registration.durable)
-            .min();
+        let registered = self.registered.iter().flatten().map(|registration| registration.durable).min();
         registered.unwrap_or(Uid::MAX).min(self.stable())
     }
 
@@ -264,8 +249,7 @@ impl CopyState {
         self.log = log;
         if let Some(last) = flushed.last() {
             let records = flushed.iter().flat_map(|commit| records_of(commit));
-            self.stack
-                .add(Rectangle::new(self.base, last.uid(), (0, keys), records));
+            self.stack.add(Rectangle::new(self.base, last.uid(), (0, keys), records));
             self.base = last.uid();
         }
     }
@@ -277,12 +261,7 @@ impl CopyState {
         self.base = self.base.min(fork.uid);
         self.history = shortened(&self.history, fork);
         self.snapshots.retain(|snapshot| *snapshot <= fork.uid);
-        for bound in [
-            &mut self.durable,
-            &mut self.visible,
-            &mut self.primary_durable,
-            &mut self.mark_floor,
-        ] {
+        for bound in [&mut self.durable, &mut self.visible, &mut self.primary_durable, &mut self.mark_floor] {
             *bound = (*bound).min(fork.uid);
         }
     }
@@ -302,11 +281,7 @@ impl CopyState {
     pub fn open_epoch(&mut self, epoch: Epoch, ledger: &Ledger) {
         let inherited = self.end();
         let hash = ledger.hash_at(inherited);
-        let _ = self.history.push(HistoryEntry {
-            epoch,
-            inherited: inherited.uid,
-            hash,
-        });
+        let _ = self.history.push(HistoryEntry { epoch, inherited: inherited.uid, hash });
         self.accepted = epoch;
         self.restarted = false;
     }
@@ -326,11 +301,8 @@ impl CopyState {
 
     /// The keys with a local record above `uid`, in the log or in runs.
     pub fn keys_above(&self, uid: Uid) -> KeySet {
-        let logged = self
-            .log
-            .iter()
-            .filter(|commit| commit.uid() > uid)
-            .flat_map(|commit| records_of(commit));
+        let logged =
+            self.log.iter().filter(|commit| commit.uid() > uid).flat_map(|commit| records_of(commit));
         let mut keys = self.stack.keys_above(uid);
         for record in logged {
             keys = keys.with(record.key);
@@ -340,9 +312,7 @@ impl CopyState {
 
     /// Whether the newest record of `key` is a delete mark, and its UID.
     pub fn newest_mark(&self, key: Key) -> Option<Uid> {
-        self.newest(key, Uid::MAX)
-            .filter(|record| record.kind == Kind::Delete)
-            .map(|record| record.uid())
+        self.newest(key, Uid::MAX).filter(|record| record.kind == Kind::Delete).map(|record| record.uid())
     }
 
     /// Hashes what does not name other copies, so that copies may be told apart before they are put in order.
@@ -361,12 +331,7 @@ impl CopyState {
 /// A history that ends with the epoch of `fork`. Entries are dropped by epoch and not by UID: an epoch that was opened
 /// right at the fork on the abandoned side inherits the fork's UID, and must go all the same.
 pub(super) fn shortened(history: &History, fork: Position) -> History {
-    let last = history
-        .entries()
-        .iter()
-        .position(|entry| entry.epoch == fork.epoch);
-    let kept = last
-        .and_then(|last| history.entries().get(..=last))
-        .unwrap_or_default();
+    let last = history.entries().iter().position(|entry| entry.epoch == fork.epoch);
+    let kept = last.and_then(|last| history.entries().get(..=last)).unwrap_or_default();
     History::from_entries(kept.to_vec()).unwrap_or_default()
 }

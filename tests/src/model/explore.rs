@@ -159,11 +159,7 @@ pub fn explore(bounds: &Bounds, planted: Option<Planted>) -> Result<Explored, Bo
             explored.steps += 1;
             let known = !seen.insert((next.fingerprint(), left));
             let checked = Model::check_step(&model, &op, &next);
-            let checked = if known {
-                checked
-            } else {
-                checked.and_then(|()| next.check())
-            };
+            let checked = if known { checked } else { checked.and_then(|()| next.check()) };
             if let Err(violation) = checked {
                 path.push((at, Some(op)));
                 return Err(Box::new(trace(bounds, planted, violation, &path)));
@@ -206,19 +202,15 @@ fn trace(bounds: &Bounds, planted: Option<Planted>, violation: Violation, path: 
         at = *from;
     }
     ops.reverse();
-    Counterexample {
-        violation,
-        steps: narrate(connected(bounds, planted), &ops),
-    }
+    Counterexample { violation, steps: narrate(connected(bounds, planted), &ops) }
 }
 
 /// The steps with what each comes to.
 pub(crate) fn narrate(mut model: Model, ops: &[Op]) -> Vec<(Op, String)> {
     let mut steps = Vec::with_capacity(ops.len());
     for op in ops {
-        let outcome = model
-            .apply(op)
-            .map_or_else(|refused| format!("{refused:?}"), |outcome| format!("{outcome:?}"));
+        let outcome =
+            model.apply(op).map_or_else(|refused| format!("{refused:?}"), |outcome| format!("{outcome:?}"));
         steps.push((*op, outcome));
     }
     steps

@@ -13,15 +13,9 @@ impl Model {
         self.settle(id)?;
         let (copy, primary) = (self.copy(id)?, self.copy(to)?);
         let fork = self.fork(copy, primary);
-        let shown: Vec<Row> = self
-            .ledger
-            .back_from(copy.shown())
-            .map(|commit| Row::at(commit.position))
-            .collect();
-        let beyond = shown
-            .into_iter()
-            .take_while(|row| row.uid > fork.uid)
-            .collect::<Vec<_>>();
+        let shown: Vec<Row> =
+            self.ledger.back_from(copy.shown()).map(|commit| Row::at(commit.position)).collect();
+        let beyond = shown.into_iter().take_while(|row| row.uid > fork.uid).collect::<Vec<_>>();
         let quarantined = beyond.len();
         let (epoch, keep) = (primary.accepted, !self.has(Planted::SkipQuarantine));
         let way = self.take_back(id, fork)?;
@@ -45,11 +39,7 @@ impl Model {
             })
         });
         self.copy_mut(id)?.session = Some(Session { primary: to, stage });
-        Ok(Outcome::Connected {
-            fork,
-            quarantined,
-            refresh,
-        })
+        Ok(Outcome::Connected { fork, quarantined, refresh })
     }
 
     fn may_follow(&self, id: CopyId, to: CopyId) -> Result<(), Refused> {
@@ -65,11 +55,7 @@ impl Model {
             matches!(order, EpochOrder::Newer | EpochOrder::Same) || self.has(Planted::AcceptOldEpoch);
         // A primary steps down only for a newer epoch than its own.
         let steps_down = copy.role == Role::Secondary || order == EpochOrder::Newer;
-        if newer && steps_down {
-            Ok(())
-        } else {
-            Err(Refused::OldEpoch)
-        }
+        if newer && steps_down { Ok(()) } else { Err(Refused::OldEpoch) }
     }
 
     /// The copy syncs what it has, and stops leading if it did.
@@ -90,10 +76,7 @@ impl Model {
         if self.has(Planted::ForkByWatermark) {
             return copy.history.position_of(copy.appended().min(primary.appended()));
         }
-        match copy
-            .history
-            .fork(copy.appended(), &primary.history, primary.appended())
-        {
+        match copy.history.fork(copy.appended(), &primary.history, primary.appended()) {
             Fork::At(fork) => fork,
             Fork::Unrelated => Position::default(),
         }
@@ -102,10 +85,8 @@ impl Model {
     /// Clips what lies beyond the fork, where that is possible. Otherwise says what the install has to take back.
     fn take_back(&mut self, id: CopyId, fork: Position) -> Result<Option<Way>, Refused> {
         let copy = self.copy(id)?;
-        let (trusted, by_uid) = (
-            self.has(Planted::RewindBelowMarkFloor),
-            self.has(Planted::ShortenHistoryByUid),
-        );
+        let (trusted, by_uid) =
+            (self.has(Planted::RewindBelowMarkFloor), self.has(Planted::ShortenHistoryByUid));
         if self.has(Planted::SkipClip) {
             return Ok(None);
         }
@@ -123,13 +104,7 @@ impl Model {
         }
         // Where this copy dropped a delete mark above the fork, no local record tells that the key changed there.
         let told = copy.mark_floor <= fork.uid || trusted;
-        Ok(Some(if told {
-            Way::Delta {
-                rewind: copy.keys_above(fork.uid),
-            }
-        } else {
-            Way::Replace
-        }))
+        Ok(Some(if told { Way::Delta { rewind: copy.keys_above(fork.uid) } } else { Way::Replace }))
     }
 
     /// The cheapest way that the primary can serve; `None` is the tail.
@@ -142,11 +117,7 @@ impl Model {
             Some(Way::Replace) => return Ok(back),
         };
         let complete = primary.mark_floor <= fork.uid || self.has(Planted::DeltaBelowMarkFloor);
-        Ok(Some(if complete {
-            Way::Delta { rewind }
-        } else {
-            Way::Replace
-        }))
+        Ok(Some(if complete { Way::Delta { rewind } } else { Way::Replace }))
     }
 
     /// The primary registers the copy at the fork, so that delete marks above it are kept from now on. One that is
@@ -160,14 +131,8 @@ impl Model {
         let member = entry.is_some_and(|known| known.promotable && known.durable <= durable);
         *entry = match way {
             Some(Way::Replace) => None,
-            Some(Way::Delta { .. }) => Some(Registration {
-                durable,
-                promotable: false,
-            }),
-            None => Some(Registration {
-                durable,
-                promotable: member,
-            }),
+            Some(Way::Delta { .. }) => Some(Registration { durable, promotable: false }),
+            None => Some(Registration { durable, promotable: member }),
         };
         Ok(())
     }

@@ -30,14 +30,7 @@ impl std::error::Error for Violation {}
 type Check = Result<(), Violation>;
 
 fn hold(holds: bool, invariant: &'static str, found: impl FnOnce() -> String) -> Check {
-    if holds {
-        Ok(())
-    } else {
-        Err(Violation {
-            invariant,
-            found: found(),
-        })
-    }
+    if holds { Ok(()) } else { Err(Violation { invariant, found: found() }) }
 }
 
 impl Model {
@@ -88,9 +81,7 @@ impl Model {
         let mut below = copy.history.position_of(copy.base);
         for commit in &copy.log {
             let real = self.ledger.get(commit.position);
-            hold(commit.predecessor == below, "E2", || {
-                format!("{id:?} logs {commit:?} on top of {below}")
-            })?;
+            hold(commit.predecessor == below, "E2", || format!("{id:?} logs {commit:?} on top of {below}"))?;
             hold(real.is_some_and(|real| **real == **commit), "E3", || {
                 format!("{id:?} holds half of {commit:?}")
             })?;
@@ -113,11 +104,7 @@ impl Model {
     /// shows; and the visible cut can always be read.
     fn e6_a_cut_reads_as_its_history_replayed(&self, id: CopyId, copy: &CopyState) -> Check {
         let shown = copy.shown();
-        let cuts = self
-            .ledger
-            .back_from(shown)
-            .map(|commit| commit.position)
-            .chain([Position::default()]);
+        let cuts = self.ledger.back_from(shown).map(|commit| commit.position).chain([Position::default()]);
         for position in cuts {
             for key in self.keys() {
                 let real = self.ledger.replay(position, key);
@@ -128,16 +115,12 @@ impl Model {
                             "{id:?} reads {held:?} at {key:?} as of {position}, its history says {real:?}"
                         )
                     })?,
-                    Err(why) => hold(!wanted, "E6", || {
-                        format!("{id:?} cannot read {position}: {why:?}")
-                    })?,
+                    Err(why) => hold(!wanted, "E6", || format!("{id:?} cannot read {position}: {why:?}"))?,
                 }
             }
         }
         let lost = copy.visible != shown.uid || self.ledger.get(shown).is_none() != (shown.uid == Uid::ZERO);
-        hold(!lost, "E6", || {
-            format!("{id:?} shows {shown}, which no primary wrote")
-        })
+        hold(!lost, "E6", || format!("{id:?} shows {shown}, which no primary wrote"))
     }
 
     /// R0: over every key the rectangles are stacked by UID, without overlap and without a hole, up to where the log
@@ -145,32 +128,20 @@ impl Model {
     fn r0_rectangles_are_stacked(&self, id: CopyId, copy: &CopyState) -> Check {
         for key in self.keys() {
             let mut top = Uid::ZERO;
-            let over: Vec<&Rectangle> = copy
-                .stack
-                .rectangles()
-                .iter()
-                .filter(|own| own.spans(key))
-                .collect();
+            let over: Vec<&Rectangle> = copy.stack.rectangles().iter().filter(|own| own.spans(key)).collect();
             for rectangle in over {
                 let fits = rectangle.low == top && rectangle.low < rectangle.high;
-                hold(fits, "R0", || {
-                    format!("{id:?} at {key:?}: {rectangle:?} is stacked on {top}")
-                })?;
+                hold(fits, "R0", || format!("{id:?} at {key:?}: {rectangle:?} is stacked on {top}"))?;
                 let inside = |uid: Uid| rectangle.low < uid && uid <= rectangle.high;
                 let owned = rectangle
                     .records
                     .iter()
                     .all(|record| inside(record.uid()) && rectangle.spans(record.key));
-                hold(owned, "R0", || {
-                    format!("{id:?}: a record lies outside of {rectangle:?}")
-                })?;
+                hold(owned, "R0", || format!("{id:?}: a record lies outside of {rectangle:?}"))?;
                 top = rectangle.high;
             }
             hold(top == copy.base, "R0", || {
-                format!(
-                    "{id:?} at {key:?}: runs end at {top}, the log begins at {}",
-                    copy.base
-                )
+                format!("{id:?} at {key:?}: runs end at {top}, the log begins at {}", copy.base)
             })?;
         }
         Ok(())
@@ -179,11 +150,7 @@ impl Model {
     /// R5: a secondary at the live stream holds a prefix of its primary's history, and shows nothing that the primary
     /// could lose.
     fn r5_an_online_secondary_holds_a_prefix(&self, id: CopyId, copy: &CopyState) -> Check {
-        let Some(session) = copy
-            .session
-            .as_ref()
-            .filter(|session| session.stage == Stage::Live)
-        else {
+        let Some(session) = copy.session.as_ref().filter(|session| session.stage == Stage::Live) else {
             return Ok(());
         };
         let Ok(primary) = self.copy(session.primary) else {
@@ -191,34 +158,20 @@ impl Model {
         };
         let prefix = self.ledger.precedes(copy.end(), primary.end());
         hold(prefix, "R5", || {
-            format!(
-                "{id:?} is online at {}, its primary at {}",
-                copy.end(),
-                primary.end()
-            )
+            format!("{id:?} is online at {}, its primary at {}", copy.end(), primary.end())
         })?;
         hold(copy.visible <= primary.durable, "R5", || {
-            format!(
-                "{id:?} shows {}, its primary has {} durable",
-                copy.visible, primary.durable
-            )
+            format!("{id:?} shows {}, its primary has {} durable", copy.visible, primary.durable)
         })
     }
 
     /// R11 (and E4): every record names a commit that a primary wrote, and that says the same of the key.
     fn r11_records_come_from_primaries(&self, id: CopyId, copy: &CopyState) -> Check {
-        for record in copy
-            .stack
-            .rectangles()
-            .iter()
-            .flat_map(|rectangle| &rectangle.records)
-        {
+        for record in copy.stack.rectangles().iter().flat_map(|rectangle| &rectangle.records) {
             let author = self.ledger.author(record.row);
             let written =
                 author.is_some_and(|commit| commit.changes.kind_of(record.key) == Some(record.kind));
-            hold(written, "R11", || {
-                format!("{id:?} holds {record:?}, which no primary wrote")
-            })?;
+            hold(written, "R11", || format!("{id:?} holds {record:?}, which no primary wrote"))?;
         }
         Ok(())
     }
@@ -230,19 +183,15 @@ impl Model {
             return hold(wrote == 0, "R11", || format!("{op:?} drew a UID"));
         };
         let led = |model: &Self| Ok::<_, Refused>(model.copy(at)?.role == Role::Primary);
-        hold(wrote == 1 && led(before) == Ok(true), "R11", || {
-            format!("{op:?} wrote {wrote} commits")
-        })
+        hold(wrote == 1 && led(before) == Ok(true), "R11", || format!("{op:?} wrote {wrote} commits"))
     }
 
     /// R13, first half: the newest delete mark of a key is there unless it lies at or below the mark floor, so that a
     /// delta from any position at or above the floor is complete.
     fn r13_marks_above_the_floor_are_there(&self, id: CopyId, copy: &CopyState) -> Check {
         for key in self.keys() {
-            let newest = self
-                .ledger
-                .back_from(copy.end())
-                .find(|commit| commit.changes.kind_of(key).is_some());
+            let newest =
+                self.ledger.back_from(copy.end()).find(|commit| commit.changes.kind_of(key).is_some());
             let needed = newest
                 .filter(|commit| commit.changes.deletes.contains(key) && commit.uid() > copy.mark_floor);
             let Some(mark) = needed.map(|commit| commit.uid()) else {
@@ -270,12 +219,7 @@ impl Model {
         if !matches!(op, Op::Merge { .. } | Op::Flush { .. }) {
             return Ok(());
         }
-        let registered = new
-            .registered
-            .iter()
-            .flatten()
-            .map(|registration| registration.durable)
-            .min();
+        let registered = new.registered.iter().flatten().map(|registration| registration.durable).min();
         for key in self.keys() {
             let gone = old.newest_mark(key).filter(|_| new.newest_mark(key).is_none());
             let wrong = gone.filter(|mark| registered.is_some_and(|durable| *mark > durable));
@@ -340,17 +284,11 @@ impl Model {
     ) -> Check {
         let back = matches!(op, Op::Crash { .. } | Op::Connect { .. })
             || (matches!(op, Op::Install { .. })
-                && old
-                    .refresh()
-                    .is_some_and(|refresh| refresh.fork.uid < old.visible));
+                && old.refresh().is_some_and(|refresh| refresh.fork.uid < old.visible));
         let (from, to) = (old.shown(), new.shown());
         let forward = self.ledger.precedes(from, to);
-        hold(back || forward, "R4", || {
-            format!("{op:?} moved what {id:?} shows from {from} to {to}")
-        })?;
-        hold(new.visible <= new.appended(), "R4", || {
-            format!("{id:?} shows {to} and has {}", new.end())
-        })
+        hold(back || forward, "R4", || format!("{op:?} moved what {id:?} shows from {from} to {to}"))?;
+        hold(new.visible <= new.appended(), "R4", || format!("{id:?} shows {to} and has {}", new.end()))
     }
 
     /// R10: what was shown and durable, and is not part of the history any more, is in quarantine.
@@ -367,9 +305,7 @@ impl Model {
         let shown = self.ledger.back_from(old.shown()).map(|commit| commit.position);
         let mut lost = shown.filter(|position| !self.ledger.precedes(*position, new.end()));
         let dropped = lost.find(|position| !new.quarantine.contains(&Row::at(*position)));
-        hold(dropped.is_none(), "R10", || {
-            format!("{op:?} took {dropped:?} from {id:?} without quarantine")
-        })
+        hold(dropped.is_none(), "R10", || format!("{op:?} took {dropped:?} from {id:?} without quarantine"))
     }
 
     /// R21: a copy reads as its old position until it reads as the new one, in one step and in full.
@@ -384,39 +320,25 @@ impl Model {
             return Ok(());
         }
         let same = old.shown() == new.shown()
-            && self
-                .keys()
-                .all(|key: Key| old.read(key, old.visible) == new.read(key, new.visible));
-        hold(same, "R21", || {
-            format!("{op:?} changed what {id:?} shows before its refresh was installed")
-        })
+            && self.keys().all(|key: Key| old.read(key, old.visible) == new.read(key, new.visible));
+        hold(same, "R21", || format!("{op:?} changed what {id:?} shows before its refresh was installed"))
     }
 }
 
 /// E1: a crash takes nothing that was durable.
 fn e1_a_crash_keeps_what_was_synced(id: CopyId, old: &CopyState, new: &CopyState, op: &Op) -> Check {
     let kept = !matches!(op, Op::Crash { .. }) || new.appended() >= old.durable;
-    hold(kept, "E1", || {
-        format!(
-            "{id:?} had {} durable and came back with {}",
-            old.durable,
-            new.appended()
-        )
-    })
+    hold(kept, "E1", || format!("{id:?} had {} durable and came back with {}", old.durable, new.appended()))
 }
 
 /// E15: the reserved bound of a copy never falls.
 fn e15_bounds_do_not_fall(id: CopyId, old: &CopyState, new: &CopyState) -> Check {
-    hold(new.drawn >= old.drawn, "E15", || {
-        format!("{id:?} fell back from {} to {}", old.drawn, new.drawn)
-    })
+    hold(new.drawn >= old.drawn, "E15", || format!("{id:?} fell back from {} to {}", old.drawn, new.drawn))
 }
 
 /// R9: a copy never follows or leads under an older epoch than it has accepted.
 fn r9_epochs_do_not_fall(id: CopyId, old: &CopyState, new: &CopyState) -> Check {
     let order = new.accepted.order(&old.accepted);
     let rises = matches!(order, EpochOrder::Newer | EpochOrder::Same);
-    hold(rises, "R9", || {
-        format!("{id:?} accepted {} after {}", new.accepted, old.accepted)
-    })
+    hold(rises, "R9", || format!("{id:?} accepted {} after {}", new.accepted, old.accepted))
 }

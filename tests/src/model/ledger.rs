@@ -93,18 +93,12 @@ pub struct Changes {
 impl Changes {
     /// A commit that writes one row.
     pub fn put(key: Key) -> Self {
-        Self {
-            puts: KeySet::of(key),
-            deletes: KeySet::EMPTY,
-        }
+        Self { puts: KeySet::of(key), deletes: KeySet::EMPTY }
     }
 
     /// A commit that deletes one row.
     pub fn delete(key: Key) -> Self {
-        Self {
-            puts: KeySet::EMPTY,
-            deletes: KeySet::of(key),
-        }
+        Self { puts: KeySet::EMPTY, deletes: KeySet::of(key) }
     }
 
     /// What the commit says of `key`, if anything.
@@ -139,10 +133,7 @@ pub struct Row {
 impl Row {
     /// The row, or the identity of the commit, at a position.
     pub fn at(position: Position) -> Self {
-        Self {
-            uid: position.uid,
-            nonce: position.epoch.nonce,
-        }
+        Self { uid: position.uid, nonce: position.epoch.nonce }
     }
 }
 
@@ -198,24 +189,10 @@ impl Ledger {
     /// Writes a commit down and returns it.
     pub fn write(&mut self, position: Position, predecessor: Position, changes: Changes) -> Arc<Commit> {
         let below = self.hash_at(predecessor).0;
-        let words = [
-            position.epoch.nonce,
-            position.uid.get(),
-            changes.puts.0,
-            changes.deletes.0,
-        ];
+        let words = [position.epoch.nonce, position.uid.get(), changes.puts.0, changes.deletes.0];
         let hash = HistoryHash(words.iter().fold(below, |hash, word| mix(hash, *word)));
-        let commit = Arc::new(Commit {
-            position,
-            predecessor,
-            changes,
-            hash,
-        });
-        if self
-            .commits
-            .insert(Row::at(position), Arc::clone(&commit))
-            .is_some()
-        {
+        let commit = Arc::new(Commit { position, predecessor, changes, hash });
+        if self.commits.insert(Row::at(position), Arc::clone(&commit)).is_some() {
             self.reused.push(Row::at(position));
         }
         commit
@@ -248,8 +225,7 @@ impl Ledger {
 
     /// The history hash at a position.
     pub fn hash_at(&self, position: Position) -> HistoryHash {
-        self.get(position)
-            .map_or(HistoryHash::default(), |commit| commit.hash)
+        self.get(position).map_or(HistoryHash::default(), |commit| commit.hash)
     }
 
     /// The commits that led to `end`, newest first.
@@ -279,7 +255,5 @@ impl Ledger {
 /// One step of a 128-bit running hash (the multiplier and rotation of FNV-1a's 128-bit form, by words).
 fn mix(hash: u128, word: u64) -> u128 {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    ((hash ^ u128::from(word)).wrapping_add(1))
-        .wrapping_mul(PRIME)
-        .rotate_left(29)
+    ((hash ^ u128::from(word)).wrapping_add(1)).wrapping_mul(PRIME).rotate_left(29)
 }

@@ -84,10 +84,7 @@ impl Model {
 
     /// One copy, to look at.
     pub fn copy(&self, id: CopyId) -> Result<&CopyState, Refused> {
-        self.copies
-            .get(usize::from(id.0))
-            .map(Arc::as_ref)
-            .ok_or(Refused::UnknownCopy)
+        self.copies.get(usize::from(id.0)).map(Arc::as_ref).ok_or(Refused::UnknownCopy)
     }
 
     /// Everything that was ever committed.
@@ -110,9 +107,7 @@ impl Model {
 
     /// The copy that leads under the newest epoch.
     pub fn ruling(&self) -> Option<CopyId> {
-        let primaries = self
-            .ids()
-            .filter(|id| self.copy(*id).is_ok_and(|copy| copy.role == Role::Primary));
+        let primaries = self.ids().filter(|id| self.copy(*id).is_ok_and(|copy| copy.role == Role::Primary));
         primaries.max_by_key(|id| self.copy(*id).map(|copy| copy.accepted.term).unwrap_or_default())
     }
 
@@ -128,10 +123,7 @@ impl Model {
             let Some(copy) = self.copies.get(*at) else {
                 continue;
             };
-            copy.session
-                .as_ref()
-                .map(|session| rank(session.primary))
-                .hash(&mut state);
+            copy.session.as_ref().map(|session| rank(session.primary)).hash(&mut state);
             copy.follows.map(rank).hash(&mut state);
             for (_, other) in &order {
                 copy.registered.get(*other).hash(&mut state);
@@ -142,10 +134,7 @@ impl Model {
     }
 
     fn copy_mut(&mut self, id: CopyId) -> Result<&mut CopyState, Refused> {
-        self.copies
-            .get_mut(usize::from(id.0))
-            .map(Arc::make_mut)
-            .ok_or(Refused::UnknownCopy)
+        self.copies.get_mut(usize::from(id.0)).map(Arc::make_mut).ok_or(Refused::UnknownCopy)
     }
 
     fn has(&self, fault: Planted) -> bool {
@@ -154,21 +143,13 @@ impl Model {
 
     fn fresh_epoch(&mut self, term: u64, incarnation: u64) -> Epoch {
         self.nonces += 1;
-        Epoch {
-            term,
-            incarnation,
-            nonce: self.nonces,
-        }
+        Epoch { term, incarnation, nonce: self.nonces }
     }
 
     /// Breaks the connections of all copies that follow `primary`.
     fn hang_up(&mut self, primary: CopyId) {
         for copy in &mut self.copies {
-            if copy
-                .session
-                .as_ref()
-                .is_some_and(|session| session.primary == primary)
-            {
+            if copy.session.as_ref().is_some_and(|session| session.primary == primary) {
                 Arc::make_mut(copy).session = None;
             }
         }

@@ -11,10 +11,8 @@ impl Model {
     /// is taken: everything above comes live.
     pub(crate) fn chunk(&mut self, id: CopyId) -> Result<Outcome, Refused> {
         let copy = self.copy(id)?;
-        let refresh = copy
-            .refresh()
-            .filter(|refresh| refresh.cursor.0 < self.keys)
-            .ok_or(Refused::NotConnected)?;
+        let refresh =
+            copy.refresh().filter(|refresh| refresh.cursor.0 < self.keys).ok_or(Refused::NotConnected)?;
         let session = copy.session.as_ref().ok_or(Refused::NotConnected)?;
         let primary = self.copy(session.primary)?;
         let key = refresh.cursor;
@@ -101,12 +99,7 @@ impl Model {
     /// Keys that the install may trust to be as the refresh says: all of them, unless absence is planted to be lost.
     fn answered(&self, refresh: &Refresh) -> KeySet {
         let told = refresh.records.iter().map(|record| record.key);
-        let live = |key: &Key| {
-            refresh
-                .live
-                .iter()
-                .any(|commit| commit.changes.kind_of(*key).is_some())
-        };
+        let live = |key: &Key| refresh.live.iter().any(|commit| commit.changes.kind_of(*key).is_some());
         if self.has(Planted::RewindWithoutAbsence) {
             told.chain(self.keys().filter(live)).collect()
         } else {
@@ -117,10 +110,7 @@ impl Model {
     fn register_installed(&mut self, id: CopyId, to: CopyId) -> Result<(), Refused> {
         let durable = self.copy(id)?.durable.min(self.copy(to)?.durable);
         if let Some(entry) = self.copy_mut(to)?.registered.get_mut(usize::from(id.0)) {
-            *entry = Some(Registration {
-                durable,
-                promotable: false,
-            });
+            *entry = Some(Registration { durable, promotable: false });
         }
         let registered = self.copy(to)?.registered.clone();
         self.copy_mut(id)?.registered = registered;
@@ -132,23 +122,14 @@ impl Model {
         let Way::Delta { rewind } = refresh.way else {
             return Ok(());
         };
-        let absent: Vec<Key> = rewind
-            .iter()
-            .filter(|key| !refresh.records.iter().any(|record| record.key == *key))
-            .collect();
+        let absent: Vec<Key> =
+            rewind.iter().filter(|key| !refresh.records.iter().any(|record| record.key == *key)).collect();
         let copy = self.copy_mut(id)?;
-        let row = Row {
-            uid: copy.base,
-            nonce: copy.accepted.nonce,
-        };
+        let row = Row { uid: copy.base, nonce: copy.accepted.nonce };
         for key in absent {
             let keys = (key.0, key.0 + 1);
             copy.stack.carve(keys);
-            let mark = Record {
-                key,
-                row,
-                kind: Kind::Delete,
-            };
+            let mark = Record { key, row, kind: Kind::Delete };
             copy.stack.add(Rectangle::new(Uid::ZERO, copy.base, keys, [mark]));
         }
         Ok(())
@@ -180,10 +161,7 @@ impl CopyState {
         for key in (0..=keys).map(Key) {
             if key.0 == keys || rewound.contains(key) {
                 let mut delta = Rectangle::new(low, high, (from, key.0), records());
-                let gap = Gap {
-                    from: low,
-                    to: refresh.snapshot,
-                };
+                let gap = Gap { from: low, to: refresh.snapshot };
                 delta.gaps.extend((!gapless).then_some(gap));
                 self.stack.add(delta);
                 from = key.0 + 1;

@@ -28,9 +28,7 @@ impl Record {
 /// The records of a commit.
 pub(super) fn records_of(commit: &Commit) -> impl Iterator<Item = Record> {
     let (changes, row) = (commit.changes, Row::at(commit.position));
-    (0..Key::LIMIT)
-        .map(Key)
-        .filter_map(move |key| changes.kind_of(key).map(|kind| Record { key, row, kind }))
+    (0..Key::LIMIT).map(Key).filter_map(move |key| changes.kind_of(key).map(|kind| Record { key, row, kind }))
 }
 
 /// A UID interval of which only the newest versions are there: no cut strictly inside is readable.
@@ -72,13 +70,7 @@ impl Rectangle {
         };
         let mut records: Vec<Record> = records.into_iter().filter(inside).collect();
         records.sort_unstable();
-        Self {
-            low,
-            high,
-            keys,
-            records,
-            gaps: Vec::new(),
-        }
+        Self { low, high, keys, records, gaps: Vec::new() }
     }
 
     /// Whether the rectangle owns the key at some UID.
@@ -147,18 +139,13 @@ impl Stack {
 
     /// Whether a sparse interval hides the cut.
     pub fn hides(&self, cut: Uid) -> bool {
-        self.rectangles
-            .iter()
-            .any(|rectangle| rectangle.gaps.iter().any(|gap| gap.hides(cut)))
+        self.rectangles.iter().any(|rectangle| rectangle.gaps.iter().any(|gap| gap.hides(cut)))
     }
 
     /// The keys with a record above `uid`.
     pub fn keys_above(&self, uid: Uid) -> KeySet {
         let records = self.rectangles.iter().flat_map(|rectangle| &rectangle.records);
-        records
-            .filter(|record| record.uid() > uid)
-            .map(|record| record.key)
-            .collect()
+        records.filter(|record| record.uid() > uid).map(|record| record.key).collect()
     }
 
     /// Adds a rectangle on top.
@@ -188,11 +175,7 @@ impl Stack {
 
     /// Takes a key range out of every rectangle, at every UID.
     pub fn carve(&mut self, keys: (u8, u8)) {
-        let carved = self
-            .rectangles
-            .iter()
-            .flat_map(|rectangle| rectangle.beside(keys))
-            .collect();
+        let carved = self.rectangles.iter().flat_map(|rectangle| rectangle.beside(keys)).collect();
         self.rectangles = carved;
         self.rectangles.sort_unstable();
     }
@@ -217,10 +200,7 @@ impl Stack {
         if !self.neighbours().contains(&(lower, upper)) {
             return None;
         }
-        let (below, above) = (
-            self.rectangles.get(lower)?.clone(),
-            self.rectangles.get(upper)?.clone(),
-        );
+        let (below, above) = (self.rectangles.get(lower)?.clone(), self.rectangles.get(upper)?.clone());
         let keys = (below.keys.0.max(above.keys.0), below.keys.1.min(above.keys.1));
         let mut merged = below.narrowed(keys)?;
         let over = above.narrowed(keys)?;
@@ -234,11 +214,7 @@ impl Stack {
             merged.gaps.clear();
         }
         let dropped = retain(&mut merged, retention);
-        let kept = self
-            .rectangles
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| *at != lower && *at != upper);
+        let kept = self.rectangles.iter().enumerate().filter(|(at, _)| *at != lower && *at != upper);
         let mut rectangles: Vec<Rectangle> = kept.map(|(_, rectangle)| rectangle.clone()).collect();
         rectangles.extend(below.beside(keys).chain(above.beside(keys)));
         self.rectangles = rectangles;
@@ -253,16 +229,9 @@ fn retain(merged: &mut Rectangle, retention: &Retention) -> Dropped {
     let mut kept: Vec<Record> = Vec::with_capacity(merged.records.len());
     let mut versions = merged.records.iter().copied().peekable();
     while let Some(version) = versions.next() {
-        let successor = versions
-            .peek()
-            .filter(|next| next.key == version.key)
-            .map(Record::uid);
-        let pinned = |w: Uid| {
-            retention
-                .snapshots
-                .iter()
-                .any(|snapshot| version.uid() <= *snapshot && *snapshot < w)
-        };
+        let successor = versions.peek().filter(|next| next.key == version.key).map(Record::uid);
+        let pinned =
+            |w: Uid| retention.snapshots.iter().any(|snapshot| version.uid() <= *snapshot && *snapshot < w);
         if let Some(w) = successor.filter(|w| *w <= retention.stable && !pinned(*w)) {
             dropped.version_successor = dropped.version_successor.max(w);
             continue;

@@ -40,22 +40,14 @@ impl Model {
     /// All steps that are worth trying in this state.
     pub(crate) fn candidates(&self) -> Vec<Op> {
         let mut ops = Vec::new();
-        let mut menu: Vec<Changes> = self
-            .keys()
-            .flat_map(|key| [Changes::put(key), Changes::delete(key)])
-            .collect();
+        let mut menu: Vec<Changes> =
+            self.keys().flat_map(|key| [Changes::put(key), Changes::delete(key)]).collect();
         if let Some(last) = self.keys().last().filter(|last| *last > Key(0)) {
-            menu.push(Changes {
-                puts: KeySet::of(Key(0)),
-                deletes: KeySet::of(last),
-            });
+            menu.push(Changes { puts: KeySet::of(Key(0)), deletes: KeySet::of(last) });
         }
         for (at, copy) in self.ids().zip(&self.copies) {
             if copy.role == Role::Primary {
-                ops.extend(menu.iter().map(|changes| Op::Commit {
-                    at,
-                    changes: *changes,
-                }));
+                ops.extend(menu.iter().map(|changes| Op::Commit { at, changes: *changes }));
             }
             ops.extend([
                 Op::Sync { at },
@@ -65,16 +57,8 @@ impl Model {
                 Op::Unpin { at },
             ]);
             let pairs = copy.stack.neighbours().into_iter();
-            ops.extend(pairs.map(|(lower, upper)| Op::Merge {
-                at,
-                lower: lower as u8,
-                upper: upper as u8,
-            }));
-            ops.extend([
-                Op::Deliver { copy: at },
-                Op::Chunk { copy: at },
-                Op::Install { copy: at },
-            ]);
+            ops.extend(pairs.map(|(lower, upper)| Op::Merge { at, lower: lower as u8, upper: upper as u8 }));
+            ops.extend([Op::Deliver { copy: at }, Op::Chunk { copy: at }, Op::Install { copy: at }]);
             ops.extend([Op::Disconnect { copy: at }, Op::Promote { copy: at }]);
             for other in self.ids().filter(|other| *other != at) {
                 ops.push(Op::Connect { copy: at, to: other });
@@ -86,11 +70,7 @@ impl Model {
 
     fn primary(&self, at: CopyId) -> Result<&CopyState, Refused> {
         let copy = self.copy(at)?;
-        if copy.role == Role::Primary {
-            Ok(copy)
-        } else {
-            Err(Refused::NotPrimary)
-        }
+        if copy.role == Role::Primary { Ok(copy) } else { Err(Refused::NotPrimary) }
     }
 
     fn commit(&mut self, at: CopyId, changes: Changes) -> Result<Outcome, Refused> {
@@ -106,10 +86,7 @@ impl Model {
         }
         let primary = self.copy(at)?;
         let (uid, predecessor) = (self.next_uid(primary), primary.end());
-        let position = Position {
-            epoch: primary.accepted,
-            uid,
-        };
+        let position = Position { epoch: primary.accepted, uid };
         let commit = Arc::make_mut(&mut self.ledger).write(position, predecessor, changes);
         let primary = self.copy_mut(at)?;
         primary.log.push(commit);
@@ -123,22 +100,14 @@ impl Model {
         let synced = copy.durable < copy.appended();
         copy.durable = copy.appended();
         let told = self.acknowledge(at)?;
-        if synced || told {
-            Ok(Outcome::Done)
-        } else {
-            Err(Refused::NothingToDo)
-        }
+        if synced || told { Ok(Outcome::Done) } else { Err(Refused::NothingToDo) }
     }
 
     /// A secondary tells its primary what it has durable, of what the primary has durable too. It joins the promotable
     /// set when it has reached the tail.
     fn acknowledge(&mut self, at: CopyId) -> Result<bool, Refused> {
         let copy = self.copy(at)?;
-        let Some(session) = copy
-            .session
-            .as_ref()
-            .filter(|session| session.stage == Stage::Live)
-        else {
+        let Some(session) = copy.session.as_ref().filter(|session| session.stage == Stage::Live) else {
             return Ok(false);
         };
         let (primary, appended) = (session.primary, copy.appended());
@@ -149,10 +118,7 @@ impl Model {
             return Ok(false);
         };
         let known = entry.is_some_and(|registration| registration.promotable);
-        let told = Registration {
-            durable,
-            promotable: known || at_tail,
-        };
+        let told = Registration { durable, promotable: known || at_tail };
         Ok(entry.replace(told) != Some(told))
     }
 
@@ -162,22 +128,14 @@ impl Model {
         if copy.durable == copy.appended() && copy.session.is_none() && copy.role == Role::Secondary {
             return Err(Refused::NothingToDo);
         }
-        let lost = copy
-            .log
-            .iter()
-            .find(|commit| commit.uid() > copy.durable)
-            .cloned();
+        let lost = copy.log.iter().find(|commit| commit.uid() > copy.durable).cloned();
         copy.lose_unsynced();
         if let Some(lost) = lost.filter(|_| torn) {
             let mut half = lost.as_ref().clone();
             half.changes.deletes = KeySet::EMPTY;
             copy.log.push(Arc::new(half));
             copy.durable = lost.uid();
-            copy.visible = if copy.role == Role::Primary {
-                lost.uid()
-            } else {
-                copy.visible
-            };
+            copy.visible = if copy.role == Role::Primary { lost.uid() } else { copy.visible };
         }
         self.hang_up(at);
         Ok(Outcome::Done)
@@ -208,10 +166,7 @@ impl Model {
             _ => {}
         }
         let copy = self.copy_mut(at)?;
-        let dropped = copy
-            .stack
-            .merge(lower, upper, &retention)
-            .ok_or(Refused::NothingToDo)?;
+        let dropped = copy.stack.merge(lower, upper, &retention).ok_or(Refused::NothingToDo)?;
         copy.version_floor = copy.version_floor.max(dropped.version_successor);
         copy.mark_floor = copy.mark_floor.max(dropped.mark);
         Ok(Outcome::Done)
@@ -251,11 +206,7 @@ impl Model {
         }
         if copy.refresh().is_some() {
             let next = next.ok_or(Refused::NothingToDo)?;
-            self.copy_mut(id)?
-                .refresh_mut()
-                .ok_or(Refused::NotConnected)?
-                .live
-                .push(next);
+            self.copy_mut(id)?.refresh_mut().ok_or(Refused::NotConnected)?.live.push(next);
             return Ok(Outcome::Done);
         }
         let (durable, registered) = (primary.durable, primary.registered.clone());
@@ -275,11 +226,7 @@ impl Model {
         }
         copy.primary_durable = durable.min(copy.appended());
         copy.registered = registered;
-        copy.visible = copy.visible.max(if careless {
-            copy.appended()
-        } else {
-            copy.primary_durable
-        });
+        copy.visible = copy.visible.max(if careless { copy.appended() } else { copy.primary_durable });
         Ok(Outcome::Done)
     }
 
@@ -292,13 +239,7 @@ impl Model {
             return Err(Refused::NothingToDo);
         }
         // The operator, or the control center, hears the nodes before it grants a term.
-        let term = self
-            .copies
-            .iter()
-            .map(|copy| copy.accepted.term)
-            .max()
-            .unwrap_or_default()
-            + 1;
+        let term = self.copies.iter().map(|copy| copy.accepted.term).max().unwrap_or_default() + 1;
         let epoch = self.fresh_epoch(term, 0);
         let ledger = Arc::clone(&self.ledger);
         self.hang_up(id);
@@ -314,10 +255,7 @@ impl Model {
             registration.durable = registration.durable.min(inherited);
         }
         if let Some(entry) = deposed.and_then(|old| copy.registered.get_mut(usize::from(old.0))) {
-            *entry = Some(Registration {
-                durable: known.min(inherited),
-                promotable: true,
-            });
+            *entry = Some(Registration { durable: known.min(inherited), promotable: true });
         }
         if let Some(own) = copy.registered.get_mut(usize::from(id.0)) {
             *own = None;
@@ -328,20 +266,14 @@ impl Model {
 
     fn absent(&self, at: CopyId, copy: CopyId) -> Result<(), Refused> {
         self.primary(at)?;
-        let here = self
-            .copy(copy)?
-            .session
-            .as_ref()
-            .is_some_and(|session| session.primary == at);
+        let here = self.copy(copy)?.session.as_ref().is_some_and(|session| session.primary == at);
         if here { Err(Refused::Connected) } else { Ok(()) }
     }
 
     fn leave(&mut self, at: CopyId, copy: CopyId) -> Result<Outcome, Refused> {
         self.absent(at, copy)?;
         let entry = self.copy_mut(at)?.registered.get_mut(usize::from(copy.0));
-        let member = entry
-            .and_then(Option::as_mut)
-            .filter(|registration| registration.promotable);
+        let member = entry.and_then(Option::as_mut).filter(|registration| registration.promotable);
         member.ok_or(Refused::NothingToDo)?.promotable = false;
         Ok(Outcome::Done)
     }

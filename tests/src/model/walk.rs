@@ -48,10 +48,7 @@ fn shrink(first: &Model, mut ops: Vec<Op>, mut violation: Violation) -> Countere
             None => at += 1,
         }
     }
-    Counterexample {
-        violation,
-        steps: narrate(first.clone(), &ops),
-    }
+    Counterexample { violation, steps: narrate(first.clone(), &ops) }
 }
 
 /// Takes the steps that are possible, up to the first violation.
@@ -82,9 +79,9 @@ fn step(model: &Model, bounds: &Bounds, dice: &mut Dice) -> Option<(Op, Model)> 
         }
         let mut next = model.clone();
         let fits = match op {
-            Op::Commit { at, .. } => model
-                .copy(at)
-                .is_ok_and(|primary| model.next_uid(primary) <= Uid::new(bounds.uids)),
+            Op::Commit { at, .. } => {
+                model.copy(at).is_ok_and(|primary| model.next_uid(primary) <= Uid::new(bounds.uids))
+            }
             _ => true,
         };
         if fits && next.apply(&op).is_ok() {

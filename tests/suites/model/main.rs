@@ -10,17 +10,9 @@ use planaria_tests::model::{
 use planaria_types::Uid;
 
 /// Two copies of two keys, without faults.
-const PAIR: Bounds = Bounds {
-    uids: 2,
-    ..Bounds::PLAIN
-};
+const PAIR: Bounds = Bounds { uids: 2, ..Bounds::PLAIN };
 /// What walks take: 2 keys, 6 UIDs, 3 copies, every kind of step.
-const FULL: Bounds = Bounds {
-    copies: 3,
-    uids: 6,
-    batches: true,
-    ..Bounds::PLAIN
-};
+const FULL: Bounds = Bounds { copies: 3, uids: 6, batches: true, ..Bounds::PLAIN };
 /// Steps of one walk.
 const WALK_STEPS: usize = 120;
 /// Walks of a plain test run.
@@ -36,59 +28,23 @@ fn exhaust(name: &str, bounds: &Bounds) {
 }
 
 fn from_environment(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(otherwise)
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
 }
 
 #[test]
 fn every_state_with_a_crash_a_promotion_and_a_cut_is_sound() {
-    exhaust(
-        "crash and promotion",
-        &Bounds {
-            crashes: 1,
-            promotions: 1,
-            cuts: 1,
-            ..PAIR
-        },
-    );
+    exhaust("crash and promotion", &Bounds { crashes: 1, promotions: 1, cuts: 1, ..PAIR });
 }
 
 #[test]
 fn every_state_of_three_copies_with_a_promotion_and_a_cut_is_sound() {
-    exhaust(
-        "three copies",
-        &Bounds {
-            copies: 3,
-            uids: 1,
-            promotions: 1,
-            cuts: 1,
-            ..PAIR
-        },
-    );
+    exhaust("three copies", &Bounds { copies: 3, uids: 1, promotions: 1, cuts: 1, ..PAIR });
 }
 
 #[test]
 fn every_state_with_flushes_merges_and_refreshes_is_sound() {
-    exhaust(
-        "refresh and merge",
-        &Bounds {
-            cuts: 1,
-            flushes: 2,
-            merges: 1,
-            ..PAIR
-        },
-    );
-    exhaust(
-        "refresh and promotion",
-        &Bounds {
-            promotions: 1,
-            cuts: 1,
-            flushes: 1,
-            ..PAIR
-        },
-    );
+    exhaust("refresh and merge", &Bounds { cuts: 1, flushes: 2, merges: 1, ..PAIR });
+    exhaust("refresh and promotion", &Bounds { promotions: 1, cuts: 1, flushes: 1, ..PAIR });
 }
 
 #[test]
@@ -98,36 +54,10 @@ fn every_state_of_wider_bounds_is_sound() {
     let wide = Bounds { uids, ..PAIR };
     exhaust(
         "snapshots and departures",
-        &Bounds {
-            cuts: 1,
-            flushes: 2,
-            merges: 1,
-            pins: 1,
-            departures: 1,
-            ..wide
-        },
+        &Bounds { cuts: 1, flushes: 2, merges: 1, pins: 1, departures: 1, ..wide },
     );
-    exhaust(
-        "more UIDs",
-        &Bounds {
-            uids: uids + 1,
-            cuts: 1,
-            flushes: 2,
-            merges: 1,
-            ..wide
-        },
-    );
-    exhaust(
-        "everything once",
-        &Bounds {
-            crashes: 1,
-            promotions: 1,
-            cuts: 1,
-            flushes: 1,
-            merges: 1,
-            ..wide
-        },
-    );
+    exhaust("more UIDs", &Bounds { uids: uids + 1, cuts: 1, flushes: 2, merges: 1, ..wide });
+    exhaust("everything once", &Bounds { crashes: 1, promotions: 1, cuts: 1, flushes: 1, merges: 1, ..wide });
 }
 
 #[test]
@@ -161,34 +91,14 @@ enum Search {
 const PLANTED_WALKS: u64 = 400;
 
 fn search_for(planted: Planted) -> Search {
-    let cut = Bounds {
-        cuts: 1,
-        flushes: 1,
-        ..PAIR
-    };
+    let cut = Bounds { cuts: 1, flushes: 1, ..PAIR };
     match planted {
-        Planted::DropMarksEarly => Search::Every(Bounds {
-            flushes: 2,
-            merges: 1,
-            ..PAIR
-        }),
-        Planted::DropVersionsEarly => Search::Every(Bounds {
-            flushes: 2,
-            merges: 1,
-            pins: 1,
-            ..PAIR
-        }),
+        Planted::DropMarksEarly => Search::Every(Bounds { flushes: 2, merges: 1, ..PAIR }),
+        Planted::DropVersionsEarly => Search::Every(Bounds { flushes: 2, merges: 1, pins: 1, ..PAIR }),
         Planted::DeltaWithoutGap | Planted::InstallBelowSnapshot | Planted::InstallHalf => Search::Every(cut),
         Planted::SkipClip | Planted::ReuseUid => Search::Every(Bounds { crashes: 1, ..PAIR }),
-        Planted::KeepTornCommit => Search::Every(Bounds {
-            crashes: 1,
-            batches: true,
-            ..PAIR
-        }),
-        Planted::SkipQuarantine => Search::Every(Bounds {
-            promotions: 1,
-            ..PAIR
-        }),
+        Planted::KeepTornCommit => Search::Every(Bounds { crashes: 1, batches: true, ..PAIR }),
+        Planted::SkipQuarantine => Search::Every(Bounds { promotions: 1, ..PAIR }),
         Planted::ShowBeyondDurable | Planted::IgnorePredecessor => Search::Every(PAIR),
         Planted::FlushOverlapping => Search::Every(Bounds { flushes: 2, ..PAIR }),
         Planted::MergeAcrossGap
@@ -245,16 +155,11 @@ fn a_refused_step_changes_nothing() {
         let mut model = Model::new(3, 2);
         for at in 0..40 {
             let ops = model.enabled_ops();
-            assert_eq!(
-                model.apply(&Op::Flush { at: CopyId(9) }),
-                Err(Refused::UnknownCopy)
-            );
+            assert_eq!(model.apply(&Op::Flush { at: CopyId(9) }), Err(Refused::UnknownCopy));
             let before = model.clone();
-            for op in [
-                Op::Promote { copy: CopyId(0) },
-                Op::Install { copy: CopyId(1) },
-                Op::Sync { at: CopyId(2) },
-            ] {
+            for op in
+                [Op::Promote { copy: CopyId(0) }, Op::Install { copy: CopyId(1) }, Op::Sync { at: CopyId(2) }]
+            {
                 if !ops.contains(&op) {
                     assert!(model.apply(&op).is_err());
                     assert_eq!(model, before, "{op:?}");
@@ -272,18 +177,8 @@ fn a_refused_step_changes_nothing() {
 fn states_that_differ_only_in_the_numbers_of_copies_are_one() {
     let connected = |copy: u8| {
         let mut model = Model::new(3, 2);
-        let outcome = model.apply(&Op::Connect {
-            copy: CopyId(copy),
-            to: CopyId(0),
-        });
-        assert!(matches!(
-            outcome,
-            Ok(Outcome::Connected {
-                quarantined: 0,
-                refresh: None,
-                ..
-            })
-        ));
+        let outcome = model.apply(&Op::Connect { copy: CopyId(copy), to: CopyId(0) });
+        assert!(matches!(outcome, Ok(Outcome::Connected { quarantined: 0, refresh: None, .. })));
         model.fingerprint()
     };
     assert_eq!(connected(1), connected(2));
@@ -295,14 +190,8 @@ fn a_secondary_reads_what_the_primary_made_durable() {
     let (primary, secondary, key) = (CopyId(0), CopyId(1), Key(0));
     let mut model = Model::new(2, 2);
     let mut step = |op: Op| model.apply(&op).unwrap();
-    step(Op::Connect {
-        copy: secondary,
-        to: primary,
-    });
-    step(Op::Commit {
-        at: primary,
-        changes: Changes::put(key),
-    });
+    step(Op::Connect { copy: secondary, to: primary });
+    step(Op::Commit { at: primary, changes: Changes::put(key) });
     step(Op::Deliver { copy: secondary });
     assert_eq!(model.copy(secondary).unwrap().visible, Uid::ZERO);
     let mut step = |op: Op| model.apply(&op).unwrap();

@@ -1,0 +1,52 @@
+//! The driver that joins engine and replication: sessions of a primary, the loop of a secondary, clones.
+//!
+//! The state machines decide, the engine stores, the session carries; what stands here only passes things on. Each
+//! session of a primary and each secondary runs on a thread of its own, because the engine is synchronous.
+
+mod clock;
+mod clone;
+mod convert;
+mod primary;
+mod secondary;
+mod slot;
+
+use bytes::Bytes;
+use planaria_replication::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+pub use clone::{CloneProgress, clone_from, fetch_clone};
+pub use primary::{AckError, Primary, ReplicaState};
+pub use secondary::{Follow, FollowStatus, Follower};
+pub use slot::Slot;
+
+/// What a replica connection is for: its first message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Opening {
+    /// A secondary follows.
+    Follow,
+    /// A clone is taken.
+    Clone,
+}
+
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes> {
+    let bytes =
+        postcard::to_stdvec(message).map_err(|error| Error::Protocol(format!("cannot encode: {error}")))?;
+    Ok(bytes.into())
+}
+
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|error| Error::Protocol(format!("a message cannot be read: {error}")))
+}
+
+/// A message of the replication protocol, checked.
+pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message> {
+    let message: Message = decode(bytes)?;
+    message.validate().map_err(|error| Error::Protocol(error.to_string()))?;
+    Ok(message)
+}
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -1,0 +1,214 @@
+//! A primary and a secondary in one process, over real sockets and real files.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use planaria_engine::{Batch, CloneRole, Database, Durability, Options, Table};
+use planaria_replication::secondary::State;
+use planaria_replication::{Reason, Way};
+
+use super::{Follow, FollowStatus, Follower, Primary, Slot, clone_from};
+use crate::quic::session::ReplicaSession;
+use crate::quic::{AcceptLimits, Credentials, Endpoint, Peer, TlsStore, Transport};
+use crate::wire::message::{Call, RemoteError, Response};
+use crate::wire::rpc::{BoxFuture, Exchange, Handler, ServeLimits, Server, serve};
+
+struct Node(Arc<Primary>);
+
+impl Handler for Node {
+    fn call(&self, _: &Peer, _: Call, _: &mut Exchange) -> Result<Response, RemoteError> {
+        Ok(Response::Done)
+    }
+
+    fn replica(&self, session: ReplicaSession) -> BoxFuture {
+        self.0.take_over(session)
+    }
+}
+
+fn options() -> Options {
+    Options {
+        memtable_bytes: 1 << 20,
+        log_segment_bytes: 256 << 10,
+        log_tail_bytes: 0,
+        log_bytes_max: 1 << 20,
+        ..Options::default()
+    }
+}
+
+struct Cluster {
+    runtime: tokio::runtime::Runtime,
+    credentials: Credentials,
+    server: Option<Server>,
+    address: SocketAddr,
+    primary: Arc<Primary>,
+}
+
+impl Cluster {
+    fn start(dir: &Path) -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let credentials = TlsStore::named(dir.join("tls")).load_or_create().unwrap();
+        let db = Database::open_with(dir.join("primary"), options()).unwrap();
+        let primary = Primary::start(db).unwrap();
+        let node = Arc::new(Node(Arc::clone(&primary)));
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = runtime.block_on(async {
+            let endpoint =
+                Endpoint::server(address, &credentials, &Transport::default(), AcceptLimits::default())
+                    .unwrap();
+            serve(endpoint, node, ServeLimits::default())
+        });
+        let address = server.local_address();
+        Self { runtime, credentials, server: Some(server), address, primary }
+    }
+
+    fn follow(&self, slot: &Slot) -> Follower {
+        let follow = Follow {
+            primary: self.address,
+            name: "second".into(),
+            credentials: self.credentials.clone(),
+            transport: Transport::default(),
+            options: options(),
+        };
+        Follower::start(slot.clone(), follow, self.runtime.handle().clone()).unwrap()
+    }
+
+    fn secondary(&self, dir: &Path) -> Slot {
+        let db = Database::open_with(dir, options()).unwrap();
+        db.become_secondary(self.primary.database().id()).unwrap();
+        Slot::new(db)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.shutdown(Duration::from_millis(100)));
+        }
+    }
+}
+
+/// Waits until the secondary shows what the primary has, and returns what it then says of itself.
+fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> FollowStatus {
+    for _ in 0..60_000 {
+        let status = follower.status();
+        let last = cluster.primary.database().log_end().0;
+        if status.replica.state == State::Online
+            && slot.get().visible() >= last
+            && status.last_refresh_ms.is_some()
+        {
+            return status;
+        }
+        assert!(status.failure.is_none(), "{status:?}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    panic!("the secondary does not catch up: {:?}", follower.status());
+}
+
+fn fill(db: &Database, table: &Table, keys: std::ops::Range<u64>, row: &str) {
+    for key in keys {
+        let mut batch = Batch::new();
+        batch.put(table.id(), key.to_be_bytes().to_vec(), format!("{row} {key}"));
+        db.write(batch, Durability::Background).unwrap();
+    }
+}
+
+fn equal(one: &Database, other: &Database) {
+    assert_eq!(one.snapshot().digests().unwrap(), other.snapshot().digests().unwrap());
+}
+
+#[test]
+fn a_secondary_follows_goes_away_and_is_refreshed_by_what_changed_while_a_writer_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    let db = cluster.primary.database().clone();
+    let table = db.create_raw_table("t").unwrap();
+    fill(&db, &table, 0..30_000, "first");
+    let slot = cluster.secondary(&dir.path().join("secondary"));
+    let follower = cluster.follow(&slot);
+    caught_up(&cluster, &slot, &follower);
+    equal(&db, &slot.get());
+    follower.stop();
+    drop(slot);
+
+    fill(&db, &table, 100..400, "changed while away");
+    for key in 1_000..1_030_u64 {
+        table.delete(key.to_be_bytes().to_vec()).unwrap();
+    }
+    db.compact().unwrap();
+    fill(&db, &table, 20_000..20_010, "and again");
+    db.flush().unwrap();
+
+    let slot = Slot::new(Database::open_with(dir.path().join("secondary"), options()).unwrap());
+    let old = slot.get().snapshot().digests().unwrap();
+    let writer = {
+        let (db, table) = (db.clone(), table.clone());
+        std::thread::spawn(move || fill(&db, &table, 40_000..41_000, "live"))
+    };
+    let follower = cluster.follow(&slot);
+    assert!(!old.is_empty());
+    let status = caught_up(&cluster, &slot, &follower);
+    writer.join().unwrap();
+    let status =
+        if slot.get().visible() < db.visible() { caught_up(&cluster, &slot, &follower) } else { status };
+    assert_eq!(status.replica.way, Some(Way::Delta), "{status:?}");
+    let moved = status.replica.counters.records - status.replica.counters.records_dropped;
+    assert!((340..1_500).contains(&moved), "{moved} records moved");
+    equal(&db, &slot.get());
+    slot.get().verify().unwrap();
+    follower.stop();
+}
+
+#[test]
+fn an_empty_secondary_of_a_large_primary_takes_run_files_and_a_detached_clone_goes_its_own_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    let db = cluster.primary.database().clone();
+    let table = db.create_raw_table("t").unwrap();
+    fill(&db, &table, 0..20_000, "row");
+    let target = dir.path().join("clone");
+    let cloned = cluster
+        .runtime
+        .block_on(clone_from(
+            cluster.address,
+            &cluster.credentials,
+            &Transport::default(),
+            &target,
+            CloneRole::Detached,
+            &options(),
+            |_| {},
+        ))
+        .unwrap();
+    assert!(cloned.total_bytes > 0 && cloned.done_bytes == cloned.total_bytes);
+    let copy = Database::open_with(&target, options()).unwrap();
+    equal(&db, &copy);
+    assert_ne!(copy.id(), db.id());
+    copy.table("t").unwrap().put("own", "row").unwrap();
+
+    let second = dir.path().join("second");
+    cluster
+        .runtime
+        .block_on(clone_from(
+            cluster.address,
+            &cluster.credentials,
+            &Transport::default(),
+            &second,
+            CloneRole::Secondary,
+            &options(),
+            |_| {},
+        ))
+        .unwrap();
+    fill(&db, &table, 20_000..20_100, "after the clone");
+    let slot = Slot::new(Database::open_with(&second, options()).unwrap());
+    let follower = cluster.follow(&slot);
+    let mut status = follower.status();
+    while slot.get().visible() < db.log_end().0 {
+        assert!(status.failure.is_none(), "{status:?}");
+        std::thread::park_timeout(Duration::from_millis(2));
+        status = follower.status();
+    }
+    equal(&db, &slot.get());
+    assert!(matches!(status.replica.reason, Some(Reason::LogHoldsAll | Reason::LogReleased)), "{status:?}");
+    follower.stop();
+}
