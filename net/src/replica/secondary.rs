@@ -257,7 +257,7 @@ impl Loop {
             tracing::info!(state = status.state.name(), way, reason, end, "secondary");
         }
         match (status.state, self.refresh_begun) {
-            (State::Refreshing, None) => {
+            (State::Stale | State::Refreshing, None) => {
                 self.refresh_begun = Some((now(), counters.records, counters.refresh_bytes));
             }
             (State::Online, Some((begun, records, bytes))) => {
