@@ -22,7 +22,7 @@ mod time;
 
 pub use backoff::backoff;
 pub use commit::{Commit, Record, RecordKind, RewindItem};
-pub use fork::{agree, fork};
+pub use fork::{agree, fork, inherit};
 pub use message::{
     Ack, Again, Bye, ByeCode, DeltaChunk, DeltaRequest, Hello, InvalidMessage, Lane, Live, Message,
     PROTOCOL_VERSION, Refusal, Refused, RewindReply, RewindRequest, Welcome,

@@ -101,6 +101,8 @@ fn what_failed_once_does_not_fail_again() {
         (0, "a rewind beside a tail overflowed for ever"),
         (56, "a copy was online before its take back was carried out"),
         (180, "live messages were lost while the hash at the fork was looked up"),
+        (6_978, "a primary that lost all commits of its epoch forgot the epoch"),
+        (17_289, "run files below what a copy had acknowledged took it back"),
         (2_697, "compaction passed the fork by the stable UID of the next primary"),
     ];
     for (seed, why) in seeds {

@@ -242,8 +242,7 @@ impl World {
         let epoch = Epoch { term, incarnation: state.incarnations, nonce };
         let store = &mut state.store;
         store.promised = epoch;
-        let inherited = store.history.position_of(store.appended);
-        store.history.truncate(&inherited);
+        store.history = planaria_replication::inherit(&store.history, store.appended);
         store.synced = store.appended;
         store.visible = store.appended;
         store.collecting = None;
