@@ -276,6 +276,7 @@ async fn who_goes_away_cancels_its_call() {
     drop(rows);
     assert_eq!(told.recv().await, Some("import cancelled"));
     let stream = site.client(&[Role::Client]).await.stream(scan("endless")).await.unwrap();
+    assert_eq!(told.recv().await, Some("scan runs"));
     drop(stream);
     assert_eq!(told.recv().await, Some("scan cancelled"));
 }
