@@ -11,9 +11,9 @@ use super::{NODE_NAME, Role, Roles};
 use crate::{Error, Result};
 
 /// How long an authority lives.
-const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 86_400);
+const AUTHORITY_LIFETIME: Duration = Duration::from_hours(20 * 365 * 24);
 /// Certificates are valid from a little before they are issued, for peers whose clocks are behind.
-const CLOCK_SLACK: Duration = Duration::from_secs(86_400);
+const CLOCK_SLACK: Duration = Duration::from_hours(24);
 
 /// A private certificate authority: the root that a set of nodes and their clients trust, and nobody else.
 pub struct CertAuthority {
@@ -78,7 +78,7 @@ impl CertAuthority {
     /// [`Error::Certificate`] if the name is not a DNS name.
     pub fn issue(&self, name: &str, roles: Roles, lifetime: Duration) -> Result<Issued> {
         let key = KeyPair::generate().map_err(|error| rejected(name, &error))?;
-        self.issue_for(key, name, roles, lifetime)
+        self.issue_for(&key, name, roles, lifetime)
     }
 
     /// Issues a certificate to a key that exists.
@@ -92,12 +92,12 @@ impl CertAuthority {
         lifetime: Duration,
     ) -> Result<Issued> {
         let key = KeyPair::from_pem(key_pem).map_err(|error| rejected(name, &error))?;
-        self.issue_for(key, name, roles, lifetime)
+        self.issue_for(&key, name, roles, lifetime)
     }
 
-    fn issue_for(&self, key: KeyPair, name: &str, roles: Roles, lifetime: Duration) -> Result<Issued> {
+    fn issue_for(&self, key: &KeyPair, name: &str, roles: Roles, lifetime: Duration) -> Result<Issued> {
         let now = Duration::from_secs(UnixTime::now().as_secs());
-        self.issue_between(&key, name, roles, [now.saturating_sub(CLOCK_SLACK), now + lifetime])
+        self.issue_between(key, name, roles, [now.saturating_sub(CLOCK_SLACK), now + lifetime])
     }
 
     /// Issues a certificate that is valid between two times since 1970.

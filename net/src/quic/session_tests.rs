@@ -21,7 +21,7 @@ const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4
 /// Two ends of a session; the endpoints must be kept.
 async fn pair() -> (ReplicaSession, ReplicaSession, [Endpoint; 2]) {
     let authority = CertAuthority::create().unwrap();
-    let issued = authority.issue("db1", Roles::ALL, Duration::from_secs(86_400)).unwrap();
+    let issued = authority.issue("db1", Roles::ALL, Duration::from_hours(24)).unwrap();
     let all = Credentials::from_pem(
         Path::new("test"),
         authority.cert_pem(),

@@ -120,7 +120,7 @@ mod tests {
     fn parts_are_whole_segments_that_the_system_takes() {
         for segment in [1, 1_200, 1_452, 8_900, 16_384, 40_000, UDP_PAYLOAD_MAX] {
             let part = part_bytes(segment);
-            assert!(part <= UDP_PAYLOAD_MAX && part % segment == 0 && part > 0, "{segment}");
+            assert!(part <= UDP_PAYLOAD_MAX && part.is_multiple_of(segment) && part > 0, "{segment}");
         }
         assert_eq!(part_bytes(16_384), 3 * 16_384);
     }

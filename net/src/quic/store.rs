@@ -15,9 +15,9 @@ const NODE_KEY: &str = "node.key";
 /// The longest PEM file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 /// How long the certificate of a node is valid.
-const NODE_LIFETIME: Duration = Duration::from_secs(825 * 86_400);
+const NODE_LIFETIME: Duration = Duration::from_hours(825 * 24);
 /// A certificate with less than this to live is issued anew where the authority's key is at hand.
-const RENEW_AHEAD: Duration = Duration::from_secs(90 * 86_400);
+const RENEW_AHEAD: Duration = Duration::from_hours(90 * 24);
 
 /// Whether a store was named by somebody or made without being asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{NODE_CERT, NODE_KEY, Origin, TlsStore};
 use crate::quic::{CertAuthority, Issued, NODE_NAME, Role, Roles};
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn a_store_is_made_once_and_only_its_owner_may_read_it() {

@@ -93,7 +93,7 @@ impl Transport {
         if self.keep_alive.is_zero() || self.keep_alive >= self.idle_timeout {
             return wrong("keep_alive", &self.keep_alive, "it lies above zero and below idle_timeout");
         }
-        if self.idle_timeout > Duration::from_secs(86_400) {
+        if self.idle_timeout > Duration::from_hours(24) {
             return wrong("idle_timeout", &self.idle_timeout, "it is at most a day");
         }
         if self.streams_max == 0 {
@@ -113,8 +113,8 @@ impl Transport {
         })?;
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(self.mtu_max);
-        mtu.interval(Duration::from_secs(600));
-        mtu.black_hole_cooldown(Duration::from_secs(60));
+        mtu.interval(Duration::from_mins(10));
+        mtu.black_hole_cooldown(Duration::from_mins(1));
         let mut config = TransportConfig::default();
         config
             .max_concurrent_bidi_streams(VarInt::from(u32::from(self.streams_max)))

@@ -44,7 +44,7 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time in which a stream that was opened must have delivered its request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time without any progress after which a slow reader of an answer loses its call.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Deserializes a sequence of at most `MAX` elements, and stops at the first one beyond.
 ///

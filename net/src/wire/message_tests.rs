@@ -66,7 +66,7 @@ fn a_list_that_only_announces_much_takes_no_memory() {
 #[test]
 fn hostile_calls_end_in_an_error_or_a_call() {
     let bytes = postcard::to_stdvec(&Call { database: None, request: some_write(4) }).unwrap();
-    let mut state = 0x0ddb_a11_u64;
+    let mut state = 0x0ddb_a115_u64;
     let mut random = move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize

@@ -1,6 +1,6 @@
 //! The server of the client protocol: one stream per request, handled by blocking code with back-pressure.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::{Error, Result};
 const BATCHES_QUEUED: usize = 4;
 
 /// A future that is its own.
-pub type BoxFuture = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a node does with requests and with replicas.
 pub trait Handler: Send + Sync + 'static {
@@ -320,8 +320,6 @@ async fn answer(
     let (feed, rows_in) = mpsc::channel(BATCHES_QUEUED);
     let cancelled = Arc::new(AtomicBool::new(false));
     let imports = matches!(call.request, Request::Import { .. });
-    let mut feeding = pin!(feed_rows(reader, feed, imports));
-    let mut fed = false;
     let mut exchange =
         Exchange { rows_out, rows_in: imports.then_some(rows_in), cancelled: Arc::clone(&cancelled) };
     let (handler, caller) = (Arc::clone(&shared.handler), Arc::clone(peer));
@@ -329,19 +327,8 @@ async fn answer(
         let _permit = permit;
         handler.call(&caller, call, &mut exchange)
     });
-    let alive = loop {
-        tokio::select! {
-            biased;
-            () = &mut gone => break false,
-            () = &mut feeding, if !fed => fed = true,
-            frame = frames.recv() => {
-                let Some(frame) = frame else { break true };
-                if !matches!(timeout(STALL_TIMEOUT, writer.write(frame)).await, Ok(Ok(()))) {
-                    break false;
-                }
-            }
-        }
-    };
+    let feeding = feed_rows(reader, feed, imports);
+    let alive = move_rows(writer, &mut frames, gone, feeding).await;
     if !alive {
         cancelled.store(true, Ordering::Relaxed);
     }
@@ -353,6 +340,32 @@ async fn answer(
             Err(RemoteError::new("internal", "the call ended badly; the node's log says how"))
         })
     })
+}
+
+/// Moves rows until the call has ended; false if nobody waits for the answer any more.
+///
+/// It takes `feeding` with it when it returns: a call that still waits for rows then learns that none will come.
+async fn move_rows(
+    writer: &mut FrameWriter,
+    frames: &mut mpsc::Receiver<Frame>,
+    mut gone: Pin<&mut impl Future<Output = ()>>,
+    feeding: impl Future<Output = ()>,
+) -> bool {
+    let mut feeding = pin!(feeding);
+    let mut fed = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut gone => return false,
+            () = &mut feeding, if !fed => fed = true,
+            frame = frames.recv() => {
+                let Some(frame) = frame else { return true };
+                if !matches!(timeout(STALL_TIMEOUT, writer.write(frame)).await, Ok(Ok(()))) {
+                    return false;
+                }
+            }
+        }
+    }
 }
 
 /// Brings the rows of an import to its call.
