@@ -155,7 +155,8 @@ fn job(fragment: &Arc<Fragment>, tiers: &[Vec<RunRef>], mut plan: Plan) -> Job {
     let lowest = upper.iter().map(|reference| reference.above).min().unwrap_or(Uid::ZERO);
     // An output may reach from the first key of all inputs to the last, over gaps between them.
     let hull = hull(&upper);
-    let beneath = fragment.bottom.iter().filter(|own| hull.as_ref().is_some_and(|hull| hull.overlaps(&own.keys)));
+    let beneath =
+        fragment.bottom.iter().filter(|own| hull.as_ref().is_some_and(|hull| hull.overlaps(&own.keys)));
     let bottom: Vec<_> = beneath.cloned().collect();
     if !plan.into_bottom && bottom.iter().any(|reference| reference.upto > lowest) {
         // In a gap lies something newer than the oldest input: the output would own what that owns.

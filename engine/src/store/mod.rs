@@ -21,9 +21,9 @@ use planaria_types::{HistoryHash, InstanceId, Position, Uid};
 
 pub(crate) use self::catalog::{REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key};
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
+use self::published::Published;
 pub(crate) use self::rebase::Install;
 pub(crate) use self::recover::log_dir;
-use self::published::Published;
 use self::worker::Work;
 pub(crate) use self::write::Pending;
 use crate::commit::{CommitQueue, Feed};

@@ -205,11 +205,12 @@ impl Store {
 
     /// Fails if something is in memory only: a log that begins anew would leave it behind. The caller is the writer.
     fn check_flushed(&self) -> Result<()> {
-        let in_memory = |fragment: &Arc<Fragment>| {
-            fragment.active.records() > 0 || !fragment.frozen.is_empty()
-        };
+        let in_memory =
+            |fragment: &Arc<Fragment>| fragment.active.records() > 0 || !fragment.frozen.is_empty();
         if self.pin().0.fragments().iter().any(in_memory) {
-            return Err(Error::Invalid("commits arrived while the state that they build on was changed".into()));
+            return Err(Error::Invalid(
+                "commits arrived while the state that they build on was changed".into(),
+            ));
         }
         Ok(())
     }

@@ -49,6 +49,9 @@ impl Store {
                 what: "it is a clone that was not completed; resume it with `planaria clone create`, or remove it".into(),
             });
         }
+        // A killed process may have renamed the manifest without syncing the name: until that is durable, a power cut
+        // brings back the one before and with it the need for its files.
+        os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
         remove_garbage(&os, dir, &manifest)?;
         let cache = Arc::new(BlockCache::new(options.cache_bytes as u64));
         let version = open_runs(&os, dir, &manifest, &cache, &options)?;
@@ -235,7 +238,8 @@ fn sync_ancestors(os: &Arc<dyn Os>, dir: &Path) -> Result<()> {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         match os.sync_dir(parent) {
             // Further up there are directories that others own, which are not new.
-            Err(error) if level > 0 && matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {}
+            Err(error)
+                if level > 0 && matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {}
             synced => synced.map_err(|error| Error::io("sync", parent, error))?,
         }
     }

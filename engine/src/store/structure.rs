@@ -31,7 +31,8 @@ impl Store {
             self.write_manifest(&manifest)?;
             // Fragments come and go under the lock that is held here, so what fitted once fits again.
             let old = self.published.replace(|version| change(version, &new).ok());
-            let old = old.ok_or_else(|| self.poison("the fragments changed while a manifest was written".into()))?;
+            let old =
+                old.ok_or_else(|| self.poison("the fragments changed while a manifest was written".into()))?;
             self.after_write(&mut structure, manifest, &old);
             Ok(())
         });
