@@ -50,3 +50,6 @@ pub use run::{Codec, ReadMode};
 pub use table::{Column, ColumnType, Schema, TableDef, TableKind, Value};
 pub use table_handle::Table;
 pub use version::{Lineage, Role};
+
+#[cfg(all(test, not(loom)))]
+mod crash_tests;

@@ -11,6 +11,7 @@
 use bytes::Bytes;
 use planaria_types::{GroupId, TableId, Uid};
 
+use super::batch::{MAX_KEY_BYTES, MAX_ROW_BYTES};
 use crate::cursor::RecordKind;
 use crate::error::{Error, Result};
 
@@ -144,8 +145,15 @@ impl EncodedCommit {
         let (uid, prev) = (Uid::new(number(UID_AT)), Uid::new(number(PREV_AT)));
         let ops = header.get(21..25).and_then(|part| part.try_into().ok()).map_or(0, u32::from_le_bytes);
         let mut rest = bytes.get(HEADER_BYTES..).unwrap_or_default();
+        let mut last = None;
         for _ in 0..ops {
-            read_op(&mut rest).ok_or_else(|| invalid("a damaged operation"))?;
+            let op = read_op(&mut rest).ok_or_else(|| invalid("a damaged operation"))?;
+            if op.key.len() > MAX_KEY_BYTES || op.row.len() > MAX_ROW_BYTES {
+                return Err(invalid("a key or a row over its limit"));
+            }
+            if last.replace((op.table, op.key)).is_some_and(|last| last >= (op.table, op.key)) {
+                return Err(invalid("operations out of order"));
+            }
         }
         if !rest.is_empty() {
             return Err(invalid("bytes behind the last operation"));

@@ -83,7 +83,7 @@ impl Store {
     }
 
     fn merge_into(&self, job: &Job, outputs: &mut Vec<NewRun>) -> Result<()> {
-        let retain = self.retain();
+        let mut retain = self.retain();
         let into_bottom = job.above == Uid::ZERO;
         let sources = Source::of_references(&job.upper, &job.bottom, None).collect();
         let mut merge = Merge::new(sources, job.fragment.range.clone(), Direction::Forward)?;
@@ -119,6 +119,7 @@ impl Store {
         if let Some(writer) = writer {
             outputs.extend(writer.finish()?);
         }
+        self.note_dropped(&retain);
         Ok(())
     }
 }
@@ -152,13 +153,16 @@ fn job(fragment: &Arc<Fragment>, tiers: &[Vec<RunRef>], mut plan: Plan) -> Job {
     let upper: Vec<_> = tiers.get(plan.from..plan.to).unwrap_or_default().concat();
     let upto = upper.iter().map(|reference| reference.upto).max().unwrap_or(Uid::ZERO);
     let lowest = upper.iter().map(|reference| reference.above).min().unwrap_or(Uid::ZERO);
-    let hull = |reference: &RunRef| upper.iter().any(|own| own.keys.overlaps(&reference.keys));
-    let first = fragment.bottom.iter().position(hull);
-    let last = fragment.bottom.iter().rposition(hull);
-    let bottom = match (plan.into_bottom, first, last) {
-        (true, Some(first), Some(last)) => fragment.bottom.get(first..=last).unwrap_or_default().to_vec(),
-        _ => Vec::new(),
-    };
+    // An output may reach from the first key of all inputs to the last, over gaps between them.
+    let hull = hull(&upper);
+    let beneath =
+        fragment.bottom.iter().filter(|own| hull.as_ref().is_some_and(|hull| hull.overlaps(&own.keys)));
+    let bottom: Vec<_> = beneath.cloned().collect();
+    if !plan.into_bottom && bottom.iter().any(|reference| reference.upto > lowest) {
+        // In a gap lies something newer than the oldest input: the output would own what that owns.
+        return self::job(fragment, tiers, Plan { into_bottom: true, to: tiers.len(), ..plan });
+    }
+    let bottom = if plan.into_bottom { bottom } else { Vec::new() };
     let above = if plan.into_bottom { Uid::ZERO } else { lowest };
     let upto = bottom.iter().map(|reference| reference.upto).fold(upto, Uid::max);
     let above_job = tiers.get(..plan.from).unwrap_or_default().concat();
@@ -168,6 +172,18 @@ fn job(fragment: &Arc<Fragment>, tiers: &[Vec<RunRef>], mut plan: Plan) -> Job {
         return self::job(fragment, tiers, plan);
     }
     Job { fragment: Arc::clone(fragment), upper, bottom, above, upto }
+}
+
+/// The keys from the first to the last of all references.
+fn hull(references: &[RunRef]) -> Option<KeyRange> {
+    let start = references.iter().map(|reference| &reference.keys.start).min()?;
+    let ends = references.iter().map(|reference| reference.keys.end.as_ref());
+    // No end at all is above every other.
+    let end = ends.max_by(|a, b| match (a, b) {
+        (Some(a), Some(b)) => a.cmp(b),
+        (a, b) => a.is_none().cmp(&b.is_none()),
+    })?;
+    Some(KeyRange::new(start.clone(), end.cloned()))
 }
 
 /// Whether a merge of the reference alone would change something: it is clipped.

@@ -72,10 +72,10 @@ pub(crate) fn with_boundary(
 impl Store {
     /// Sees to it that a fragment begins at the boundary. Doing it twice changes nothing. The caller is the writer.
     pub(super) fn ensure_boundary(&self, boundary: &Boundary<'_>, upto: Uid) {
-        let mut version = self.version.write();
-        if let Some(new) = with_boundary(&version, boundary, upto) {
-            *version = Arc::new(new);
-            self.next_fragment.fetch_max(boundary.id.0 + 1, Ordering::AcqRel);
+        // Whoever changes the structure has fragments in a manifest that is not in place yet.
+        let _structure = self.lock_structure();
+        if self.published.replace(|version| with_boundary(version, boundary, upto)).is_some() {
+            self.next_fragment.fetch_max(boundary.id.0.saturating_add(1), Ordering::AcqRel);
         }
     }
 

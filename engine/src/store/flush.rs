@@ -14,20 +14,31 @@ use crate::version::{Fragment, Frozen, RunRef, StoreVersion, run_dir, run_path};
 const MEASURE_PARTS: u64 = 64;
 
 /// What a merge may drop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Retain {
     /// A version whose successor is at or below may go: nobody will read between them.
     pub(crate) stable: Uid,
     /// A delete mark at or below may go once nothing lies beneath it.
     pub(crate) marks: Uid,
+    /// The highest delete mark that was dropped.
+    pub(crate) marks_dropped: Uid,
+    /// Reads at or above find all that they need.
+    pub(crate) thinned_to: Uid,
 }
 
 impl Retain {
-    /// Whether a version stays that is shadowed by `successor`, or by nothing in this merge.
-    pub(crate) fn keeps(&self, uid: Uid, kind: RecordKind, successor: Option<Uid>, bottom: bool) -> bool {
+    /// Whether a version stays that is shadowed by `successor`, or by nothing in this merge. Notes what goes.
+    pub(crate) fn keeps(&mut self, uid: Uid, kind: RecordKind, successor: Option<Uid>, bottom: bool) -> bool {
         match successor {
-            Some(successor) => successor > self.stable,
-            None => !(bottom && kind == RecordKind::Delete && uid <= self.marks && uid <= self.stable),
+            Some(successor) if successor <= self.stable => {
+                self.thinned_to = self.thinned_to.max(successor);
+                false
+            }
+            None if bottom && kind == RecordKind::Delete && uid <= self.marks && uid <= self.stable => {
+                self.marks_dropped = self.marks_dropped.max(uid);
+                false
+            }
+            _ => true,
         }
     }
 }
@@ -40,7 +51,7 @@ impl Store {
             return;
         }
         self.unmeasured.store(0, Ordering::Relaxed);
-        let version = Arc::clone(&self.version.read());
+        let version = self.published.version();
         let bytes: usize = version.fragments().iter().map(|fragment| fragment.active.bytes()).sum();
         if bytes < self.options.memtable_bytes {
             return;
@@ -54,23 +65,21 @@ impl Store {
     /// Freezes the memtables of the chosen fragments and wakes the flush.
     pub(super) fn freeze(&self, chosen: impl Fn(&Fragment) -> bool) {
         let writer = self.lock_writer();
-        let mut version = self.version.write();
-        let frozen: Vec<_> = version
-            .fragments()
-            .iter()
-            .filter(|fragment| fragment.active.records() > 0 && chosen(fragment))
-            .map(|fragment| {
-                let mut new = Fragment::clone(fragment);
-                new.frozen.push(Frozen { memtable: Arc::clone(&fragment.active), upto: writer.last });
-                new.active = Arc::new(Memtable::new());
-                Arc::new(new)
-            })
-            .collect();
-        let ids: Vec<_> = frozen.iter().map(|fragment| fragment.id).collect();
-        if !ids.is_empty() {
-            *version = Arc::new(version.replace(&ids, frozen));
-        }
-        drop(version);
+        self.published.replace(|version| {
+            let frozen: Vec<_> = version
+                .fragments()
+                .iter()
+                .filter(|fragment| fragment.active.records() > 0 && chosen(fragment))
+                .map(|fragment| {
+                    let mut new = Fragment::clone(fragment);
+                    new.frozen.push(Frozen { memtable: Arc::clone(&fragment.active), upto: writer.last });
+                    new.active = Arc::new(Memtable::new());
+                    Arc::new(new)
+                })
+                .collect();
+            let ids: Vec<_> = frozen.iter().map(|fragment| fragment.id).collect();
+            (!ids.is_empty()).then(|| version.replace(&ids, frozen))
+        });
         drop(writer);
         self.work.signal_flush();
     }
@@ -85,7 +94,7 @@ impl Store {
     /// Writes the memtable with the oldest log segment out; `false` if none waits.
     pub(super) fn flush_oldest(&self) -> Result<bool> {
         let _one_at_a_time = self.work.flushing();
-        let version = Arc::clone(&self.version.read());
+        let version = self.published.version();
         let oldest = version
             .fragments()
             .iter()
@@ -109,7 +118,7 @@ impl Store {
         cursor.seek_to_first()?;
         let keys = KeyRange::inclusive(cursor.key(), &last);
         let bottom = holders(version, &frozen.memtable).all(|fragment| lies_at_bottom(fragment, &keys));
-        let retain = self.retain();
+        let mut retain = self.retain();
         let mut writer = self.new_run(bottom)?;
         let mut key = Vec::new();
         let mut successor = None;
@@ -126,6 +135,7 @@ impl Store {
             successor = Some(uid);
             cursor.next()?;
         }
+        self.note_dropped(&retain);
         writer.finish()
     }
 
@@ -141,7 +151,7 @@ impl Store {
             ..RunOptions::default()
         };
         let writer = RunWriter::create(&self.options.os, &path, identity, options)?;
-        Ok(NewRunWriter { writer, file, records: 0 })
+        Ok(NewRunWriter { writer: Some(writer), file, records: 0 })
     }
 
     /// Opens a finished run file under its number here.
@@ -163,8 +173,12 @@ impl Store {
         Ok(RunRefParts { file: finished.file, run, keys })
     }
 
-    /// Removes run files that did not become part of the store.
+    /// Removes run files that did not become part of the store. Once it is not known whether the manifest on disk
+    /// names them, they stay: the next open removes what is garbage.
     pub(crate) fn discard(&self, outputs: &[NewRun]) {
+        if self.check_sound().is_err() {
+            return;
+        }
         for output in outputs {
             // A file that stays behind is garbage that the next open removes.
             let _ = self.options.os.remove_file(&run_path(&self.dir, output.file));
@@ -172,9 +186,10 @@ impl Store {
     }
 }
 
-/// A run file in the making.
+/// A run file in the making. Dropping it removes the file.
 pub(crate) struct NewRunWriter {
-    writer: RunWriter,
+    /// There until the file is complete.
+    writer: Option<RunWriter>,
     file: FileId,
     records: u64,
 }
@@ -182,22 +197,30 @@ pub(crate) struct NewRunWriter {
 impl NewRunWriter {
     pub(crate) fn add(&mut self, key: &[u8], uid: Uid, kind: RecordKind, row: &[u8]) -> Result<()> {
         self.records += 1;
-        self.writer.add(key, uid, kind, row)
+        match &mut self.writer {
+            Some(writer) => writer.add(key, uid, kind, row),
+            None => Err(Error::Invalid("a run that is complete takes no more records".into())),
+        }
     }
 
     /// Bytes so far, about.
     pub(crate) fn bytes(&self) -> u64 {
-        self.writer.estimated_bytes()
+        self.writer.as_ref().map_or(0, RunWriter::estimated_bytes)
     }
 
     /// Completes and syncs the file; `None`, and no file, if nothing was added.
-    pub(crate) fn finish(self) -> Result<Option<NewRun>> {
-        if self.records == 0 {
-            self.writer.discard()?;
-            return Ok(None);
+    pub(crate) fn finish(mut self) -> Result<Option<NewRun>> {
+        let Some(writer) = self.writer.take_if(|_| self.records > 0) else { return Ok(None) };
+        Ok(Some(NewRun { file: self.file, meta: writer.finish()? }))
+    }
+}
+
+impl Drop for NewRunWriter {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            // A file that stays behind is garbage that the next open removes.
+            let _ = writer.discard();
         }
-        let meta = self.writer.finish()?;
-        Ok(Some(NewRun { file: self.file, meta }))
     }
 }
 

@@ -1,10 +1,13 @@
 //! The store: what a directory holds, how it is opened, written and kept in shape.
 //!
 //! Locks, in the order in which they may be taken: `writer` (the commit leader's state), `structure` (the manifest),
-//! `version` (the fragments that readers see). Readers take only the last, for the time of a reference count.
+//! `synced` (the durable end), `version` (the fragments that readers see). Readers take only the last, for the time of
+//! a reference count. Fragments come and go under `structure` only, so that what a manifest says of them holds until it
+//! is in place.
 
 mod catalog;
 mod flush;
+mod published;
 mod rebase;
 mod recover;
 mod structure;
@@ -18,6 +21,7 @@ use planaria_types::{HistoryHash, InstanceId, Position, Uid};
 
 pub(crate) use self::catalog::{REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key};
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
+use self::published::Published;
 pub(crate) use self::rebase::Install;
 pub(crate) use self::recover::log_dir;
 use self::worker::Work;
@@ -28,7 +32,7 @@ use crate::log::Log;
 use crate::options::Options;
 use crate::os::DirLock;
 use crate::run::BlockCache;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::version::{GroupRecord, Manifest, Role, SegmentRecord, StoreVersion};
 
 /// Kinds of log records.
@@ -51,9 +55,9 @@ pub(crate) struct Store {
     _lock: Box<dyn DirLock>,
     pub(crate) log: Log,
     pub(crate) cache: Arc<BlockCache>,
-    version: RwLock<Arc<StoreVersion>>,
-    /// The UID at which readers read.
-    visible: AtomicU64,
+    published: Published<StoreVersion>,
+    /// Held while `durable` is set.
+    synced: Mutex<()>,
     /// Every commit at or below is durable in the log.
     durable: AtomicU64,
     /// The last commit that was appended to the log.
@@ -69,6 +73,8 @@ pub(crate) struct Store {
     segments: Mutex<VecDeque<SegmentRecord>>,
     pub(crate) floors: Mutex<Floors>,
     work: Work,
+    /// Why the manifest on disk is not known any more, once that is so.
+    poisoned: Mutex<Option<String>>,
     secondary: AtomicBool,
     /// Whether this start as a primary has its epoch.
     epoch_begun: AtomicBool,
@@ -88,6 +94,8 @@ pub(crate) struct Writer {
     pub(crate) segment: u64,
     /// UIDs are drawn above: an earlier start may have used those below for commits that it lost.
     pub(crate) draw_above: Uid,
+    /// Rises whenever the log begins anew: commits from before are not published after.
+    pub(crate) rebases: u64,
 }
 
 /// What retention goes by besides the visible cut.
@@ -97,20 +105,22 @@ pub(crate) struct Floors {
     pub(crate) stable: Option<Uid>,
     /// The lowest durable position of a registered secondary whose changes are still preserved.
     pub(crate) preserved: Option<Uid>,
+    /// Held below while commits above are taken back.
+    fork: Option<Uid>,
+    /// The highest delete mark that was dropped since the start.
+    marks_dropped: Uid,
+    /// No version that is read at or above was dropped since the start.
+    thinned_to: Uid,
 }
 
 impl Store {
     /// The fragments and the cut to read them at.
     pub(crate) fn pin(&self) -> (Arc<StoreVersion>, Uid) {
-        // The cut is loaded under the lock: a version that retention has thinned out is installed only after the cut
-        // has passed what was dropped, so whoever sees the version sees such a cut.
-        let version = self.version.read();
-        let visible = Uid::new(self.visible.load(Ordering::Acquire));
-        (Arc::clone(&version), visible)
+        self.published.pin()
     }
 
     pub(crate) fn visible(&self) -> Uid {
-        Uid::new(self.visible.load(Ordering::Acquire))
+        self.published.visible()
     }
 
     pub(crate) fn durable(&self) -> Uid {
@@ -143,8 +153,17 @@ impl Store {
     /// What a merge may drop now.
     pub(crate) fn retain(&self) -> Retain {
         let floors = *self.floors.lock();
-        let stable = self.visible().min(floors.stable.unwrap_or(Uid::MAX));
-        Retain { stable, marks: stable.min(floors.preserved.unwrap_or(Uid::MAX)) }
+        let floor = |floor: Option<Uid>| floor.unwrap_or(Uid::MAX);
+        let stable = self.visible().min(floor(floors.stable)).min(floor(floors.fork));
+        Retain { stable, marks: stable.min(floor(floors.preserved)), ..Retain::default() }
+    }
+
+    /// Raises the floors over what a merge has dropped, before its outputs become part of the store: whatever the
+    /// floors are set to meanwhile, what is gone is gone.
+    pub(crate) fn note_dropped(&self, retain: &Retain) {
+        let mut floors = self.floors.lock();
+        floors.marks_dropped = floors.marks_dropped.max(retain.marks_dropped);
+        floors.thinned_to = floors.thinned_to.max(retain.thinned_to);
     }
 
     /// The last retained log segment that begins at or before `uid`.

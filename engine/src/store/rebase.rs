@@ -6,7 +6,7 @@ use planaria_types::{DatabaseId, HistoryHash, Position, TableId, Uid};
 use super::catalog::{boundary_in, boundary_of, with_boundary};
 use super::flush::{NewRun, RunRefParts, lies_at_bottom};
 use super::write::follow;
-use super::{Store, Writer};
+use super::{Store, Writer, record_kind};
 use crate::commit::LoggedCommit;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
@@ -42,6 +42,10 @@ impl Store {
     pub(crate) fn install_refresh(&self, install: Install, end: &RefreshEnd) -> Result<()> {
         let collected = install.states.iter().chain(&install.outputs);
         let mut files: Vec<NewRun> = collected.map(|(_, run)| run.clone()).collect();
+        if let Err(error) = self.flush_all() {
+            self.discard(&files);
+            return Err(error);
+        }
         let mut writer = self.lock_writer();
         let installed = self.install_layers(&mut writer, &install, end, &mut files);
         if installed.is_err() {
@@ -57,6 +61,7 @@ impl Store {
         end: &RefreshEnd,
         files: &mut Vec<NewRun>,
     ) -> Result<()> {
+        self.check_flushed()?;
         let state = check_end(writer, install, end)?;
         let live = self.write_live(&end.live, files)?;
         let mut layers = Vec::new();
@@ -90,7 +95,8 @@ impl Store {
             }
             layered_version(&version, &layers, state.last)
         };
-        let next_fragment = boundaries.iter().map(|boundary| boundary.id.0 + 1).max().unwrap_or(0);
+        let next_fragment =
+            boundaries.iter().map(|boundary| boundary.id.0.saturating_add(1)).max().unwrap_or(0);
         self.next_fragment.fetch_max(next_fragment, Ordering::AcqRel);
         self.rebase(writer, state, change, end.cut, |group| {
             group.history = end.history.clone();
@@ -146,8 +152,14 @@ impl Store {
         group: impl FnOnce(&mut GroupRecord),
     ) -> Result<()> {
         self.work().check_open()?;
-        let sealed = self.log.seal()?;
-        let segment = SegmentRecord { number: sealed.segment + 1, uid: state.last, hash: state.hash };
+        self.log.seal()?;
+        // The segment from which recovery will start must be there before the manifest says so. It begins with a bound
+        // that is known already, which changes nothing for a recovery that does not get to see the manifest.
+        let reserved = self.reserved.load(Ordering::Acquire);
+        let begun = self.log.append(&[(record_kind::RESERVE, &reserved.to_le_bytes()[..])])?;
+        self.enter_segment(writer, begun.segment);
+        self.log.sync()?;
+        let segment = SegmentRecord { number: begun.segment, uid: state.last, hash: state.hash };
         let mut structure = self.lock_structure();
         let next = change(&self.pin().0)?;
         let mut manifest = self.describe(&structure, &next);
@@ -155,15 +167,14 @@ impl Store {
         manifest.group.visible = cut;
         manifest.log_start = segment.number;
         manifest.segments = vec![segment];
-        manifest.write(&self.options.os, &self.dir)?;
-        let mut version = self.version.write();
-        let old = std::mem::replace(&mut *version, Arc::new(next));
-        self.visible.store(cut.get(), Ordering::Release);
-        drop(version);
+        let synced = self.synced.lock();
+        self.write_manifest(&manifest)?;
+        let old = self.published.rebase(next, cut);
         *self.segments.lock() = [segment].into();
-        **writer = Writer { segment: segment.number, ..state };
+        **writer = Writer { segment: segment.number, rebases: writer.rebases + 1, ..state };
         self.appended.store(state.last.get(), Ordering::Release);
         self.durable.store(state.last.get(), Ordering::Release);
+        drop(synced);
         self.feed.clear();
         self.after_write(&mut structure, manifest, &old);
         drop(structure);
@@ -174,19 +185,43 @@ impl Store {
 
     /// Takes back everything above `fork`; see [`crate::Database::take_back`].
     pub(crate) fn take_back(&self, position: Position, hash: HistoryHash) -> Result<()> {
-        let fork = position.uid;
+        self.check_readable(position.uid)?;
+        // What the fork shows must outlive the flush, too.
+        self.floors.lock().fork = Some(position.uid);
+        let taken = self.take_back_above(position, hash);
+        self.floors.lock().fork = None;
+        taken
+    }
+
+    /// Fails unless a cut at `fork` finds all the versions that it shows.
+    fn check_readable(&self, fork: Uid) -> Result<()> {
         let group = self.manifest().group;
-        let inside_sparse = group.sparse.iter().any(|(from, to)| *from < fork && fork < *to);
-        if fork < group.version_floor || inside_sparse {
+        let floor = group.version_floor.max(self.floors.lock().thinned_to);
+        if fork < floor || group.sparse.iter().any(|(from, to)| *from < fork && fork < *to) {
             return Err(Error::SnapshotTooOld(fork));
         }
+        Ok(())
+    }
+
+    /// Fails if something is in memory only: a log that begins anew would leave it behind. The caller is the writer.
+    fn check_flushed(&self) -> Result<()> {
+        let in_memory =
+            |fragment: &Arc<Fragment>| fragment.active.records() > 0 || !fragment.frozen.is_empty();
+        if self.pin().0.fragments().iter().any(in_memory) {
+            return Err(Error::Invalid(
+                "commits arrived while the state that they build on was changed".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn take_back_above(&self, position: Position, hash: HistoryHash) -> Result<()> {
+        let fork = position.uid;
         self.flush_all()?;
         let _no_compaction = self.work().compacting();
         let mut writer = self.lock_writer();
-        let in_memory = self.pin().0.fragments().iter().any(|fragment| fragment.active.records() > 0);
-        if in_memory {
-            return Err(Error::Invalid("commits arrived while others were taken back".into()));
-        }
+        self.check_flushed()?;
+        self.check_readable(fork)?;
         let state = Writer { last: fork, hash, ..*writer };
         let cut = self.visible().min(fork);
         self.rebase(
@@ -218,7 +253,7 @@ impl Store {
         manifest.generation += 1;
         manifest.database = database;
         manifest.group.role = Role::Secondary;
-        manifest.write(&self.options.os, &self.dir)?;
+        self.write_manifest(&manifest)?;
         *structure = manifest;
         self.secondary.store(true, Ordering::Release);
         Ok(())

@@ -10,7 +10,7 @@ use planaria_types::{
 use super::catalog::{boundary_of, with_boundary};
 use super::worker::Work;
 use super::write::insert_op;
-use super::{Floors, Store, Writer, record_kind};
+use super::{Floors, Published, Store, Writer, record_kind};
 use crate::commit::{CommitQueue, EncodedCommit, Feed};
 use crate::error::{Error, Result};
 use crate::hash;
@@ -18,7 +18,7 @@ use crate::log::{KIND_BASE, Log, LogEntry, LogOptions, Replay};
 use crate::options::Options;
 use crate::os::{DirLock, Os};
 use crate::run::{BlockCache, Run};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex};
 use crate::version::{
     Fragment, GroupRecord, MANIFEST, Manifest, Role, RunRef, SegmentRecord, StoreVersion, run_dir, run_path,
 };
@@ -49,6 +49,9 @@ impl Store {
                 what: "it is a clone that was not completed; resume it with `planaria clone create`, or remove it".into(),
             });
         }
+        // A killed process may have renamed the manifest without syncing the name: until that is durable, a power cut
+        // brings back the one before and with it the need for its files.
+        os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
         remove_garbage(&os, dir, &manifest)?;
         let cache = Arc::new(BlockCache::new(options.cache_bytes as u64));
         let version = open_runs(&os, dir, &manifest, &cache, &options)?;
@@ -89,8 +92,8 @@ impl Store {
             cache,
             next_file: AtomicU64::new(manifest.next_file),
             next_fragment: AtomicU64::new(replay.next_fragment),
-            version: RwLock::new(Arc::new(replay.version)),
-            visible: AtomicU64::new(visible.max(manifest.group.visible).get()),
+            published: Published::new(replay.version, visible.max(manifest.group.visible)),
+            synced: Mutex::new(()),
             durable: AtomicU64::new(end.get()),
             appended: AtomicU64::new(end.get()),
             reserved: AtomicU64::new(replay.reserved.get()),
@@ -100,6 +103,7 @@ impl Store {
             segments: Mutex::new(replay.segments),
             floors: Mutex::new(Floors::default()),
             work: Work::new(),
+            poisoned: Mutex::new(None),
             secondary: AtomicBool::new(role == Role::Secondary),
             epoch_begun: AtomicBool::new(false),
             unmeasured: AtomicU64::new(0),
@@ -131,6 +135,7 @@ impl Recovery {
             hash: base.map_or(HistoryHash::default(), |base| base.hash),
             segment: base.map_or(0, |base| base.number),
             draw_above: Uid::ZERO,
+            rebases: 0,
         };
         Self {
             log_dir,
@@ -189,7 +194,7 @@ impl Recovery {
         self.state.hash = hash::extend_history(self.state.hash, uid, hash::commit_hash(commit.bytes()));
         for op in commit.ops() {
             if let Some(boundary) = boundary_of(&op) {
-                self.next_fragment = self.next_fragment.max(boundary.id.0 + 1);
+                self.next_fragment = self.next_fragment.max(boundary.id.0.saturating_add(1));
                 if let Some(version) = with_boundary(&self.version, &boundary, uid.prev()) {
                     self.version = version;
                 }
@@ -207,9 +212,6 @@ fn lock_dir(os: &Arc<dyn Os>, dir: &Path, create: bool) -> Result<Box<dyn DirLoc
             return Err(Error::NotFound { path: dir.to_path_buf() });
         }
         os.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            os.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))?;
-        }
     }
     if !os.exists(&dir.join(MANIFEST)) {
         if !create {
@@ -219,12 +221,29 @@ fn lock_dir(os: &Arc<dyn Os>, dir: &Path, create: bool) -> Result<Box<dyn DirLoc
         if entries.iter().any(|entry| !NAMES_OF_A_START.contains(&entry.name.as_str())) {
             return Err(Error::Exists { path: dir.to_path_buf() });
         }
+        // Also where the directory is found: whoever created it may have died before this.
+        sync_ancestors(os, dir)?;
     }
     let path = dir.join(LOCK);
     os.lock(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => Error::InUse { path: dir.to_path_buf() },
         _ => Error::io("lock", &path, error),
     })
+}
+
+/// Makes the name of a new directory durable, and those of the directories that it lies in, which may be new as well.
+fn sync_ancestors(os: &Arc<dyn Os>, dir: &Path) -> Result<()> {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    for (level, parent) in dir.ancestors().skip(1).enumerate() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match os.sync_dir(parent) {
+            // Further up there are directories that others own, which are not new.
+            Err(error)
+                if level > 0 && matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {}
+            synced => synced.map_err(|error| Error::io("sync", parent, error))?,
+        }
+    }
+    Ok(())
 }
 
 /// Writes the first manifest of a new store.

@@ -5,7 +5,7 @@ use planaria_types::{Epoch, FileId, HistoryEntry, InstanceId};
 use super::flush::{NewRun, RunRefParts};
 use super::{Store, Writer};
 use crate::error::{Error, Result};
-use crate::sync::{Arc, MutexGuard, Ordering};
+use crate::sync::{MutexGuard, Ordering};
 use crate::version::{
     FragmentRecord, GroupRecord, Manifest, Role, RunRecord, RunRef, SegmentRecord, StoreVersion,
 };
@@ -13,9 +13,9 @@ use crate::version::{
 impl Store {
     /// Makes new run files and a new arrangement of runs part of the store: the files' names are synced, the log is
     /// synced (a run may hold what it has not made durable yet), the manifest is written, and readers see the change.
-    /// `change` may be called twice, the second time with what the commit leader has changed meanwhile.
+    /// `change` is called twice, the second time with what the commit leader has frozen meanwhile.
     ///
-    /// If anything fails before the manifest is written, the new files are removed and nothing has changed.
+    /// If anything fails before the manifest is in place, the new files are removed and nothing has changed.
     pub(crate) fn install(
         &self,
         outputs: &[NewRun],
@@ -28,11 +28,11 @@ impl Store {
             let next = change(&self.pin().0, &new)?;
             let mut manifest = self.describe(&structure, &next);
             group(&mut manifest.group);
-            manifest.write(&self.options.os, &self.dir)?;
-            let mut version = self.version.write();
-            let changed = Arc::new(change(&version, &new)?);
-            let old = std::mem::replace(&mut *version, changed);
-            drop(version);
+            self.write_manifest(&manifest)?;
+            // Fragments come and go under the lock that is held here, so what fitted once fits again.
+            let old = self.published.replace(|version| change(version, &new).ok());
+            let old =
+                old.ok_or_else(|| self.poison("the fragments changed while a manifest was written".into()))?;
             self.after_write(&mut structure, manifest, &old);
             Ok(())
         });
@@ -81,11 +81,11 @@ impl Store {
             segments: self.retained_segments(log_start, segments.into()),
             ..last.clone()
         };
-        let retain = self.retain();
+        let floors = *self.floors.lock();
         manifest.group.visible = manifest.group.visible.max(self.visible());
         manifest.group.reserved = planaria_types::Uid::new(self.reserved.load(Ordering::Acquire));
-        manifest.group.version_floor = manifest.group.version_floor.max(retain.stable);
-        manifest.group.mark_floor = manifest.group.mark_floor.max(retain.marks);
+        manifest.group.version_floor = manifest.group.version_floor.max(floors.thinned_to);
+        manifest.group.mark_floor = manifest.group.mark_floor.max(floors.marks_dropped);
         manifest
     }
 
@@ -125,6 +125,8 @@ impl Store {
         if self.epoch_begun.load(Ordering::Acquire) {
             return Ok(());
         }
+        // A commit that only the lost process knew may be durable without this start having synced it.
+        self.sync_log()?;
         let mut structure = self.lock_structure();
         let last = structure.group.history.current();
         let epoch = Epoch {
@@ -132,8 +134,6 @@ impl Store {
             incarnation: last.incarnation + 1,
             nonce: self.options.os.random_u64(),
         };
-        // A commit that only the lost process knew may be durable without this start having synced it.
-        self.sync_log()?;
         self.write_epoch(&mut structure, epoch, writer)?;
         self.epoch_begun.store(true, Ordering::Release);
         Ok(())
@@ -145,14 +145,14 @@ impl Store {
         manifest.group.history.push(entry).map_err(|entry| {
             Error::Invalid(format!("epoch {} does not follow the history of this copy", entry.epoch))
         })?;
-        manifest.write(&self.options.os, &self.dir)?;
+        self.write_manifest(&manifest)?;
         *structure = manifest;
         Ok(())
     }
 
     /// Begins the epoch of a primary now rather than at its first commit.
     pub(crate) fn begin_epoch(&self) -> Result<()> {
-        let writer = *self.lock_writer();
+        let writer = self.lock_writer();
         if self.role() == Role::Secondary {
             return Err(Error::ReadOnly);
         }
@@ -165,9 +165,34 @@ impl Store {
         let mut structure = self.lock_structure();
         let mut manifest = Manifest { generation: structure.generation + 1, ..structure.clone() };
         change(&mut manifest.group)?;
-        manifest.write(&self.options.os, &self.dir)?;
+        self.write_manifest(&manifest)?;
         *structure = manifest;
         Ok(())
+    }
+
+    /// Puts the next manifest in place. Where it is not known whether it is, the store is poisoned: what is on disk may
+    /// be this manifest or the last one, and both must find what they name.
+    pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        self.check_sound()?;
+        manifest.write(&self.options.os, &self.dir).map_err(|unwritten| {
+            if unwritten.is_uncertain {
+                self.poison(unwritten.error.to_string());
+            }
+            unwritten.error
+        })
+    }
+
+    fn poison(&self, reason: String) -> Error {
+        let mut poisoned = self.poisoned.lock();
+        Error::Poisoned { reason: poisoned.get_or_insert(reason).clone() }
+    }
+
+    /// Fails once the store is poisoned.
+    pub(super) fn check_sound(&self) -> Result<()> {
+        match &*self.poisoned.lock() {
+            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -16,6 +16,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 pub(crate) struct Work {
     state: Mutex<State>,
     changed: Condvar,
+    /// Told when the store closes, for those who pause.
+    closing: Condvar,
     flush: Mutex<()>,
     compact: Mutex<()>,
     unsynced: AtomicBool,
@@ -27,7 +29,7 @@ struct State {
     compact: bool,
     sync: bool,
     closing: bool,
-    /// Why the last piece of background work failed, until one succeeds.
+    /// Why the last flush failed, until one succeeds: writers that wait for room wait for it.
     failure: Option<Error>,
 }
 
@@ -44,6 +46,7 @@ impl Work {
         Self {
             state: Mutex::new(State { compact: true, ..State::default() }),
             changed: Condvar::new(),
+            closing: Condvar::new(),
             flush: Mutex::new(()),
             compact: Mutex::new(()),
             unsynced: AtomicBool::new(false),
@@ -109,18 +112,17 @@ impl Work {
         }
     }
 
-    /// Waits for `pause` or until the store closes.
+    /// Waits for `pause` or until the store closes. Signals of other work do not cut it short.
     fn pause(&self, pause: Duration) {
         let mut state = self.state.lock();
         if !state.closing {
-            self.changed.wait_for(&mut state, pause);
+            self.closing.wait_for(&mut state, pause);
         }
     }
 
-    fn report(&self, result: Result<()>) -> bool {
-        let failed = result.is_err();
-        self.signal(|state| state.failure = result.err());
-        failed
+    fn close(&self) {
+        self.signal(|state| state.closing = true);
+        self.closing.notify_all();
     }
 }
 
@@ -135,21 +137,23 @@ impl Store {
             ("planaria-flush", Task::Flush),
             ("planaria-compact", Task::Compact),
         ];
-        tasks
-            .into_iter()
-            .map(|(name, task)| {
-                let store = Arc::clone(self);
-                let body = move || {
-                    while store.work.wait_for(task) {
-                        store.run(task);
-                    }
-                };
-                std::thread::Builder::new()
-                    .name(name.into())
-                    .spawn(body)
-                    .map_err(Self::io("start a thread for", &self.dir))
-            })
-            .collect()
+        let mut threads = Vec::new();
+        for (name, task) in tasks {
+            let store = Arc::clone(self);
+            let body = move || {
+                while store.work.wait_for(task) {
+                    store.run(task);
+                }
+            };
+            match std::thread::Builder::new().name(name.into()).spawn(body) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    self.stop(threads);
+                    return Err(Error::io("start a thread for", &self.dir, error));
+                }
+            }
+        }
+        Ok(threads)
     }
 
     fn run(&self, task: Task) {
@@ -157,9 +161,9 @@ impl Store {
             Task::Sync => {
                 self.work.pause(Duration::from_millis(self.options.sync_interval_ms));
                 self.work.unsynced.store(false, Ordering::Release);
-                let synced = self.sync_log().and_then(|_| self.reserve_ahead());
-                let spare = self.log.prepare_spare();
-                self.work.report(synced.and(spare.map(|_| ())));
+                // A failure poisons the log or is one of room; either way the next writer hears of it.
+                let _ = self.sync_log().and_then(|_| self.reserve_ahead());
+                let _ = self.log.prepare_spare();
                 self.freeze_oldest_beyond_log_limit();
             }
             Task::Flush => {
@@ -170,14 +174,15 @@ impl Store {
                         Err(error) => break Err(error),
                     }
                 };
-                if self.work.report(flushed) {
+                let failed = flushed.is_err();
+                self.work.signal(|state| state.failure = flushed.err());
+                if failed {
                     self.work.pause(RETRY_AFTER);
                     self.work.signal_flush();
                 }
             }
             Task::Compact => {
-                let compacted = self.compact_until_settled();
-                if self.work.report(compacted) {
+                if self.compact_until_settled().is_err() {
                     self.work.pause(RETRY_AFTER);
                     self.work.flushed();
                 }
@@ -226,7 +231,7 @@ impl Store {
 
     /// Ends background work, syncs, and waits for the threads.
     pub(crate) fn stop(&self, threads: Vec<JoinHandle<()>>) {
-        self.work.signal(|state| state.closing = true);
+        self.work.close();
         for thread in threads {
             // A thread that panicked has nothing left to say; the log has what was acknowledged.
             let _ = thread.join();

@@ -7,7 +7,7 @@ use super::{Store, Writer, record_kind};
 use crate::commit::{EncodedCommit, LoggedCommit, name_commit};
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::sync::{Arc, MutexGuard, Ordering};
+use crate::sync::{MutexGuard, Ordering};
 use crate::version::{Role, SegmentRecord, StoreVersion};
 
 /// UIDs are drawn at most this far ahead of what recovery knows, in milliseconds.
@@ -38,6 +38,7 @@ impl Store {
     }
 
     fn log_group(&self, group: Vec<Pending>, sync: bool) -> Result<Vec<Uid>> {
+        self.check_sound()?;
         self.wait_for_room()?;
         let mut writer = self.writer.lock();
         if self.role() == Role::Secondary {
@@ -57,12 +58,18 @@ impl Store {
         let uids = logged.iter().map(|logged| logged.commit.uid()).collect();
         self.append_commits(&mut writer, &logged)?;
         self.insert(&logged, writer.segment);
+        let rebases = writer.rebases;
         drop(writer);
         if sync {
             self.sync_log()?;
         }
         // Another group cannot have been published meanwhile: groups are handled one after the other.
-        self.publish(logged.last().map_or(Uid::ZERO, |logged| logged.commit.uid()));
+        let writer = self.writer.lock();
+        if writer.rebases != rebases {
+            return Err(Error::Invalid("the commit was taken back: another primary leads".into()));
+        }
+        self.publish(next.last);
+        drop(writer);
         if !sync {
             self.work.signal_sync();
         }
@@ -127,13 +134,13 @@ impl Store {
 
     /// Puts the records of logged commits into the memtables; not yet visible.
     pub(super) fn insert(&self, logged: &[LoggedCommit], segment: u64) {
-        let mut version = Arc::clone(&self.version.read());
+        let mut version = self.published.version();
         for logged in logged {
             let uid = logged.commit.uid();
             for op in logged.commit.ops() {
                 if let Some(boundary) = boundary_of(&op) {
                     self.ensure_boundary(&boundary, uid.prev());
-                    version = Arc::clone(&self.version.read());
+                    version = self.published.version();
                 }
                 insert_op(&version, op.table, op.key, uid, op.kind, op.row, segment);
             }
@@ -142,14 +149,19 @@ impl Store {
 
     /// Moves the visible cut forward.
     pub(super) fn publish(&self, uid: Uid) {
-        self.visible.fetch_max(uid.get(), Ordering::AcqRel);
+        self.published.show(uid);
     }
 
     /// Makes everything appended so far durable.
     pub(crate) fn sync_log(&self) -> Result<Uid> {
-        let appended = self.appended();
-        self.log.sync()?;
-        if self.durable.fetch_max(appended.get(), Ordering::AcqRel) < appended.get() {
+        let moved = {
+            // A rebase, which may take commits back, comes before or after.
+            let _synced = self.synced.lock();
+            let appended = self.appended();
+            self.log.sync()?;
+            self.durable.fetch_max(appended.get(), Ordering::AcqRel) < appended.get()
+        };
+        if moved {
             self.feed.notify();
         }
         Ok(self.durable())
@@ -158,6 +170,7 @@ impl Store {
     /// Logs commits of the primary, checked to follow the last one here and to lead to the history hash that each
     /// states; they are neither durable nor visible yet.
     pub(crate) fn append_replicated(&self, logged: &[LoggedCommit]) -> Result<()> {
+        self.check_sound()?;
         self.wait_for_room()?;
         let mut writer = self.writer.lock();
         if self.role() == Role::Primary {
@@ -176,9 +189,9 @@ impl Store {
 
     /// Shows a secondary's readers everything at or below `cut` that is durable here.
     pub(crate) fn show(&self, cut: Uid) -> Result<Uid> {
+        let mut writer = self.writer.lock();
         let cut = cut.min(self.durable());
         if cut > self.visible() {
-            let mut writer = self.writer.lock();
             let appended = self.log.append(&[(record_kind::CUT, &cut.get().to_le_bytes()[..])])?;
             self.enter_segment(&mut writer, appended.segment);
             self.publish(cut);

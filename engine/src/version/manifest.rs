@@ -175,12 +175,31 @@ impl Manifest {
     }
 
     /// Makes this the store's manifest, durably, in one step.
-    pub(crate) fn write(&self, os: &Arc<dyn Os>, dir: &Path) -> Result<()> {
+    pub(crate) fn write(&self, os: &Arc<dyn Os>, dir: &Path) -> Result<(), Unwritten> {
         let (path, new) = (dir.join(MANIFEST), dir.join(MANIFEST_NEW));
-        let bytes = self.encode()?;
-        write_file(os, &new, &bytes)?;
-        os.rename(&new, &path).map_err(|error| Error::io("rename", &new, error))?;
-        os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
+        let certain = |error| Unwritten { error, is_uncertain: false };
+        let bytes = self.encode().map_err(certain)?;
+        write_file(os, &new, &bytes).map_err(certain)?;
+        os.rename(&new, &path).map_err(|error| Unwritten {
+            is_uncertain: error.kind() != std::io::ErrorKind::StorageFull,
+            error: Error::io("rename", &new, error),
+        })?;
+        os.sync_dir(dir)
+            .map_err(|error| Unwritten { error: Error::io("sync", dir, error), is_uncertain: true })
+    }
+}
+
+/// Why a manifest is not, or may not be, in place.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) error: Error,
+    /// Whether it may be in place all the same: the rename was begun.
+    pub(crate) is_uncertain: bool,
+}
+
+impl From<Unwritten> for Error {
+    fn from(unwritten: Unwritten) -> Self {
+        unwritten.error
     }
 }
 
