@@ -1,0 +1,154 @@
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::wire::FrameError;
+use crate::wire::message::RemoteError;
+
+/// The result of a call over the network.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong on the way to another node, or there: what happened, why, and what to do.
+///
+/// [`Error::code`] is stable over releases, for programs.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on a file.
+    #[error("{what} {}: {source}", path.display())]
+    File {
+        /// What was being done, as a verb.
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+    /// The operating system refused a socket.
+    #[error("{what} {address}: {source}")]
+    Socket {
+        /// What was being done, as a verb.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+    /// A certificate, a key or a directory of them cannot be used.
+    #[error("the certificates in {} cannot be used: {why}. {hint}", path.display())]
+    Certificate {
+        /// The directory or file.
+        path: PathBuf,
+        /// What does not fit.
+        why: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A setting is out of its range.
+    #[error("the setting {setting} cannot be {value}: {why}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// The range, or the conflict.
+        why: &'static str,
+    },
+    /// The handshake failed: one side did not accept the other's certificate or protocol.
+    #[error("no connection with {peer}: {why}. {hint}")]
+    Handshake {
+        /// The other side.
+        peer: SocketAddr,
+        /// Who refused what.
+        why: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The other side knew who we are and refused.
+    #[error("{peer} refused the connection: {why}")]
+    Refused {
+        /// The other side.
+        peer: SocketAddr,
+        /// A stable code: `role_refused`, `version`, `busy`, `shutting_down`, `protocol` or `closed`.
+        code: &'static str,
+        /// Its words.
+        why: String,
+    },
+    /// There was no answer in time.
+    #[error("no answer from {peer} {when}; whether a write took effect is unknown until it is asked again")]
+    TimedOut {
+        /// The other side.
+        peer: SocketAddr,
+        /// During what.
+        when: &'static str,
+    },
+    /// The connection ended.
+    #[error("the connection with {peer} is lost: {why}")]
+    Lost {
+        /// The other side.
+        peer: SocketAddr,
+        /// How it ended.
+        why: String,
+    },
+    /// The other side gave up the stream of one request.
+    #[error("the other side ended the exchange: {0}")]
+    Ended(&'static str),
+    /// Bytes that are no frame, or a frame that does not belong there.
+    #[error("the other side does not keep to the protocol: {0}")]
+    Frame(#[from] FrameError),
+    /// The request was understood and failed.
+    #[error("{0}")]
+    Remote(#[from] RemoteError),
+    /// Something of ours is larger than the protocol carries.
+    #[error("{what} of {bytes} bytes exceeds the limit of {limit} bytes")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// This side is closed or closing.
+    #[error("the endpoint is closed")]
+    Closed,
+}
+
+impl Error {
+    /// A stable code for programs.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::File { .. } | Self::Socket { .. } => "io",
+            Self::Certificate { .. } => "certificate",
+            Self::Setting { .. } => "setting",
+            Self::Handshake { .. } => "handshake",
+            Self::Refused { code, .. } => code,
+            Self::TimedOut { .. } => "timed_out",
+            Self::Lost { .. } => "connection_lost",
+            Self::Ended(_) => "ended",
+            Self::Frame(_) => "protocol",
+            Self::Remote(remote) => &remote.code,
+            Self::TooLarge { .. } => "too_large",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Wraps an answer of the file system.
+    pub(crate) fn file(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::File {
+            what,
+            path: path.to_path_buf(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// Wraps an answer of the socket layer.
+    pub(crate) fn socket(what: &'static str, address: SocketAddr, source: io::Error) -> Self {
+        Self::Socket {
+            what,
+            address,
+            source: Arc::new(source),
+        }
+    }
+}

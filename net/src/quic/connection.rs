@@ -1,0 +1,397 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quinn::{ConnectionError, VarInt};
+use rustls::pki_types::CertificateDer;
+
+use super::endpoint::Admission;
+use super::{FrameReader, FrameWriter, Role, Roles, Service, tls};
+use crate::wire::limits::HELLO_TIMEOUT;
+use crate::wire::message::Hello;
+use crate::wire::{Frame, FrameKind};
+use crate::{Error, Result};
+
+/// Why one side closes a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum CloseCode {
+    /// All is done.
+    Done = 0,
+    /// The certificate lacks the role that the service takes.
+    RoleRefused = 1,
+    /// No version of the protocol is understood by both.
+    Version = 2,
+    /// A limit on connections is reached.
+    Busy = 3,
+    /// The node is shutting down.
+    ShuttingDown = 4,
+    /// The other side does not keep to the protocol.
+    Protocol = 5,
+}
+
+impl CloseCode {
+    fn name_of(code: u64) -> &'static str {
+        match code {
+            1 => "role_refused",
+            2 => "version",
+            3 => "busy",
+            4 => "shutting_down",
+            5 => "protocol",
+            _ => "closed",
+        }
+    }
+
+    pub(crate) fn code(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+}
+
+/// The other side of a connection, as its certificate says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// The name in its certificate.
+    pub name: String,
+    /// The roles in its certificate.
+    pub roles: Roles,
+    /// Its address.
+    pub address: SocketAddr,
+    /// The BLAKE3 hash of its certificate: its identity.
+    pub certificate: [u8; 32],
+}
+
+impl Peer {
+    /// Whether it holds `role`.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.has(role)
+    }
+}
+
+/// A connection with a known peer: both certificates were verified, the role was admitted, versions were agreed upon.
+///
+/// Cheap to clone; the connection closes when the last clone is dropped.
+#[derive(Clone)]
+pub struct Connection(Arc<Parts>);
+
+struct Parts {
+    quic: quinn::Connection,
+    peer: Peer,
+    service: Service,
+    version: u16,
+    features: u64,
+    /// The stream of the greeting; a replica session goes on with it.
+    control: Mutex<Option<(FrameWriter, FrameReader)>>,
+    /// What this connection counts against, until it ends.
+    _admission: Option<Admission>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.0.peer)
+            .field("service", &self.0.service)
+            .field("version", &self.0.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Greets as the side that connected.
+    pub(crate) async fn greet(quic: quinn::Connection, service: Service) -> Result<Self> {
+        let address = quic.remote_address();
+        let peer = peer_of(&quic)?;
+        let greeting = async {
+            let (send, receive) = quic.open_bi().await.map_err(|error| lost(address, &error))?;
+            let mut control = (
+                FrameWriter::new(send, address),
+                FrameReader::new(receive, address),
+            );
+            control
+                .0
+                .write(Frame::of(FrameKind::Hello, &Hello::ours())?)
+                .await?;
+            let hello: Hello = control
+                .1
+                .expect(FrameKind::Hello, "a greeting")
+                .await?
+                .message()?;
+            Ok::<_, Error>((control, hello))
+        };
+        let (control, hello) = tokio::time::timeout(HELLO_TIMEOUT, greeting)
+            .await
+            .map_err(|_| Error::TimedOut {
+                peer: address,
+                when: "to the greeting",
+            })??;
+        Self::established(quic, peer, service, &hello, control, None)
+    }
+
+    /// Greets as the side that accepted, after judging the peer's role.
+    pub(crate) async fn welcome(
+        quic: quinn::Connection,
+        peer: Peer,
+        service: Service,
+        admission: Admission,
+    ) -> Result<Self> {
+        let address = peer.address;
+        if !service.admits(peer.roles) {
+            let why = format!(
+                "the certificate of {:?} has {}, and this service takes the role {}",
+                peer.name,
+                peer.roles,
+                service.role_wanted()
+            );
+            return Err(refuse(&quic, CloseCode::RoleRefused, why));
+        }
+        let greeting = async {
+            let (send, receive) = quic.accept_bi().await.map_err(|error| lost(address, &error))?;
+            let mut control = (
+                FrameWriter::new(send, address),
+                FrameReader::new(receive, address),
+            );
+            let hello: Hello = control
+                .1
+                .expect(FrameKind::Hello, "a greeting")
+                .await?
+                .message()?;
+            Ok::<_, Error>((control, hello))
+        };
+        let (mut control, hello) = match tokio::time::timeout(HELLO_TIMEOUT, greeting).await {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(Error::Frame(error))) => {
+                return Err(refuse(&quic, CloseCode::Protocol, error.to_string()));
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                return Err(refuse(
+                    &quic,
+                    CloseCode::Protocol,
+                    "no greeting came in time".to_owned(),
+                ));
+            }
+        };
+        if Hello::ours().agree(&hello).is_some() {
+            control
+                .0
+                .write(Frame::of(FrameKind::Hello, &Hello::ours())?)
+                .await?;
+        }
+        Self::established(quic, peer, service, &hello, control, Some(admission))
+    }
+
+    fn established(
+        quic: quinn::Connection,
+        peer: Peer,
+        service: Service,
+        hello: &Hello,
+        mut control: (FrameWriter, FrameReader),
+        admission: Option<Admission>,
+    ) -> Result<Self> {
+        let ours = Hello::ours();
+        let Some((version, features)) = ours.agree(hello) else {
+            let why = format!(
+                "one side speaks the versions {} to {} of the protocol, the other {} to {}; update the older",
+                hello.version_min, hello.version_max, ours.version_min, ours.version_max
+            );
+            return Err(refuse(&quic, CloseCode::Version, why));
+        };
+        if service == Service::Client {
+            control.0.finish();
+        }
+        let control = Mutex::new((service == Service::Replica).then_some(control));
+        Ok(Self(Arc::new(Parts {
+            quic,
+            peer,
+            service,
+            version,
+            features,
+            control,
+            _admission: admission,
+        })))
+    }
+
+    /// The other side.
+    pub fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    /// What the connection is for.
+    pub fn service(&self) -> Service {
+        self.0.service
+    }
+
+    /// The version of the protocol that both sides speak.
+    pub fn version(&self) -> u16 {
+        self.0.version
+    }
+
+    /// The optional features that both sides have, as bits.
+    pub fn features(&self) -> u64 {
+        self.0.features
+    }
+
+    /// The last round trip.
+    pub fn round_trip(&self) -> Duration {
+        self.0.quic.rtt()
+    }
+
+    /// The packet size that the path is known to carry, in bytes of UDP payload.
+    pub fn mtu(&self) -> u16 {
+        self.0.quic.stats().path.current_mtu
+    }
+
+    /// Closes the connection, with a code and words that the other side gets to see.
+    pub fn close(&self, code: CloseCode, why: &str) {
+        self.0.quic.close(code.code(), why.as_bytes());
+    }
+
+    /// Completes when the connection has ended, with the reason.
+    pub async fn closed(&self) -> Error {
+        lost(self.0.peer.address, &self.0.quic.closed().await)
+    }
+
+    /// The stream of the greeting; a replica session takes it once.
+    pub(crate) fn take_control(&self) -> Option<(FrameWriter, FrameReader)> {
+        self.0.control.lock().take()
+    }
+
+    /// Opens a stream; waits while as many as the peer allows are open.
+    pub(crate) async fn open(&self) -> Result<(FrameWriter, FrameReader)> {
+        let address = self.0.peer.address;
+        let (send, receive) = self
+            .0
+            .quic
+            .open_bi()
+            .await
+            .map_err(|error| lost(address, &error))?;
+        Ok((
+            FrameWriter::new(send, address),
+            FrameReader::new(receive, address),
+        ))
+    }
+
+    /// The next stream that the peer opens.
+    pub(crate) async fn accept(&self) -> Result<(FrameWriter, FrameReader)> {
+        let address = self.0.peer.address;
+        let (send, receive) = self
+            .0
+            .quic
+            .accept_bi()
+            .await
+            .map_err(|error| lost(address, &error))?;
+        Ok((
+            FrameWriter::new(send, address),
+            FrameReader::new(receive, address),
+        ))
+    }
+}
+
+/// Reads the peer's identity out of the certificate that the handshake has verified.
+pub(crate) fn peer_of(quic: &quinn::Connection) -> Result<Peer> {
+    let address = quic.remote_address();
+    let handshake = |why: String| Error::Handshake {
+        peer: address,
+        why,
+        hint: "Check its certificate",
+    };
+    let identity = quic
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or_else(|| handshake("it shows no certificate".to_owned()))?;
+    let cert = identity
+        .first()
+        .ok_or_else(|| handshake("it shows no certificate".to_owned()))?;
+    let (name, roles) = tls::identity(cert).map_err(|error| handshake(error.to_string()))?;
+    Ok(Peer {
+        name,
+        roles,
+        address,
+        certificate: *blake3::hash(cert).as_bytes(),
+    })
+}
+
+/// Closes a connection that is not wanted, and is the error that says so.
+pub(crate) fn refuse(quic: &quinn::Connection, code: CloseCode, why: String) -> Error {
+    quic.close(code.code(), why.as_bytes());
+    Error::Refused {
+        peer: quic.remote_address(),
+        code: CloseCode::name_of(u64::from(code as u32)),
+        why,
+    }
+}
+
+/// Puts the end of a connection into words, with what to do about it.
+pub(crate) fn lost(peer: SocketAddr, error: &ConnectionError) -> Error {
+    match error {
+        ConnectionError::ApplicationClosed(close) => Error::Refused {
+            peer,
+            code: CloseCode::name_of(close.error_code.into_inner()),
+            why: words(&close.reason),
+        },
+        ConnectionError::ConnectionClosed(close) => match alert(u64::from(close.error_code)) {
+            Some((why, hint)) => Error::Handshake {
+                peer,
+                why: format!("the other side {why}"),
+                hint,
+            },
+            None => Error::Lost {
+                peer,
+                why: close.to_string(),
+            },
+        },
+        ConnectionError::TransportError(error) => match alert(u64::from(error.code)) {
+            Some((_, hint)) => Error::Handshake {
+                peer,
+                why: error.reason.clone(),
+                hint,
+            },
+            None => Error::Lost {
+                peer,
+                why: error.to_string(),
+            },
+        },
+        ConnectionError::TimedOut => Error::TimedOut {
+            peer,
+            when: "within the idle time",
+        },
+        ConnectionError::LocallyClosed => Error::Closed,
+        other => Error::Lost {
+            peer,
+            why: other.to_string(),
+        },
+    }
+}
+
+/// A peer's words, cut short and without control characters.
+fn words(reason: &[u8]) -> String {
+    let text = String::from_utf8_lossy(reason);
+    let text: String = text.chars().filter(|c| !c.is_control()).take(512).collect();
+    if text.is_empty() {
+        "it gave no reason".to_owned()
+    } else {
+        text
+    }
+}
+
+/// What a TLS alert (RFC 8446, section 6) means here; `None` if the code is none.
+fn alert(code: u64) -> Option<(&'static str, &'static str)> {
+    const SAME: &str = "Both sides need certificates of one authority: give both the same --tls DIR, or issue one \
+                        from the other's authority";
+    Some(match code.checked_sub(0x100)? {
+        116 => ("wants a certificate and got none", SAME),
+        48 => ("does not know the authority of our certificate", SAME),
+        45 => (
+            "finds our certificate expired",
+            "Have its authority issue a new one, or check both clocks",
+        ),
+        42 | 43 | 46 => ("does not accept our certificate", SAME),
+        120 => (
+            "does not offer this service",
+            "Check that the address is a node's, of a version that fits",
+        ),
+        80 => ("has an internal error", "See its log"),
+        0..=255 => ("broke off the handshake", "See its log"),
+        _ => return None,
+    })
+}

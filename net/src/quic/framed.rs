@@ -1,0 +1,127 @@
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+
+use super::connection::lost;
+use crate::wire::limits::READ_AHEAD_BYTES;
+use crate::wire::{Frame, FrameError, FrameKind};
+use crate::{Error, Result};
+
+/// The code with which an exchange is given up before its end.
+const ABANDONED: VarInt = VarInt::from_u32(1);
+
+/// The bytes that are taken off the connection at a time.
+const READ_BYTES: usize = 64 << 10;
+
+/// The receiving half of a stream, as frames.
+pub(crate) struct FrameReader {
+    stream: RecvStream,
+    buffer: BytesMut,
+    peer: SocketAddr,
+}
+
+impl FrameReader {
+    pub(crate) fn new(stream: RecvStream, peer: SocketAddr) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            peer,
+        }
+    }
+
+    /// The next frame; `None` if the other side has finished the stream between two frames.
+    ///
+    /// May be dropped at any time without loss: what has arrived stays here.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = Frame::decode(&mut self.buffer)? {
+                return Ok(Some(frame));
+            }
+            let missing = Frame::missing_bytes(&self.buffer)?;
+            self.buffer.reserve(missing.min(READ_AHEAD_BYTES));
+            // A long frame is read to its end and no further, so that what follows need not be moved.
+            let take = if missing > READ_BYTES { missing } else { READ_BYTES };
+            match self.stream.read_chunk(take, true).await {
+                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
+                Ok(None) if self.buffer.is_empty() => return Ok(None),
+                Ok(None) => return Err(FrameError::Truncated.into()),
+                Err(ReadError::Reset(_)) => return Err(Error::Ended("it gave up sending")),
+                Err(ReadError::ConnectionLost(error)) => return Err(lost(self.peer, &error)),
+                Err(_) => return Err(Error::Closed),
+            }
+        }
+    }
+
+    /// The next frame, which must be of `kind`.
+    pub(crate) async fn expect(&mut self, kind: FrameKind, wanted: &'static str) -> Result<Frame> {
+        let frame = self.next().await?.ok_or(FrameError::Missing(wanted))?;
+        Ok(frame.expect_kind(kind, wanted)?)
+    }
+}
+
+/// The sending half of a stream, as frames.
+///
+/// Dropped before [`FrameWriter::finish`], it resets the stream: an exchange that was given up midway never looks
+/// complete to the other side.
+pub(crate) struct FrameWriter {
+    stream: SendStream,
+    peer: SocketAddr,
+    finished: bool,
+}
+
+impl FrameWriter {
+    pub(crate) fn new(stream: SendStream, peer: SocketAddr) -> Self {
+        Self {
+            stream,
+            peer,
+            finished: false,
+        }
+    }
+
+    /// Streams of a higher priority are sent first; 0 is that of requests.
+    pub(crate) fn set_priority(&self, priority: i32) -> Result<()> {
+        self.stream.set_priority(priority).map_err(|_| Error::Closed)
+    }
+
+    /// Sends one frame; waits while the windows are full.
+    pub(crate) async fn write(&mut self, frame: Frame) -> Result<()> {
+        self.write_chunks(frame.encode()?).await
+    }
+
+    /// Sends an encoded frame without copying it.
+    pub(crate) async fn write_chunks(&mut self, mut chunks: [Bytes; 2]) -> Result<()> {
+        self.stream
+            .write_all_chunks(&mut chunks)
+            .await
+            .map_err(|error| match error {
+                WriteError::Stopped(_) => Error::Ended("it no longer reads"),
+                WriteError::ConnectionLost(error) => lost(self.peer, &error),
+                WriteError::ClosedStream | WriteError::ZeroRttRejected => Error::Closed,
+            })
+    }
+
+    /// Says that nothing more follows.
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
+        // An error says that the other side has stopped the stream; then there is nobody to tell.
+        let _ = self.stream.finish();
+    }
+
+    /// Completes when the other side no longer reads, the connection is lost, or all was received after `finish`.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.stream.stopped();
+        async move {
+            let _ = stopped.await;
+        }
+    }
+}
+
+impl Drop for FrameWriter {
+    fn drop(&mut self) {
+        if !self.finished {
+            // An error says that the stream is closed already.
+            let _ = self.stream.reset(ABANDONED);
+        }
+    }
+}

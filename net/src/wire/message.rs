@@ -1,0 +1,519 @@
+//! The messages of the client protocol, and the greeting that opens every connection.
+//!
+//! Bodies are encoded by postcard: variants by their place, fields in order. New variants and new optional messages go
+//! to the end; a change of an existing one needs a new version in [`Hello`].
+
+use std::fmt;
+
+use bytes::Bytes;
+use planaria_types::{DatabaseId, Epoch, Fingerprint, GroupId, InstanceId, KeyRange, Uid};
+use serde::{Deserialize, Serialize};
+
+use super::limits::{LIST_MAX, OPS_MAX, bounded};
+
+/// The oldest version of the protocol that is understood.
+pub const VERSION_MIN: u16 = 1;
+/// The newest version of the protocol that is understood.
+pub const VERSION_MAX: u16 = 1;
+
+/// The greeting: which versions and optional features a side has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest version that it understands.
+    pub version_min: u16,
+    /// The newest version that it understands.
+    pub version_max: u16,
+    /// Optional features, a bit each. Unknown bits are ignored.
+    pub features: u64,
+    /// The software and its version, for people.
+    pub software: String,
+}
+
+impl Hello {
+    /// The greeting of this build.
+    pub fn ours() -> Self {
+        Self {
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            features: 0,
+            software: concat!("planaria ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+
+    /// The version and the features that both have; `None` if there is no common version.
+    pub fn agree(&self, other: &Self) -> Option<(u16, u64)> {
+        let version = self.version_max.min(other.version_max);
+        (version >= self.version_min.max(other.version_min))
+            .then_some((version, self.features & other.features))
+    }
+}
+
+/// How many durable copies a commit waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Level {
+    /// What the database prescribes.
+    #[default]
+    Database,
+    /// The primary's own.
+    Local,
+    /// One more than the primary's.
+    One,
+    /// A majority of the promotable copies.
+    Quorum,
+    /// All promotable copies.
+    All,
+}
+
+/// How a commit is made.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WriteOptions {
+    /// Whether the answer waits for durability at `level`; otherwise the commit becomes durable in the background.
+    pub durable: bool,
+    /// How many durable copies it waits for.
+    pub level: Level,
+    /// After this many milliseconds the answer is "unknown"; 0 waits as long as the node sees fit.
+    pub timeout_ms: u32,
+    /// Makes a retry safe: a commit with the same token is made once.
+    pub token: Option<u128>,
+}
+
+/// One operation of a batch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum WriteOp {
+    /// Sets a row.
+    Put {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Bytes,
+        /// The row.
+        value: Bytes,
+    },
+    /// Deletes a row.
+    Delete {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Bytes,
+    },
+    /// Deletes the rows of a range.
+    DeleteRange {
+        /// The table.
+        table: String,
+        /// The keys.
+        range: KeyRange,
+    },
+}
+
+/// Which rows a scan returns, and as of when.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScanSpec {
+    /// The table.
+    pub table: String,
+    /// The keys.
+    pub range: KeyRange,
+    /// Whether from the greatest key down.
+    pub reverse: bool,
+    /// The greatest number of rows.
+    pub limit: Option<u64>,
+    /// The cut; the newest if none.
+    pub at: Option<Uid>,
+}
+
+/// What a clone is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum CloneRole {
+    /// A database of its own.
+    #[default]
+    Detached,
+    /// A secondary that follows the primary.
+    Standby,
+    /// A copy to take clones from.
+    Backup,
+}
+
+/// What a clone is as of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum AsOf {
+    /// The newest cut.
+    #[default]
+    Newest,
+    /// The last commit at or before a time, in milliseconds since 1970.
+    Time(u64),
+    /// A position.
+    Position(Uid),
+}
+
+/// A clone to be made.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CloneSpec {
+    /// The name of the clone.
+    pub name: String,
+    /// The address of the node that gets it; none for the same node.
+    pub target: Option<String>,
+    /// The instance to take it from; none leaves the choice to the control center.
+    pub source: Option<InstanceId>,
+    /// What it is for.
+    pub role: CloneRole,
+    /// What it is as of.
+    pub as_of: AsOf,
+    /// Tables to leave out.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub leave_out: Vec<String>,
+    /// Tables of an existing target to preserve.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub preserve: Vec<String>,
+    /// Per table, an expression that rows must satisfy.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub filters: Vec<(String, String)>,
+    /// Per table and column, how it is masked at the source.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub masks: Vec<(String, String, String)>,
+    /// The greatest rate in bytes a second.
+    pub rate_bytes_per_s: Option<u64>,
+    /// The time to live in seconds.
+    pub ttl_s: Option<u64>,
+    /// Whether it opens before all chunks are there.
+    pub hydrating: bool,
+}
+
+/// What is done with a clone that exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum CloneAction {
+    /// Answer when it is complete or has failed.
+    Wait,
+    /// Give it up.
+    Cancel,
+    /// Make it a database that takes updates of its own.
+    Promote,
+    /// End its life now.
+    Expire,
+    /// Delete it.
+    Delete,
+}
+
+/// A request with what holds for every request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Call {
+    /// The database by name or id; none where the node hosts one.
+    pub database: Option<String>,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What a client asks. The answer is named in brackets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Request {
+    /// Nothing \[`Done`\].
+    Ping,
+    /// How the node is \[`Status`\].
+    Status,
+    /// The tables \[`Tables`\].
+    TableList,
+    /// One table \[`Table`\].
+    TableShow {
+        /// Its name.
+        name: String,
+    },
+    /// Makes a table \[`Table`\].
+    TableCreate {
+        /// Its name.
+        name: String,
+        /// Its definition, in the engine's encoding; empty for raw bytes to bytes.
+        definition: Bytes,
+    },
+    /// Deletes a table with its rows \[`Done`\].
+    TableDrop {
+        /// Its name.
+        name: String,
+    },
+    /// One row \[`Row`\].
+    Get {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Bytes,
+        /// The cut; the newest if none.
+        at: Option<Uid>,
+    },
+    /// One commit \[`Committed`\].
+    Write {
+        /// What it does.
+        #[serde(deserialize_with = "bounded::<_, _, OPS_MAX>")]
+        ops: Vec<WriteOp>,
+        /// How it is made.
+        options: WriteOptions,
+    },
+    /// Many rows \[batches of rows, then `Scanned`\].
+    Scan(ScanSpec),
+    /// Takes batches of rows from the client \[acknowledgements, then `Imported`\].
+    Import {
+        /// The table.
+        table: String,
+        /// How each batch is committed.
+        options: WriteOptions,
+    },
+    /// Fingerprints over decoded rows \[`Digests`\].
+    Digest {
+        /// The tables; all if empty.
+        #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+        tables: Vec<String>,
+        /// The cut; the newest if none.
+        at: Option<Uid>,
+    },
+    /// Reads and checks every block \[`Verified`\].
+    Verify,
+    /// The copies that follow \[`Replicas`\].
+    ReplicaList,
+    /// Makes a clone \[`Clone`\].
+    CloneCreate(CloneSpec),
+    /// The clones \[`Clones`\].
+    CloneList,
+    /// One clone \[`Clone`\].
+    CloneShow {
+        /// Its name.
+        name: String,
+    },
+    /// Does something with a clone \[`Clone`\].
+    CloneDo {
+        /// Its name.
+        name: String,
+        /// What is done.
+        action: CloneAction,
+    },
+}
+
+impl Request {
+    /// Whether it takes the role control rather than client.
+    pub fn needs_control(&self) -> bool {
+        matches!(self, Self::CloneCreate(_) | Self::CloneDo { .. })
+    }
+}
+
+/// What a node hosts.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// Its software and version.
+    pub software: String,
+    /// Its databases.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub databases: Vec<DatabaseStatus>,
+}
+
+/// One group of one database on one node.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DatabaseStatus {
+    /// The database's name.
+    pub name: String,
+    /// Its id.
+    pub database: DatabaseId,
+    /// This copy.
+    pub instance: InstanceId,
+    /// The group.
+    pub group: GroupId,
+    /// `primary`, or the state of the secondary: `online`, `stale`, `refreshing`.
+    pub state: String,
+    /// The epoch that it follows.
+    pub epoch: Epoch,
+    /// The visible cut.
+    pub visible: Uid,
+    /// What is durable here.
+    pub durable: Uid,
+    /// The stable UID.
+    pub stable: Uid,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+}
+
+/// One table.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TableInfo {
+    /// Its name.
+    pub name: String,
+    /// Its definition, in the engine's encoding.
+    pub definition: Bytes,
+    /// Rows, where known without counting.
+    pub rows: Option<u64>,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Its fragments.
+    pub fragments: u32,
+}
+
+/// One registered secondary.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ReplicaInfo {
+    /// The copy.
+    pub instance: InstanceId,
+    /// Its node, by address or name.
+    pub node: String,
+    /// `online`, `stale` or `refreshing`.
+    pub state: String,
+    /// Whether it may be promoted.
+    pub promotable: bool,
+    /// Its durable position.
+    pub durable: Uid,
+    /// How far it is behind, in milliseconds.
+    pub lag_ms: u64,
+    /// Its refresh, with the reason for the way, or empty.
+    pub refresh: String,
+}
+
+/// One clone.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CloneInfo {
+    /// Its name.
+    pub name: String,
+    /// `queued`, `running`, `hydrating`, `complete`, `failed`, `cancelled` or `expired`.
+    pub state: String,
+    /// What it is for.
+    pub role: CloneRole,
+    /// The instance that it was taken from, once chosen.
+    pub source: Option<InstanceId>,
+    /// The node that has it.
+    pub target: String,
+    /// Its cut, once taken.
+    pub cut: Option<Uid>,
+    /// Bytes that are there.
+    pub done_bytes: u64,
+    /// Bytes in all, once known.
+    pub total_bytes: Option<u64>,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+    /// Why it is as it is: the choice of the source, the queue, the failure.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub reasons: Vec<String>,
+}
+
+/// What a node answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// How the node is.
+    Status(Status),
+    /// The tables.
+    Tables(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<TableInfo>),
+    /// One table.
+    Table(TableInfo),
+    /// One row, or that there is none.
+    Row(Option<(Uid, Bytes)>),
+    /// The commit and whether it is durable at its level.
+    Committed {
+        /// Its UID.
+        uid: Uid,
+        /// False if durability was not asked for.
+        durable: bool,
+    },
+    /// The end of a scan.
+    Scanned {
+        /// The cut that was read.
+        at: Uid,
+        /// The number of rows.
+        rows: u64,
+        /// Where to go on if a limit ended the scan.
+        next_key: Option<Bytes>,
+    },
+    /// The end of an import.
+    Imported {
+        /// The UID of the last commit.
+        uid: Uid,
+        /// The number of rows.
+        rows: u64,
+    },
+    /// Fingerprints by table.
+    Digests {
+        /// The cut.
+        at: Uid,
+        /// Table and fingerprint.
+        #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+        tables: Vec<(String, Fingerprint)>,
+    },
+    /// What a check found.
+    Verified {
+        /// Bytes that were read.
+        bytes: u64,
+        /// What is damaged; empty if nothing is.
+        #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+        damage: Vec<String>,
+    },
+    /// The copies that follow.
+    Replicas(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<ReplicaInfo>),
+    /// The clones.
+    Clones(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<CloneInfo>),
+    /// One clone.
+    Clone(CloneInfo),
+}
+
+/// What an import has taken so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Ack {
+    /// Batches.
+    pub batches: u64,
+    /// Rows.
+    pub rows: u64,
+}
+
+/// A request that failed: a stable code for programs, and for people what happened, why, and what to do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RemoteError {
+    /// A stable code.
+    pub code: String,
+    /// What happened.
+    pub what: String,
+    /// Why; may be empty.
+    pub why: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl RemoteError {
+    /// An error that needs no further words.
+    pub fn new(code: &str, what: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            what: what.into(),
+            why: String::new(),
+            hint: String::new(),
+        }
+    }
+
+    /// The client went away, or the node is shutting down.
+    pub fn cancelled() -> Self {
+        Self::new("cancelled", "the call was cancelled")
+    }
+
+    /// Cuts the texts so that the error fits its frame.
+    #[must_use]
+    pub(crate) fn cut(mut self) -> Self {
+        for text in [&mut self.code, &mut self.what, &mut self.why, &mut self.hint] {
+            if text.len() > 8 << 10 {
+                text.truncate(text.floor_char_boundary(8 << 10));
+            }
+        }
+        self
+    }
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        for more in [&self.why, &self.hint]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+        {
+            write!(f, ". {more}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for RemoteError {}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

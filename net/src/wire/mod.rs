@@ -1,0 +1,14 @@
+//! What the bytes on a stream are.
+//!
+//! The layout is documented in `docs/PROTOCOL.md`. Decoders here are pure: bytes in, a value or an error out, and no
+//! memory is taken before a limit was checked.
+
+pub mod client;
+pub mod frame;
+pub mod limits;
+pub mod message;
+pub mod replica;
+pub mod rows;
+pub mod rpc;
+
+pub use frame::{Frame, FrameError, FrameKind};
