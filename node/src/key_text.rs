@@ -75,18 +75,11 @@ pub(crate) fn parse_raw(text: &str) -> Result<Vec<u8>, CliError> {
 }
 
 fn key_len(table: &TableDef) -> Result<usize, CliError> {
-    Ok(if table.is_typed() {
-        table.schema()?.1.key().len()
-    } else {
-        1
-    })
+    Ok(if table.is_typed() { table.schema()?.1.key().len() } else { 1 })
 }
 
 fn wrong_count(table: &TableDef, expected: usize, got: usize) -> Result<CliError, CliError> {
-    let what = format!(
-        "the key of table {:?} has {expected} parts, but {got} are given",
-        table.name
-    );
+    let what = format!("the key of table {:?} has {expected} parts, but {got} are given", table.name);
     let hint = if table.is_typed() {
         key_form(table, table.schema()?.1)
     } else {
@@ -96,10 +89,7 @@ fn wrong_count(table: &TableDef, expected: usize, got: usize) -> Result<CliError
 }
 
 fn key_form(table: &TableDef, schema: &Schema) -> String {
-    let parts: Vec<_> = schema
-        .key_columns()
-        .map(|column| format!("{}:{}", column.name, column.ty))
-        .collect();
+    let parts: Vec<_> = schema.key_columns().map(|column| format!("{}:{}", column.name, column.ty)).collect();
     format!("write it as: {} {}", table.name, parts.join(" "))
 }
 
@@ -139,28 +129,16 @@ mod tests {
     fn a_wrong_key_says_how_it_is_written() {
         let error = parse_key(&weather(), &arguments(&["EWR"])).unwrap_err();
         assert_eq!((error.code.as_ref(), error.exit_status()), ("usage", 2));
-        assert_eq!(
-            error.hint.unwrap(),
-            "write it as: weather origin:text time_hour:timestamp"
-        );
+        assert_eq!(error.hint.unwrap(), "write it as: weather origin:text time_hour:timestamp");
         let error = parse_key(&weather(), &arguments(&["EWR", "noon"])).unwrap_err();
-        assert!(
-            error.what.contains("time_hour") && error.what.contains("noon"),
-            "{}",
-            error.what
-        );
+        assert!(error.what.contains("time_hour") && error.what.contains("noon"), "{}", error.what);
         assert!(parse_key_prefix(&weather(), &arguments(&["a", "b", "c"])).is_err());
     }
 
     #[test]
     fn keys_of_bytes_are_text_where_they_can_be() {
         let raw = TableDef::raw(planaria_types::TableId(2), "blobs").unwrap();
-        for (bytes, text) in [
-            (&b"plain"[..], "plain"),
-            (b"", ""),
-            (b"\0\xff", "0x00ff"),
-            (b"0x", "0x3078"),
-        ] {
+        for (bytes, text) in [(&b"plain"[..], "plain"), (b"", ""), (b"\0\xff", "0x00ff"), (b"0x", "0x3078")] {
             assert_eq!(format_raw(bytes), text);
             assert_eq!(parse_raw(text).unwrap(), bytes);
             assert_eq!(parse_key(&raw, &arguments(&[text])).unwrap(), bytes);

@@ -126,9 +126,7 @@ impl CsvReader {
                 Scan::Incomplete if source.window().len() > RECORD_BYTES_MAX => {
                     return Err(self.reject_line(source, "the record exceeds 16 MiB; is a quote not closed?"));
                 }
-                Scan::Incomplete => source
-                    .extend()
-                    .map_err(|error| RecordError::io(self.line, &error))?,
+                Scan::Incomplete => source.extend().map_err(|error| RecordError::io(self.line, &error))?,
             }
         }
     }
@@ -139,10 +137,7 @@ impl CsvReader {
         let bad_at = std::str::from_utf8(bytes).err().map(|error| error.valid_up_to());
         self.advance(source, len);
         if let Some(offset) = bad_at {
-            let what = format_args!(
-                "the record is not UTF-8: byte {} of it is not a character",
-                offset + 1
-            );
+            let what = format_args!("the record is not UTF-8: byte {} of it is not a character", offset + 1);
             return Err(RecordError::bad(CODE, line, what)
                 .hint("convert the file, as with `iconv -f latin1 -t utf-8`, or use --on-error skip"));
         }
@@ -185,10 +180,8 @@ fn check_header(columns: &[String]) -> Result<(), CliError> {
             .hint("the first line must name the columns"));
         }
         if !seen.insert(name) {
-            return Err(
-                CliError::new(CODE, format!("line 1: the header names column {name:?} twice"))
-                    .hint("rename one of them"),
-            );
+            return Err(CliError::new(CODE, format!("line 1: the header names column {name:?} twice"))
+                .hint("rename one of them"));
         }
     }
     Ok(())
@@ -263,14 +256,9 @@ fn quoted_field(rest: &[u8], at_end: bool, raw: &mut RawRecord) -> Result<usize,
     loop {
         let after = rest.get(position..).unwrap_or_default();
         let Some(quote) = after.iter().position(|byte| *byte == b'"') else {
-            return Err(if at_end {
-                Scan::Bad("a quote is not closed")
-            } else {
-                Scan::Incomplete
-            });
+            return Err(if at_end { Scan::Bad("a quote is not closed") } else { Scan::Incomplete });
         };
-        raw.bytes
-            .extend_from_slice(after.get(..quote).unwrap_or_default());
+        raw.bytes.extend_from_slice(after.get(..quote).unwrap_or_default());
         match after.get(quote + 1) {
             Some(b'"') => raw.bytes.push(b'"'),
             None if !at_end => return Err(Scan::Incomplete),
@@ -285,9 +273,7 @@ fn plain_field(rest: &[u8], at_end: bool, delimiter: u8, raw: &mut RawRecord) ->
     let mut position = 0;
     loop {
         let after = rest.get(position..).unwrap_or_default();
-        let found = after
-            .iter()
-            .position(|byte| *byte == delimiter || matches!(byte, b'\n' | b'\r' | b'"'));
+        let found = after.iter().position(|byte| *byte == delimiter || matches!(byte, b'\n' | b'\r' | b'"'));
         let Some(offset) = found else {
             if !at_end {
                 return Err(Scan::Incomplete);
@@ -295,8 +281,7 @@ fn plain_field(rest: &[u8], at_end: bool, delimiter: u8, raw: &mut RawRecord) ->
             raw.bytes.extend_from_slice(after);
             return Ok(rest.len());
         };
-        raw.bytes
-            .extend_from_slice(after.get(..offset).unwrap_or_default());
+        raw.bytes.extend_from_slice(after.get(..offset).unwrap_or_default());
         position += offset;
         match (after.get(offset), after.get(offset + 1)) {
             (Some(b'"'), _) => return Err(Scan::Bad("a quote stands inside a field that is not quoted")),

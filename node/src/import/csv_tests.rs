@@ -72,19 +72,9 @@ fn quotes_hold_delimiters_and_quotes() {
 
 #[test]
 fn other_delimiters_and_null_texts() {
-    let options = ReaderOptions {
-        delimiter: b'\t',
-        null_text: "NA".into(),
-        format: None,
-    };
-    assert_eq!(
-        lines_of(b"a\tb\nNA\t\"NA\"\n\t1,5\n", &options),
-        ["2: <null>|'NA'", "3: |1,5"]
-    );
-    let bad = ReaderOptions {
-        delimiter: b'"',
-        ..ReaderOptions::default()
-    };
+    let options = ReaderOptions { delimiter: b'\t', null_text: "NA".into(), format: None };
+    assert_eq!(lines_of(b"a\tb\nNA\t\"NA\"\n\t1,5\n", &options), ["2: <null>|'NA'", "3: |1,5"]);
+    let bad = ReaderOptions { delimiter: b'"', ..ReaderOptions::default() };
     let source = Source::new(Cursor::new("a\n"), None).unwrap();
     assert_eq!(RecordReader::new(source, &bad).err().unwrap().exit_status(), 2);
 }
@@ -109,26 +99,17 @@ fn reading_goes_on_behind_a_bad_record() {
     );
     assert_eq!(
         lines_of(b"a,b\n\xff,2\n4,5\n", &ReaderOptions::default()),
-        [
-            "[csv] line 2: the record is not UTF-8: byte 1 of it is not a character",
-            "3: 4|5"
-        ]
+        ["[csv] line 2: the record is not UTF-8: byte 1 of it is not a character", "3: 4|5"]
     );
     assert_eq!(
         lines_of(b"a,b\n\xc3,\xa9\n4,5\n", &ReaderOptions::default()),
-        [
-            "[csv] line 2: the record is not UTF-8: byte 1 of it is not a character",
-            "3: 4|5"
-        ]
+        ["[csv] line 2: the record is not UTF-8: byte 1 of it is not a character", "3: 4|5"]
     );
 }
 
 #[test]
 fn an_open_quote_costs_its_line_not_the_rest_of_the_file() {
-    assert_eq!(
-        read("a,b\n1,\"x\n2,y\n3,z\n"),
-        ["[csv] line 2: a quote is not closed", "3: 2|y", "4: 3|z"]
-    );
+    assert_eq!(read("a,b\n1,\"x\n2,y\n3,z\n"), ["[csv] line 2: a quote is not closed", "3: 2|y", "4: 3|z"]);
 }
 
 #[test]
@@ -138,10 +119,7 @@ fn a_record_has_a_limit() {
     let mut reader = RecordReader::new(source, &ReaderOptions::default()).unwrap();
     let mut record = Record::default();
     let error = reader.read(&mut record).unwrap_err();
-    assert!(
-        error.error.what.contains("16 MiB") || error.error.what.contains("not closed"),
-        "{error}"
-    );
+    assert!(error.error.what.contains("16 MiB") || error.error.what.contains("not closed"), "{error}");
     assert!(reader.read(&mut record).unwrap());
     assert_eq!((record.line(), record.field(0)), (3, Field::Plain("2")));
     assert!(!reader.read(&mut record).unwrap());
@@ -149,16 +127,10 @@ fn a_record_has_a_limit() {
 
 #[test]
 fn a_bad_header_is_refused() {
-    for (text, part) in [
-        ("", "empty"),
-        ("\n\n", "empty"),
-        ("a,,b\n", "column 2"),
-        ("a,b,a\n", "\"a\" twice"),
-    ] {
+    for (text, part) in [("", "empty"), ("\n\n", "empty"), ("a,,b\n", "column 2"), ("a,b,a\n", "\"a\" twice")]
+    {
         let source = Source::new(Cursor::new(text), None).unwrap();
-        let error = RecordReader::new(source, &ReaderOptions::default())
-            .err()
-            .unwrap();
+        let error = RecordReader::new(source, &ReaderOptions::default()).err().unwrap();
         assert_eq!(error.code, "csv");
         assert!(error.what.contains(part), "{}", error.what);
     }

@@ -44,6 +44,16 @@ impl NdjsonReader {
         &self.columns
     }
 
+    /// Names columns that records may have, whether one was seen with them or not.
+    pub(super) fn expect_columns<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        for name in names {
+            if !self.positions.contains_key(name) {
+                self.positions.insert(name.to_owned(), self.columns.len());
+                self.columns.push(name.to_owned());
+            }
+        }
+    }
+
     /// From now on a name seen for the first time is an error.
     pub(super) fn settle_columns(&mut self) {
         self.is_settled = true;
@@ -57,11 +67,7 @@ impl NdjsonReader {
             };
             self.lines += 1;
             let line = source.window().get(..len).unwrap_or_default();
-            let parsed = if line.trim_ascii().is_empty() {
-                None
-            } else {
-                Some(self.parse(line, record))
-            };
+            let parsed = if line.trim_ascii().is_empty() { None } else { Some(self.parse(line, record)) };
             source.advance(len);
             match parsed {
                 None => {}
@@ -78,16 +84,8 @@ impl NdjsonReader {
     fn line_len(&mut self, source: &mut Source) -> Result<Option<usize>, RecordError> {
         let mut is_too_long = false;
         loop {
-            let end = source
-                .window()
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .map(|end| end + 1);
-            let found = if source.is_at_end() {
-                end.or(Some(source.window().len()))
-            } else {
-                end
-            };
+            let end = source.window().iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+            let found = if source.is_at_end() { end.or(Some(source.window().len())) } else { end };
             match found {
                 Some(len) if is_too_long => {
                     source.advance(len);
@@ -102,9 +100,7 @@ impl NdjsonReader {
                 is_too_long = true;
                 source.advance(source.window().len());
             }
-            source
-                .extend()
-                .map_err(|error| RecordError::io(self.lines + 1, &error))?;
+            source.extend().map_err(|error| RecordError::io(self.lines + 1, &error))?;
         }
     }
 
@@ -133,10 +129,7 @@ impl NdjsonReader {
             }
         }
         if scanner.peek().is_some() {
-            return Err(format!(
-                "something follows the object at byte {}",
-                scanner.position + 1
-            ));
+            return Err(format!("something follows the object at byte {}", scanner.position + 1));
         }
         self.fill(line, record)
     }
@@ -146,14 +139,10 @@ impl NdjsonReader {
             return Ok(*position);
         }
         if self.is_settled {
-            return Err(format!(
-                "field {name:?} is no column: no record of the sample had it"
-            ));
+            return Err(format!("field {name:?} is no column of the table"));
         }
         if self.columns.len() >= planaria_engine::table::COLUMNS_MAX {
-            return Err(format!(
-                "field {name:?} would be one column more than a table may have"
-            ));
+            return Err(format!("field {name:?} would be one column more than a table may have"));
         }
         let position = self.columns.len();
         self.columns.push(name.clone());
@@ -197,10 +186,7 @@ impl<'a> Scanner<'a> {
     /// The next byte that is no space.
     fn peek(&mut self) -> Option<u8> {
         let rest = self.line.as_bytes().get(self.position..)?;
-        let spaces = rest
-            .iter()
-            .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
-            .count();
+        let spaces = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count();
         self.position += spaces;
         rest.get(spaces).copied()
     }
@@ -215,30 +201,21 @@ impl<'a> Scanner<'a> {
 
     fn string(&mut self) -> Result<String, String> {
         if self.peek() != Some(b'"') {
-            return Err(format!(
-                "a name in quotes is expected at byte {}",
-                self.position + 1
-            ));
+            return Err(format!("a name in quotes is expected at byte {}", self.position + 1));
         }
         self.take::<String>().map(|(text, _)| text)
     }
 
     fn value(&mut self) -> Result<(FieldKind, MemberText), String> {
         match self.peek() {
-            Some(b'"') => self
-                .take()
-                .map(|(text, _)| (FieldKind::Text, MemberText::Decoded(text))),
-            Some(b'n') => self
-                .take::<()>()
-                .map(|((), range)| (FieldKind::Null, MemberText::Line(range.end..range.end))),
+            Some(b'"') => self.take().map(|(text, _)| (FieldKind::Text, MemberText::Decoded(text))),
+            Some(b'n') => {
+                self.take::<()>().map(|((), range)| (FieldKind::Null, MemberText::Line(range.end..range.end)))
+            }
             first => {
                 let is_nested = matches!(first, Some(b'{' | b'['));
                 let (_, range) = self.take::<IgnoredAny>()?;
-                let kind = if is_nested {
-                    FieldKind::Text
-                } else {
-                    FieldKind::Plain
-                };
+                let kind = if is_nested { FieldKind::Text } else { FieldKind::Plain };
                 Ok((kind, MemberText::Line(range)))
             }
         }

@@ -6,10 +6,8 @@ use super::super::source::Source;
 
 fn open(bytes: &[u8]) -> RecordReader {
     let source = Source::new(Cursor::new(bytes.to_vec()), None).unwrap();
-    let options = ReaderOptions {
-        format: Some(super::super::InputFormat::Ndjson),
-        ..ReaderOptions::default()
-    };
+    let options =
+        ReaderOptions { format: Some(super::super::InputFormat::Ndjson), ..ReaderOptions::default() };
     RecordReader::new(source, &options).unwrap()
 }
 
@@ -21,11 +19,7 @@ fn read(bytes: &[u8]) -> Vec<String> {
     loop {
         match reader.read(&mut record) {
             Ok(false) => return out,
-            Ok(true) => out.push(format!(
-                "{}: {:?}",
-                record.line(),
-                record.fields().collect::<Vec<_>>()
-            )),
+            Ok(true) => out.push(format!("{}: {:?}", record.line(), record.fields().collect::<Vec<_>>())),
             Err(error) => out.push(format!("[{}] {}", error.error.code, error.error.what)),
         }
     }
@@ -37,31 +31,21 @@ fn numbers_keep_their_digits_and_nested_values_become_text() {
         read(b"{\"a\": 0.1000, \"b\": 123456789012345678901234567890, \"c\": [1, {\"x\": 2.50}], \"d\": true, \"e\": null}\n"),
         ["1: [Plain(\"0.1000\"), Plain(\"123456789012345678901234567890\"), Text(\"[1, {\\\"x\\\": 2.50}]\"), Plain(\"true\"), Null]"]
     );
-    assert_eq!(
-        read("{\"a\":\"\\u00e9\\n\\\"\"}".as_bytes()),
-        ["1: [Text(\"é\\n\\\"\")]"]
-    );
+    assert_eq!(read("{\"a\":\"\\u00e9\\n\\\"\"}".as_bytes()), ["1: [Text(\"é\\n\\\"\")]"]);
 }
 
 #[test]
 fn members_take_the_place_of_their_column() {
     assert_eq!(
         read(b"{\"a\":1,\"b\":2}\n\n  \r\n{\"c\":3,\"a\":4}\r\n{}\n"),
-        [
-            "1: [Plain(\"1\"), Plain(\"2\")]",
-            "4: [Plain(\"4\"), Missing, Plain(\"3\")]",
-            "5: []"
-        ]
+        ["1: [Plain(\"1\"), Plain(\"2\")]", "4: [Plain(\"4\"), Missing, Plain(\"3\")]", "5: []"]
     );
     let mut reader = open(b"{\"a\":1}\n{\"b\":2}\n{\"a\":3}\n{\"new\":4}\n");
     assert_eq!(reader.sample(3).count(), 3);
     assert_eq!(reader.columns(), ["a", "b"]);
     let mut record = Record::default();
     assert!(reader.read(&mut record).unwrap());
-    assert_eq!(
-        (record.field(0), record.field(1)),
-        (Field::Plain("1"), Field::Missing)
-    );
+    assert_eq!((record.field(0), record.field(1)), (Field::Plain("1"), Field::Missing));
     assert!(reader.read(&mut record).unwrap() && reader.read(&mut record).unwrap());
     let error = reader.read(&mut record).unwrap_err();
     assert!(error.error.what.contains("\"new\"") && error.line == 4, "{error}");
@@ -111,13 +95,7 @@ fn deep_nesting_is_text_not_a_crash() {
 
 #[test]
 fn a_line_has_a_limit() {
-    let text = format!(
-        "{{\"a\":\"{}\"}}\n{{\"a\":7}}\n",
-        "x".repeat(super::RECORD_BYTES_MAX * 3)
-    );
+    let text = format!("{{\"a\":\"{}\"}}\n{{\"a\":7}}\n", "x".repeat(super::RECORD_BYTES_MAX * 3));
     let lines = read(text.as_bytes());
-    assert_eq!(
-        lines,
-        ["[json] line 1: the line exceeds 16 MiB", "2: [Plain(\"7\")]"]
-    );
+    assert_eq!(lines, ["[json] line 1: the line exceeds 16 MiB", "2: [Plain(\"7\")]"]);
 }

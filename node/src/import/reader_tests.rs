@@ -12,10 +12,7 @@ fn the_format_is_told_by_the_first_character() {
     assert_eq!(open(b" \n{\"a\":1}\n").sample(1).count(), 1);
     assert_eq!(open(b"a,b\n").columns(), ["a", "b"]);
     let source = Source::new(Cursor::new("{\n1\n"), None).unwrap();
-    let options = ReaderOptions {
-        format: Some(InputFormat::Csv),
-        ..ReaderOptions::default()
-    };
+    let options = ReaderOptions { format: Some(InputFormat::Csv), ..ReaderOptions::default() };
     assert_eq!(RecordReader::new(source, &options).unwrap().columns(), ["{"]);
 }
 

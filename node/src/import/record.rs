@@ -62,10 +62,8 @@ impl Record {
         let Some(span) = self.fields.get(index) else {
             return Field::Missing;
         };
-        let start = index
-            .checked_sub(1)
-            .and_then(|before| self.fields.get(before))
-            .map_or(0, |span| span.end);
+        let start =
+            index.checked_sub(1).and_then(|before| self.fields.get(before)).map_or(0, |span| span.end);
         let text = self.text.get(start..span.end).unwrap_or_default();
         match span.kind {
             FieldKind::Missing => Field::Missing,
@@ -91,10 +89,7 @@ impl Record {
     /// Adds a field.
     pub(super) fn push(&mut self, kind: FieldKind, text: &str) {
         self.text.push_str(text);
-        self.fields.push(Span {
-            end: self.text.len(),
-            kind,
-        });
+        self.fields.push(Span { end: self.text.len(), kind });
     }
 }
 
@@ -112,37 +107,24 @@ pub(crate) struct RecordError {
 
 impl RecordError {
     /// A bad record, after which reading goes on.
-    pub(super) fn bad(code: &'static str, line: u64, what: impl std::fmt::Display) -> Self {
+    pub(crate) fn bad(code: &'static str, line: u64, what: impl std::fmt::Display) -> Self {
         let error = CliError::new(code, format!("line {line}: {what}"))
             .hint("correct the line, or leave such records out with --on-error skip");
-        Self {
-            line,
-            error,
-            ends_input: false,
-        }
+        Self { line, error, ends_input: false }
     }
 
     /// The end of what can be read.
     pub(super) fn io(line: u64, source: &std::io::Error) -> Self {
-        let error = CliError::new(
-            "io",
-            format!("line {line}: the input cannot be read any further: {source}"),
-        )
-        .hint("check that the file is complete; a compressed file may be cut off or damaged");
-        Self {
-            line,
-            error,
-            ends_input: true,
-        }
+        let error =
+            CliError::new("io", format!("line {line}: the input cannot be read any further: {source}"))
+                .hint("check that the file is complete; a compressed file may be cut off or damaged");
+        Self { line, error, ends_input: true }
     }
 
     /// The same error with another hint.
     #[must_use]
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            error: self.error.hint(hint),
-            ..self
-        }
+        Self { error: self.error.hint(hint), ..self }
     }
 }
 

@@ -29,13 +29,8 @@ pub(crate) fn sniff<'a>(columns: usize, records: impl IntoIterator<Item = &'a Re
 }
 
 /// The types that can be guessed, the first choice first.
-const TYPES: [ColumnType; 5] = [
-    ColumnType::Bool,
-    ColumnType::Int64,
-    ColumnType::Float64,
-    ColumnType::Date,
-    ColumnType::Timestamp,
-];
+const TYPES: [ColumnType; 5] =
+    [ColumnType::Bool, ColumnType::Int64, ColumnType::Float64, ColumnType::Date, ColumnType::Timestamp];
 
 /// The types that a column may still have.
 #[derive(Clone, Copy)]
@@ -49,11 +44,7 @@ struct Candidates {
 
 impl Default for Candidates {
     fn default() -> Self {
-        Self {
-            fits: [true; TYPES.len()],
-            has_evidence: false,
-            has_null: false,
-        }
+        Self { fits: [true; TYPES.len()], has_evidence: false, has_null: false }
     }
 }
 
@@ -74,16 +65,9 @@ impl Candidates {
     }
 
     fn guess(self) -> Guess {
-        let first = TYPES
-            .into_iter()
-            .zip(self.fits)
-            .find(|(_, fits)| *fits)
-            .map(|(ty, _)| ty);
+        let first = TYPES.into_iter().zip(self.fits).find(|(_, fits)| *fits).map(|(ty, _)| ty);
         let ty = first.filter(|_| self.has_evidence).unwrap_or(ColumnType::Text);
-        Guess {
-            ty,
-            has_null: self.has_null,
-        }
+        Guess { ty, has_null: self.has_null }
     }
 }
 
@@ -140,10 +124,7 @@ mod tests {
     use super::{ColumnType, Guess, sniff};
 
     fn guesses(text: &str, null_text: &str) -> Vec<Guess> {
-        let options = ReaderOptions {
-            null_text: null_text.into(),
-            ..ReaderOptions::default()
-        };
+        let options = ReaderOptions { null_text: null_text.into(), ..ReaderOptions::default() };
         let source = Source::new(std::io::Cursor::new(text.to_owned()), None).unwrap();
         let mut reader = RecordReader::new(source, &options).unwrap();
         let records: Vec<_> = reader.sample(100).cloned().collect();
@@ -188,22 +169,13 @@ mod tests {
     #[test]
     fn real_tables_get_the_types_that_they_have() {
         let weather = guesses(include_str!("../../testdata/weather.csv"), "NA");
-        let types: String = weather
-            .iter()
-            .map(|guess| guess.ty.name().chars().next().unwrap())
-            .collect();
+        let types: String = weather.iter().map(|guess| guess.ty.name().chars().next().unwrap()).collect();
         assert_eq!(types, "tiiiifffiffifft");
         assert_eq!(weather.last().unwrap().ty, ColumnType::Timestamp);
         assert_eq!(weather[0].ty, ColumnType::Text);
         assert!(weather[10].has_null && !weather[0].has_null);
         let planes = guesses(include_str!("../../testdata/planes.csv"), "NA");
-        assert_eq!(
-            planes[1],
-            Guess {
-                ty: ColumnType::Int64,
-                has_null: true
-            }
-        );
+        assert_eq!(planes[1], Guess { ty: ColumnType::Int64, has_null: true });
     }
 
     #[test]

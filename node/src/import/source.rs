@@ -47,29 +47,17 @@ impl Source {
     /// Reads from anywhere; `total` is the length in bytes if it is known.
     pub(crate) fn new(reader: impl Read + Send + 'static, total: Option<u64>) -> io::Result<Self> {
         let consumed = Arc::new(AtomicU64::new(0));
-        let mut counting = Counting {
-            reader,
-            consumed: Arc::clone(&consumed),
-        };
+        let mut counting = Counting { reader, consumed: Arc::clone(&consumed) };
         let mut magic = Vec::with_capacity(GZIP_MAGIC.len());
         Read::take(&mut counting, GZIP_MAGIC.len() as u64).read_to_end(&mut magic)?;
         let is_gzip = magic == GZIP_MAGIC;
         let whole = Cursor::new(magic).chain(counting);
         let reader: Box<dyn Read + Send> = if is_gzip {
-            Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(
-                READ_BYTES, whole,
-            )))
+            Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(READ_BYTES, whole)))
         } else {
             Box::new(whole)
         };
-        Ok(Self {
-            reader,
-            consumed,
-            total,
-            bytes: Vec::new(),
-            start: 0,
-            at_end: false,
-        })
+        Ok(Self { reader, consumed, total, bytes: Vec::new(), start: 0, at_end: false })
     }
 
     /// Bytes taken from the file so far, as it is compressed: what a progress bar shows.
@@ -149,10 +137,7 @@ mod tests {
     fn gzip_is_recognised_in_all_its_members() {
         let text = "x".repeat(300_000);
         assert_eq!(all(text.clone().into_bytes()).unwrap(), text);
-        assert_eq!(
-            all([gzip(&text), gzip("tail")].concat()).unwrap(),
-            format!("{text}tail")
-        );
+        assert_eq!(all([gzip(&text), gzip("tail")].concat()).unwrap(), format!("{text}tail"));
         for short in ["", "a", "ab"] {
             assert_eq!(all(short.into()).unwrap(), short);
         }

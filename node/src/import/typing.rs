@@ -24,13 +24,9 @@ impl FromStr for TypeChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (column, ty) = text
-            .rsplit_once('=')
-            .ok_or_else(|| format!("{text:?} has no =; write it as column=type"))?;
-        Ok(Self {
-            column: column.to_owned(),
-            ty: ty.parse().map_err(|error| format!("{error}"))?,
-        })
+        let (column, ty) =
+            text.rsplit_once('=').ok_or_else(|| format!("{text:?} has no =; write it as column=type"))?;
+        Ok(Self { column: column.to_owned(), ty: ty.parse().map_err(|error| format!("{error}"))? })
     }
 }
 
@@ -51,21 +47,15 @@ pub(crate) fn schema_from(
     let chosen = choices.iter().map(|choice| ("--type", &choice.column));
     for (option, name) in key.iter().map(|name| ("--key", name)).chain(chosen) {
         if !columns.contains(name) {
-            return Err(CliError::usage(format!(
-                "{option} names {name:?}, which is no column of the input"
-            ))
-            .hint(named()));
+            return Err(CliError::usage(format!("{option} names {name:?}, which is no column of the input"))
+                .hint(named()));
         }
     }
     let mut builder = Schema::builder();
     for (name, guess) in columns.iter().zip(guesses) {
         let choice = choices.iter().rev().find(|choice| choice.column == *name);
         let column = Column::new(name, choice.map_or(guess.ty, |choice| choice.ty));
-        builder = builder.column(if key.contains(name) {
-            column
-        } else {
-            column.nullable()
-        });
+        builder = builder.column(if key.contains(name) { column } else { column.nullable() });
     }
     Ok(builder.key(key).build()?)
 }
@@ -94,11 +84,9 @@ impl RowParser {
         for column in schema.columns() {
             let field = input_columns.iter().position(|name| *name == column.name);
             if field.is_none() && !column.nullable && column.default.is_none() {
-                return Err(
-                    CliError::new("schema", format!("the input has no column {:?}", column.name))
-                        .because("every row of the table needs a value there")
-                        .hint("add it to the input, or give the column a default"),
-                );
+                return Err(CliError::new("schema", format!("the input has no column {:?}", column.name))
+                    .because("every row of the table needs a value there")
+                    .hint("add it to the input, or give the column a default"));
             }
             columns.push((column.clone(), field));
         }
@@ -132,10 +120,7 @@ fn parse_field(column: &Column, field: Field<'_>) -> Result<Value, String> {
         }
     };
     if value.is_null() && !column.nullable {
-        return Err(format!(
-            "column {:?}: there is no value, and every row needs one",
-            column.name
-        ));
+        return Err(format!("column {:?}: there is no value, and every row needs one", column.name));
     }
     Ok(value)
 }

@@ -20,11 +20,7 @@ const NULL_SHOWN: &str = "null";
 
 impl Render for Value {
     fn human(&self) -> String {
-        if self.is_null() {
-            NULL_SHOWN.to_owned()
-        } else {
-            self.to_string()
-        }
+        if self.is_null() { NULL_SHOWN.to_owned() } else { self.to_string() }
     }
 
     fn plain(&self) -> Option<String> {
@@ -132,10 +128,7 @@ mod tests {
             (Value::Float(f64::NEG_INFINITY), "\"-inf\""),
             (Value::Text("a\"b".into()), "\"a\\\"b\""),
             (Value::Bytes(vec![255]), "\"0xff\""),
-            (
-                Value::Timestamp(1_357_034_400_000_000),
-                "\"2013-01-01T10:00:00Z\"",
-            ),
+            (Value::Timestamp(1_357_034_400_000_000), "\"2013-01-01T10:00:00Z\""),
             (Value::Date(0), "\"1970-01-01\""),
         ] {
             assert_eq!(value.json().to_string(), json);
@@ -150,14 +143,8 @@ mod tests {
             ("1.50 KiB".into(), Some("1536".into()), 1_536.into())
         );
         let none = Cell::None;
-        assert_eq!(
-            (none.human(), none.plain(), none.json()),
-            ("-".into(), None, Json::Null)
-        );
+        assert_eq!((none.human(), none.plain(), none.json()), ("-".into(), None, Json::Null));
         let list = Cell::List(vec!["a".into(), "b".into()]);
-        assert_eq!(
-            (list.human(), list.json().to_string()),
-            ("a, b".into(), "[\"a\",\"b\"]".into())
-        );
+        assert_eq!((list.human(), list.json().to_string()), ("a, b".into(), "[\"a\",\"b\"]".into()));
     }
 }

@@ -24,12 +24,7 @@ const USAGE: &str = "usage";
 impl CliError {
     /// A failure.
     pub(crate) fn new(code: impl Into<Cow<'static, str>>, what: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            what: what.into(),
-            why: None,
-            hint: None,
-        }
+        Self { code: code.into(), what: what.into(), why: None, hint: None }
     }
 
     /// Wrong use: the command cannot be understood as it was given.
@@ -40,19 +35,18 @@ impl CliError {
     /// The same error with its reason.
     #[must_use]
     pub(crate) fn because(self, why: impl Into<String>) -> Self {
-        Self {
-            why: Some(why.into()),
-            ..self
-        }
+        Self { why: Some(why.into()), ..self }
     }
 
     /// The same error with what to do about it.
     #[must_use]
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Whether nobody reads the output any more.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        self.code == BROKEN_PIPE
     }
 
     /// What the process answers to its caller: 2 for wrong use, 1 for failure.
@@ -96,6 +90,34 @@ impl From<planaria_engine::Error> for CliError {
     }
 }
 
+impl From<planaria_net::Error> for CliError {
+    fn from(error: planaria_net::Error) -> Self {
+        match error {
+            planaria_net::Error::Remote(remote) => {
+                let part = |text: String| (!text.is_empty()).then_some(text);
+                Self {
+                    code: remote.code.into(),
+                    what: remote.what,
+                    why: part(remote.why),
+                    hint: part(remote.hint),
+                }
+            }
+            error => Self::new(error.code().to_owned(), error.to_string()),
+        }
+    }
+}
+
+/// The code of a reader of our output that went away, as `head` does: no failure worth a word.
+const BROKEN_PIPE: &str = "broken_pipe";
+
+/// Where output cannot be written.
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        let code = if error.kind() == io::ErrorKind::BrokenPipe { BROKEN_PIPE } else { "output" };
+        Self::new(code, format!("the output cannot be written: {error}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::CliError;
@@ -108,9 +130,8 @@ mod tests {
 
     #[test]
     fn an_error_reads_as_text_and_as_json() {
-        let error = CliError::new("csv", "line 3 is bad")
-            .because("it has 2 fields")
-            .hint("use --on-error skip");
+        let error =
+            CliError::new("csv", "line 3 is bad").because("it has 2 fields").hint("use --on-error skip");
         assert_eq!(
             text(&error),
             "error[csv]: line 3 is bad\n  why: it has 2 fields\n  hint: use --on-error skip\n"

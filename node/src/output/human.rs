@@ -21,11 +21,7 @@ fn scaled_bytes(count: f64) -> String {
         scaled /= 1_024.0;
         unit = larger;
     }
-    if unit == "B" {
-        format!("{scaled:.0} B")
-    } else {
-        format!("{} {unit}", three_digits(scaled))
-    }
+    if unit == "B" { format!("{scaled:.0} B") } else { format!("{} {unit}", three_digits(scaled)) }
 }
 
 /// About three digits: `1.23`, `12.3`, `123`.
@@ -77,11 +73,7 @@ pub(crate) fn duration(duration: Duration) -> String {
 
 /// A number of bytes over a duration: `12.3 MiB/s`. Over no time at all there is no rate: `-`.
 pub(crate) fn byte_rate(bytes: u64, over: Duration) -> String {
-    if over.is_zero() {
-        "-".into()
-    } else {
-        format!("{}/s", scaled_bytes(bytes as f64 / over.as_secs_f64()))
-    }
+    if over.is_zero() { "-".into() } else { format!("{}/s", scaled_bytes(bytes as f64 / over.as_secs_f64())) }
 }
 
 /// A number of things over a duration: `1.20 M/s`. Over no time at all there is no rate: `-`.
@@ -140,13 +132,9 @@ mod tests {
             assert_eq!(bytes(number), text);
         }
         assert_eq!(bytes((1 << 20) - 1), "1.00 MiB");
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (336_776, "336,776"),
-            (1_000_000, "1,000,000"),
-        ] {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (336_776, "336,776"), (1_000_000, "1,000,000")]
+        {
             assert_eq!(count(number), text);
         }
     }

@@ -22,25 +22,43 @@ impl Report {
         self
     }
 
+    /// The cells alone, for a listing that has its own headings.
+    pub(crate) fn into_cells(self) -> Vec<Cell> {
+        self.fields.into_iter().map(|(_, cell)| cell).collect()
+    }
+
     /// Writes the report: aligned lines, one JSON object, or a CSV heading and line.
     pub(crate) fn write(&self, mut out: impl Write, target: Target) -> io::Result<()> {
         if target.format != Format::Table {
-            let headings = self.fields.iter().map(|(name, _)| Heading::text(*name)).collect();
-            let cells: Vec<_> = self.fields.iter().map(|(_, cell)| cell.clone()).collect();
-            let mut rows = RowWriter::new(out, target, headings, "")?;
-            rows.write(&cells)?;
-            return rows.finish().map(drop);
+            return Self::write_all(std::slice::from_ref(self), out, target);
         }
         let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, cell) in &self.fields {
-            writeln!(
-                out,
-                "{:width$}  {}",
-                name.replace('_', " "),
-                escape_control(&cell.human())
-            )?;
+            writeln!(out, "{:width$}  {}", name.replace('_', " "), escape_control(&cell.human()))?;
         }
         out.flush()
+    }
+
+    /// Writes several reports on things of one kind: one after the other, or as the rows of one listing. All have the
+    /// fields of the first.
+    pub(crate) fn write_all(reports: &[Self], mut out: impl Write, target: Target) -> io::Result<()> {
+        let Some(first) = reports.first() else { return Ok(()) };
+        if target.format == Format::Table {
+            for (index, report) in reports.iter().enumerate() {
+                if index > 0 {
+                    writeln!(out)?;
+                }
+                report.write(&mut out, target)?;
+            }
+            return Ok(());
+        }
+        let headings = first.fields.iter().map(|(name, _)| Heading::text(*name)).collect();
+        let mut rows = RowWriter::new(out, target, headings, "")?;
+        for report in reports {
+            let cells: Vec<_> = report.fields.iter().map(|(_, cell)| cell.clone()).collect();
+            rows.write(&cells)?;
+        }
+        rows.finish().map(drop)
     }
 }
 
@@ -59,15 +77,7 @@ mod tests {
             .with("took", Cell::Duration(Duration::from_millis(250)));
         let written = |format| {
             let mut out = Vec::new();
-            report
-                .write(
-                    &mut out,
-                    Target {
-                        format,
-                        terminal_width: None,
-                    },
-                )
-                .unwrap();
+            report.write(&mut out, Target { format, terminal_width: None }).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
@@ -78,9 +88,6 @@ mod tests {
             written(Format::Json),
             "{\"table\":\"weather\",\"rows\":26115,\"bytes_read\":398032,\"took\":0.25}\n"
         );
-        assert_eq!(
-            written(Format::Csv),
-            "table,rows,bytes_read,took\nweather,26115,398032,0.25\n"
-        );
+        assert_eq!(written(Format::Csv), "table,rows,bytes_read,took\nweather,26115,398032,0.25\n");
     }
 }

@@ -20,27 +20,18 @@ pub(crate) struct Heading {
 impl Heading {
     /// The heading of a column of texts.
     pub(crate) fn text(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            is_number: false,
-        }
+        Self { name: name.into(), is_number: false }
     }
 
     /// The heading of a column of numbers.
     pub(crate) fn number(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            is_number: true,
-        }
+        Self { name: name.into(), is_number: true }
     }
 }
 
 impl From<&planaria_engine::Column> for Heading {
     fn from(column: &planaria_engine::Column) -> Self {
-        Self {
-            name: column.name.clone(),
-            is_number: column.ty.is_number(),
-        }
+        Self { name: column.name.clone(), is_number: column.ty.is_number() }
     }
 }
 
@@ -84,19 +75,13 @@ impl<W: Write> RowWriter<W> {
     ) -> io::Result<Self> {
         let style = match target.format {
             Format::Json => {
-                let names = headings
-                    .iter()
-                    .map(|heading| serde_json::to_string(&heading.name));
-                Style::Json {
-                    names: names.collect::<Result<_, _>>()?,
-                }
+                let names = headings.iter().map(|heading| serde_json::to_string(&heading.name));
+                Style::Json { names: names.collect::<Result<_, _>>()? }
             }
             Format::Csv => {
                 let names = headings.iter().map(|heading| Some(heading.name.clone()));
                 write_csv_line(&mut out, names, null_text)?;
-                Style::Csv {
-                    null_text: null_text.to_owned(),
-                }
+                Style::Csv { null_text: null_text.to_owned() }
             }
             Format::Table => Style::Table(Box::new(TableStyle {
                 terminal_width: target.terminal_width,
@@ -104,12 +89,7 @@ impl<W: Write> RowWriter<W> {
                 widths: None,
             })),
         };
-        Ok(Self {
-            out,
-            headings,
-            style,
-            rows: 0,
-        })
+        Ok(Self { out, headings, style, rows: 0 })
     }
 
     /// Writes a row: one cell for each heading.
@@ -122,18 +102,13 @@ impl<W: Write> RowWriter<W> {
                     write!(self.out, "{separator}{name}:{}", cell.json())?;
                     separator = ',';
                 }
-                self.out
-                    .write_all(if separator == '{' { b"{}\n" } else { b"}\n" })
+                self.out.write_all(if separator == '{' { b"{}\n" } else { b"}\n" })
             }
             Style::Csv { null_text } => {
                 write_csv_line(&mut self.out, row.iter().map(Render::plain), null_text)
             }
             Style::Table(table) => {
-                table.held.push(
-                    row.iter()
-                        .map(|cell| escape_control(&cell.human()).into_owned())
-                        .collect(),
-                );
+                table.held.push(row.iter().map(|cell| escape_control(&cell.human()).into_owned()).collect());
                 if table.held.len() >= TABLE_ROWS_HELD {
                     table.write_held(&mut self.out, &self.headings)?;
                 }
@@ -161,20 +136,14 @@ impl TableStyle {
         table.load_preset(presets::NOTHING);
         match self.terminal_width {
             Some(width) => {
-                table
-                    .set_content_arrangement(ContentArrangement::Dynamic)
-                    .set_width(width);
+                table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
             }
             None => {
                 table.set_content_arrangement(ContentArrangement::Disabled);
             }
         }
         if self.widths.is_none() {
-            table.set_header(
-                headings
-                    .iter()
-                    .map(|heading| escape_control(&heading.name).into_owned()),
-            );
+            table.set_header(headings.iter().map(|heading| escape_control(&heading.name).into_owned()));
         }
         table.add_rows(self.held.drain(..));
         for (index, heading) in headings.iter().enumerate() {

@@ -14,10 +14,7 @@ fn written(target: Target, null_text: &str, rows: &[Vec<Value>]) -> String {
 }
 
 fn piped(format: Format) -> Target {
-    Target {
-        format,
-        terminal_width: None,
-    }
+    Target { format, terminal_width: None }
 }
 
 fn weather() -> Vec<Vec<Value>> {
@@ -43,14 +40,8 @@ fn csv_tells_an_empty_text_from_no_value() {
         "origin,temp\nEWR,39.02\nLaguardia,NA\n\"a \"\"b\"\", c\",-4\n"
     );
     let rows = [vec!["".into(), Value::Null], vec!["NA".into(), Value::Null]];
-    assert_eq!(
-        written(piped(Format::Csv), "", &rows),
-        "origin,temp\n\"\",\nNA,\n"
-    );
-    assert_eq!(
-        written(piped(Format::Csv), "NA", &rows),
-        "origin,temp\n,NA\n\"NA\",NA\n"
-    );
+    assert_eq!(written(piped(Format::Csv), "", &rows), "origin,temp\n\"\",\nNA,\n");
+    assert_eq!(written(piped(Format::Csv), "NA", &rows), "origin,temp\n,NA\n\"NA\",NA\n");
 }
 
 #[test]
@@ -65,25 +56,14 @@ fn a_piped_table_is_plain_and_aligned() {
 #[test]
 fn a_table_on_a_terminal_fits_its_width() {
     let rows = [vec![Value::Text("word ".repeat(30)), Value::Float(1.0)]];
-    let shown = written(
-        Target {
-            format: Format::Table,
-            terminal_width: Some(40),
-        },
-        "",
-        &rows,
-    );
+    let shown = written(Target { format: Format::Table, terminal_width: Some(40) }, "", &rows);
     assert!(shown.lines().count() > 2, "{shown}");
     assert!(shown.lines().all(|line| line.chars().count() <= 40), "{shown}");
 }
 
 #[test]
 fn data_cannot_steer_the_terminal_or_break_a_line() {
-    let shown = written(
-        piped(Format::Table),
-        "",
-        &[vec!["\u{1b}[31m\nx".into(), Value::Null]],
-    );
+    let shown = written(piped(Format::Table), "", &[vec!["\u{1b}[31m\nx".into(), Value::Null]]);
     assert_eq!(shown.lines().count(), 2);
     assert!(shown.contains("\\u{1b}[31m\\nx"), "{shown}");
 }
@@ -93,27 +73,13 @@ fn a_long_table_goes_on_with_the_widths_of_its_first_rows() {
     for terminal_width in [None, Some(60)] {
         let mut rows = vec![vec![Value::from("EWR"), Value::Float(39.02)]; TABLE_ROWS_HELD + 5];
         rows[3][0] = "Laguardia".into();
-        let shown = written(
-            Target {
-                format: Format::Table,
-                terminal_width,
-            },
-            "",
-            &rows,
-        );
+        let shown = written(Target { format: Format::Table, terminal_width }, "", &rows);
         let lines: Vec<_> = shown.lines().collect();
         assert_eq!(lines.len(), rows.len() + 1);
         assert_eq!(lines.iter().filter(|line| line.starts_with("origin")).count(), 1);
         assert_eq!(lines[1], lines[TABLE_ROWS_HELD + 3]);
         rows[TABLE_ROWS_HELD + 1][0] = "a name that is far too long for the column".into();
-        let shown = written(
-            Target {
-                format: Format::Table,
-                terminal_width: None,
-            },
-            "",
-            &rows,
-        );
+        let shown = written(Target { format: Format::Table, terminal_width: None }, "", &rows);
         assert_eq!(shown.lines().count(), rows.len() + 1);
         assert!(shown.contains("a name that is far too long for the column"));
     }
