@@ -49,21 +49,20 @@ fn a_node_answers_as_a_directory_does() {
         }
         assert_eq!(session.get(&table, b"c").unwrap().unwrap(), &b"c"[..]);
         session.delete(&table, b"c").unwrap();
-        assert_eq!(session.get_many(&table, &[b"a", b"c", b"d"]).unwrap(), [
-            Some(Bytes::from_static(b"a")),
-            None,
-            Some(Bytes::from_static(b"d"))
-        ]);
+        assert_eq!(
+            session.get_many(&table, &[b"a", b"c", b"d"]).unwrap(),
+            [Some(Bytes::from_static(b"a")), None, Some(Bytes::from_static(b"d"))]
+        );
         let all = ScanSpec { table: "t".into(), ..ScanSpec::default() };
         assert_eq!(keys(session, all.clone()), "a b d");
         assert_eq!(keys(session, ScanSpec { reverse: true, limit: Some(2), ..all.clone() }), "d b");
         assert_eq!(keys(session, ScanSpec { limit: Some(0), ..all.clone() }), "");
         assert_eq!(keys(session, ScanSpec { range: KeyRange::prefix(b"b"), ..all }), "b");
         let digests = session.digests(&[]).unwrap();
-        assert_eq!(digests.iter().map(|(name, sum)| (name.as_str(), sum.count)).collect::<Vec<_>>(), [
-            ("birds", 0),
-            ("t", 3)
-        ]);
+        assert_eq!(
+            digests.iter().map(|(name, sum)| (name.as_str(), sum.count)).collect::<Vec<_>>(),
+            [("birds", 0), ("t", 3)]
+        );
         assert_eq!(session.digests(&["x".into()]).unwrap_err().code, "unknown_table");
         assert_eq!(session.verify().unwrap().damage, Vec::<String>::new());
         let status = session.status().unwrap();

@@ -30,7 +30,12 @@ struct Way {
 
 const PLAIN: Way = Way { batch_rows: 2, skips_errors: false, on_duplicate: OnDuplicate::Stop };
 
-fn import(session: &dyn Session, table: &TableSummary, text: &str, way: &Way) -> (Tally, Result<(), CliError>) {
+fn import(
+    session: &dyn Session,
+    table: &TableSummary,
+    text: &str,
+    way: &Way,
+) -> (Tally, Result<(), CliError>) {
     let source = Source::new(Cursor::new(text.to_owned()), None).unwrap();
     let reader = RecordReader::new(source, &ReaderOptions::default()).unwrap();
     let encoder = RowEncoder::new(&table.definition, reader.columns()).unwrap();
@@ -78,7 +83,8 @@ fn an_import_that_is_run_again_finds_everything_there() {
 fn a_bad_record_stops_the_import_behind_the_rows_before_it() {
     on_both(|session| {
         let table = birds(session);
-        let (tally, outcome) = import(session, &table, "id,bird\n1,heron\n2,owl\n3,wren\nx,jay\n5,crow\n", &PLAIN);
+        let (tally, outcome) =
+            import(session, &table, "id,bird\n1,heron\n2,owl\n3,wren\nx,jay\n5,crow\n", &PLAIN);
         let error = outcome.unwrap_err();
         assert_eq!((error.code.as_ref(), counts(&tally)), ("schema", [3, 0, 0, 0, 0]));
         assert!(error.what.starts_with("line 5:"), "{error}");

@@ -33,7 +33,8 @@ impl TestNode {
             let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let credentials = store.load().unwrap();
             let endpoint =
-                Endpoint::server(loopback, &credentials, &Transport::default(), AcceptLimits::default()).unwrap();
+                Endpoint::server(loopback, &credentials, &Transport::default(), AcceptLimits::default())
+                    .unwrap();
             serve(endpoint, Arc::new(handler), ServeLimits::default())
         };
         Self { runtime, server: Some(server), dir }
