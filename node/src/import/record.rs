@@ -47,11 +47,6 @@ impl Record {
         self.line
     }
 
-    /// The number of fields.
-    pub(crate) fn len(&self) -> usize {
-        self.fields.len()
-    }
-
     /// The length of all texts in bytes.
     pub(crate) fn byte_len(&self) -> usize {
         self.text.len()
@@ -75,8 +70,9 @@ impl Record {
     }
 
     /// The fields, in order.
+    #[cfg(test)]
     pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        (0..self.len()).map(|index| self.field(index))
+        (0..self.fields.len()).map(|index| self.field(index))
     }
 
     /// Begins anew, keeping the memory.

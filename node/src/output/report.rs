@@ -28,15 +28,16 @@ impl Report {
     }
 
     /// Writes the report: aligned lines, one JSON object, or a CSV heading and line.
-    pub(crate) fn write(&self, mut out: impl Write, target: Target) -> io::Result<()> {
-        if target.format != Format::Table {
-            return Self::write_all(std::slice::from_ref(self), out, target);
-        }
+    pub(crate) fn write(&self, out: impl Write, target: Target) -> io::Result<()> {
+        Self::write_all(std::slice::from_ref(self), out, target)
+    }
+
+    fn write_lines(&self, out: &mut impl Write) -> io::Result<()> {
         let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, cell) in &self.fields {
             writeln!(out, "{:width$}  {}", name.replace('_', " "), escape_control(&cell.human()))?;
         }
-        out.flush()
+        Ok(())
     }
 
     /// Writes several reports on things of one kind: one after the other, or as the rows of one listing. All have the
@@ -48,9 +49,9 @@ impl Report {
                 if index > 0 {
                     writeln!(out)?;
                 }
-                report.write(&mut out, target)?;
+                report.write_lines(&mut out)?;
             }
-            return Ok(());
+            return out.flush();
         }
         let headings = first.fields.iter().map(|(name, _)| Heading::text(*name)).collect();
         let mut rows = RowWriter::new(out, target, headings, "")?;
