@@ -44,6 +44,16 @@ impl NdjsonReader {
         &self.columns
     }
 
+    /// Names columns that records may have, whether one was seen with them or not.
+    pub(super) fn expect_columns<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        for name in names {
+            if !self.positions.contains_key(name) {
+                self.positions.insert(name.to_owned(), self.columns.len());
+                self.columns.push(name.to_owned());
+            }
+        }
+    }
+
     /// From now on a name seen for the first time is an error.
     pub(super) fn settle_columns(&mut self) {
         self.is_settled = true;
@@ -129,7 +139,7 @@ impl NdjsonReader {
             return Ok(*position);
         }
         if self.is_settled {
-            return Err(format!("field {name:?} is no column: no record of the sample had it"));
+            return Err(format!("field {name:?} is no column of the table"));
         }
         if self.columns.len() >= planaria_engine::table::COLUMNS_MAX {
             return Err(format!("field {name:?} would be one column more than a table may have"));

@@ -41,8 +41,8 @@ impl Default for ReaderOptions {
 
 /// Reads the records of a CSV or NDJSON input, one after the other, with the lines on which they begin.
 ///
-/// Order of calls: [`RecordReader::open`]; [`RecordReader::sample`] if types are to be guessed, and for NDJSON to settle
-/// the columns; [`RecordReader::read`] until it says `false`. The records of the sample are read again.
+/// Order of calls: [`RecordReader::open`]; [`RecordReader::sample`] if types are to be guessed, else
+/// [`RecordReader::expect_columns`], either of which settles the columns of NDJSON; [`RecordReader::read`] until it says `false`. The records of the sample are read again.
 /// After a bad record reading goes on with the next; after an error whose `ends_input` is set there are no more.
 pub(crate) struct RecordReader {
     source: Source,
@@ -105,6 +105,15 @@ impl RecordReader {
             reader.settle_columns();
         }
         self.sampled.iter().filter_map(|sampled| sampled.as_ref().ok())
+    }
+
+    /// Settles the columns of NDJSON to those of a table: fields that are none of them are errors of their records, and
+    /// records need not have them all. Without meaning for CSV, whose header names the columns.
+    pub(crate) fn expect_columns<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        if let FormatReader::Ndjson(reader) = &mut self.reader {
+            reader.expect_columns(names);
+            reader.settle_columns();
+        }
     }
 
     /// The names of the columns, in the order of the records' fields. For NDJSON those of the records seen so far, which

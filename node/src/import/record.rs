@@ -47,11 +47,6 @@ impl Record {
         self.line
     }
 
-    /// The number of fields.
-    pub(crate) fn len(&self) -> usize {
-        self.fields.len()
-    }
-
     /// The length of all texts in bytes.
     pub(crate) fn byte_len(&self) -> usize {
         self.text.len()
@@ -75,8 +70,9 @@ impl Record {
     }
 
     /// The fields, in order.
+    #[cfg(test)]
     pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        (0..self.len()).map(|index| self.field(index))
+        (0..self.fields.len()).map(|index| self.field(index))
     }
 
     /// Begins anew, keeping the memory.
@@ -107,7 +103,7 @@ pub(crate) struct RecordError {
 
 impl RecordError {
     /// A bad record, after which reading goes on.
-    pub(super) fn bad(code: &'static str, line: u64, what: impl std::fmt::Display) -> Self {
+    pub(crate) fn bad(code: &'static str, line: u64, what: impl std::fmt::Display) -> Self {
         let error = CliError::new(code, format!("line {line}: {what}"))
             .hint("correct the line, or leave such records out with --on-error skip");
         Self { line, error, ends_input: false }

@@ -57,8 +57,6 @@ pub(crate) enum Cell {
     Bytes(u64),
     /// A duration; in JSON and CSV in seconds.
     Duration(Duration),
-    /// A point in time: microseconds since 1970.
-    Time(i64),
     /// Several texts.
     List(Vec<String>),
 }
@@ -73,7 +71,7 @@ impl Render for Cell {
             Self::Duration(duration) => human::duration(*duration),
             Self::List(texts) if texts.is_empty() => "-".to_owned(),
             Self::List(texts) => texts.join(", "),
-            Self::Text(_) | Self::Time(_) => self.plain().unwrap_or_default(),
+            Self::Text(text) => text.clone(),
         }
     }
 
@@ -84,7 +82,6 @@ impl Render for Cell {
             Self::Bool(yes) => yes.to_string(),
             Self::Count(count) | Self::Bytes(count) => count.to_string(),
             Self::Duration(duration) => duration.as_secs_f64().to_string(),
-            Self::Time(micros) => Value::Timestamp(*micros).to_string(),
             Self::List(texts) => texts.join(" "),
         })
     }
@@ -96,7 +93,7 @@ impl Render for Cell {
             Self::Count(count) | Self::Bytes(count) => Json::from(*count),
             Self::Duration(duration) => Json::from(duration.as_secs_f64()),
             Self::List(texts) => Json::from(texts.clone()),
-            Self::Text(_) | Self::Time(_) => self.plain().map_or(Json::Null, Json::String),
+            Self::Text(text) => Json::String(text.clone()),
         }
     }
 }

@@ -44,6 +44,11 @@ impl CliError {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// Whether nobody reads the output any more.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        self.code == BROKEN_PIPE
+    }
+
     /// What the process answers to its caller: 2 for wrong use, 1 for failure.
     pub(crate) fn exit_status(&self) -> u8 {
         if self.code == USAGE { 2 } else { 1 }
@@ -82,6 +87,34 @@ impl CliError {
 impl From<planaria_engine::Error> for CliError {
     fn from(error: planaria_engine::Error) -> Self {
         Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<planaria_net::Error> for CliError {
+    fn from(error: planaria_net::Error) -> Self {
+        match error {
+            planaria_net::Error::Remote(remote) => {
+                let part = |text: String| (!text.is_empty()).then_some(text);
+                Self {
+                    code: remote.code.into(),
+                    what: remote.what,
+                    why: part(remote.why),
+                    hint: part(remote.hint),
+                }
+            }
+            error => Self::new(error.code().to_owned(), error.to_string()),
+        }
+    }
+}
+
+/// The code of a reader of our output that went away, as `head` does: no failure worth a word.
+const BROKEN_PIPE: &str = "broken_pipe";
+
+/// Where output cannot be written.
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        let code = if error.kind() == io::ErrorKind::BrokenPipe { BROKEN_PIPE } else { "output" };
+        Self::new(code, format!("the output cannot be written: {error}"))
     }
 }
 

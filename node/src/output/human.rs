@@ -7,11 +7,7 @@ const BYTE_UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// A number of bytes: `512 B`, `1.5 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
-    scaled_bytes(count as f64)
-}
-
-fn scaled_bytes(count: f64) -> String {
-    let mut scaled = count;
+    let mut scaled = count as f64;
     let mut unit = "B";
     for larger in BYTE_UNITS {
         // What would be written as 1024 of a unit is written as 1 of the next.
@@ -71,11 +67,6 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// A number of bytes over a duration: `12.3 MiB/s`. Over no time at all there is no rate: `-`.
-pub(crate) fn byte_rate(bytes: u64, over: Duration) -> String {
-    if over.is_zero() { "-".into() } else { format!("{}/s", scaled_bytes(bytes as f64 / over.as_secs_f64())) }
-}
-
 /// A number of things over a duration: `1.20 M/s`. Over no time at all there is no rate: `-`.
 pub(crate) fn count_rate(count: u64, over: Duration) -> String {
     if over.is_zero() {
@@ -118,7 +109,7 @@ fn is_unsafe(character: char) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use super::{byte_rate, bytes, count, count_rate, duration, escape_control};
+    use super::{bytes, count, count_rate, duration, escape_control};
 
     #[test]
     fn sizes_and_counts_read_well() {
@@ -158,8 +149,6 @@ mod tests {
 
     #[test]
     fn rates_read_well() {
-        assert_eq!(byte_rate(3 << 20, Duration::from_secs(2)), "1.50 MiB/s");
-        assert_eq!(byte_rate(1, Duration::ZERO), "-");
         assert_eq!(count_rate(2_400_000, Duration::from_secs(2)), "1.20 M/s");
         assert_eq!(count_rate(5, Duration::from_secs(10)), "0.50/s");
         assert_eq!(count_rate(5, Duration::ZERO), "-");

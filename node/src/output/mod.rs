@@ -8,9 +8,9 @@ mod rows;
 
 pub(crate) use cell::{Cell, Render};
 pub(crate) use cli_error::CliError;
-pub(crate) use human::{byte_rate, bytes, count, count_rate, duration, escape_control};
+pub(crate) use human::{count, count_rate, escape_control};
 pub(crate) use report::Report;
-pub(crate) use rows::{Heading, RowWriter, TABLE_ROWS_HELD};
+pub(crate) use rows::{Heading, RowWriter};
 
 /// `-o`: how output is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]

@@ -22,20 +22,44 @@ impl Report {
         self
     }
 
+    /// The cells alone, for a listing that has its own headings.
+    pub(crate) fn into_cells(self) -> Vec<Cell> {
+        self.fields.into_iter().map(|(_, cell)| cell).collect()
+    }
+
     /// Writes the report: aligned lines, one JSON object, or a CSV heading and line.
-    pub(crate) fn write(&self, mut out: impl Write, target: Target) -> io::Result<()> {
-        if target.format != Format::Table {
-            let headings = self.fields.iter().map(|(name, _)| Heading::text(*name)).collect();
-            let cells: Vec<_> = self.fields.iter().map(|(_, cell)| cell.clone()).collect();
-            let mut rows = RowWriter::new(out, target, headings, "")?;
-            rows.write(&cells)?;
-            return rows.finish().map(drop);
-        }
+    pub(crate) fn write(&self, out: impl Write, target: Target) -> io::Result<()> {
+        Self::write_all(std::slice::from_ref(self), out, target)
+    }
+
+    fn write_lines(&self, out: &mut impl Write) -> io::Result<()> {
         let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, cell) in &self.fields {
             writeln!(out, "{:width$}  {}", name.replace('_', " "), escape_control(&cell.human()))?;
         }
-        out.flush()
+        Ok(())
+    }
+
+    /// Writes several reports on things of one kind: one after the other, or as the rows of one listing. All have the
+    /// fields of the first.
+    pub(crate) fn write_all(reports: &[Self], mut out: impl Write, target: Target) -> io::Result<()> {
+        let Some(first) = reports.first() else { return Ok(()) };
+        if target.format == Format::Table {
+            for (index, report) in reports.iter().enumerate() {
+                if index > 0 {
+                    writeln!(out)?;
+                }
+                report.write_lines(&mut out)?;
+            }
+            return out.flush();
+        }
+        let headings = first.fields.iter().map(|(name, _)| Heading::text(*name)).collect();
+        let mut rows = RowWriter::new(out, target, headings, "")?;
+        for report in reports {
+            let cells: Vec<_> = report.fields.iter().map(|(_, cell)| cell.clone()).collect();
+            rows.write(&cells)?;
+        }
+        rows.finish().map(drop)
     }
 }
 

@@ -1,0 +1,435 @@
+//! The command line: what can be said. What is done is in [`crate::commands`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::import::{InputFormat, TypeChoice};
+use crate::output::{CliError, Format};
+use crate::session::Place;
+
+/// The id of the argument that names the directory, in every command that has one.
+const DIR: &str = "dir";
+
+/// A table store: tables in fragments, native replication over QUIC, clones.
+#[derive(Parser, Debug)]
+#[command(name = "planaria", version, propagate_version = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: PlanariaCommand,
+}
+
+const EXAMPLES: &str = "\
+Commands work on a database in a directory, their first argument; or on a node with --node, without a directory.
+
+Examples:
+  planaria import birds weather.csv.gz --key origin,time_hour --null NA
+  planaria get birds weather EWR 2013-01-01T06:00:00Z
+  planaria scan birds weather --prefix EWR --limit 5 -o json
+  planaria --node 127.0.0.1:4747 digest
+
+Exit codes: 0 done, 1 failed, 2 wrong use.";
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// How results and errors are written
+    #[arg(short = 'o', long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// Work on the node at this address (HOST:PORT); the directory is left out then
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) node: Option<String>,
+    /// The directory with the certificates for --node [default: the user's own]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) tls: Option<PathBuf>,
+    /// Say more on stderr; twice for still more
+    #[arg(short = 'v', long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum PlanariaCommand {
+    /// Make and show tables
+    #[command(subcommand)]
+    Table(TableCommand),
+    /// Read CSV or NDJSON files, gzipped or not, into tables
+    Import(ImportArgs),
+    /// Write a table out as CSV or NDJSON
+    Export(ExportArgs),
+    /// Show the row of a key
+    Get(KeyArgs),
+    /// Write a row, over an existing one if there is one
+    Put(PutArgs),
+    /// Delete the row of a key
+    Delete(KeyArgs),
+    /// Show the rows of a range of keys, in the order of the keys
+    Scan(ScanArgs),
+    /// Sum up the contents of tables: equal contents have equal digests, on every copy
+    Digest(DigestArgs),
+    /// Read and check everything: checksums, order, filters, fingerprints
+    Verify(PlaceArgs),
+    /// Show the state of the database
+    Status(PlaceArgs),
+    /// Write a completion script for a shell
+    #[command(
+        after_help = "Example:\n  planaria completions bash > ~/.local/share/bash-completion/completions/planaria"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command
+    #[command(after_help = "Example:\n  planaria man ~/.local/share/man/man1")]
+    Man {
+        /// The directory to write to; the page of planaria itself goes to stdout without one
+        out: Option<PathBuf>,
+    },
+}
+
+/// Where a command works.
+#[derive(Args, Debug)]
+pub(crate) struct PlaceArgs {
+    /// The directory of the database
+    #[arg(required = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl PlaceArgs {
+    /// The directory, or the node of the global options.
+    pub(crate) fn place(&self, global: &Global) -> Result<Place, CliError> {
+        match (&global.node, &self.dir) {
+            (Some(address), _) => Ok(Place::Node { address: address.clone(), tls: global.tls.clone() }),
+            (None, Some(dir)) => Ok(Place::Directory(dir.clone())),
+            (None, None) => {
+                Err(CliError::usage("no database is named").hint("name its directory, or use --node ADDR"))
+            }
+        }
+    }
+}
+
+/// `planaria table`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum TableCommand {
+    /// Make a table, and the database if there is none
+    #[command(after_help = "\
+A column is written NAME:TYPE, or NAME:TYPE:null where rows may have no value. The types are bool, int64, float64, text,
+bytes, timestamp and date.
+
+Examples:
+  planaria table create birds sightings --column id:int64 --column bird:text --column note:text:null --key id
+  planaria table create birds blobs --raw")]
+    Create(TableCreateArgs),
+    /// List the tables
+    List(PlaceArgs),
+    /// Show the columns of a table
+    Show {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// The table
+        table: String,
+    },
+}
+
+/// `planaria table create`.
+#[derive(Args, Debug)]
+pub(crate) struct TableCreateArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The name of the table
+    pub(crate) name: String,
+    /// A column; repeat it for each, in their order
+    #[arg(long = "column", value_name = "NAME:TYPE[:null]", required_unless_present = "raw")]
+    pub(crate) columns: Vec<String>,
+    /// The columns of the primary key, in key order
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',', required_unless_present = "raw")]
+    pub(crate) key: Vec<String>,
+    /// Keys and rows are bytes, without columns
+    #[arg(long, conflicts_with_all = ["columns", "key"])]
+    pub(crate) raw: bool,
+}
+
+/// What happens at a record that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum OnError {
+    /// Stop there; what was imported stays
+    #[default]
+    Stop,
+    /// Leave the record out and say so
+    Skip,
+}
+
+/// What happens at a record whose key is there already, with other contents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum OnDuplicate {
+    /// Stop there; what was imported stays
+    #[default]
+    Stop,
+    /// The record replaces what is there
+    Replace,
+    /// What is there stays
+    Skip,
+}
+
+/// `planaria import`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A table that is not there is made, with types guessed from the first records; --key names its primary key. Importing
+again what was interrupted completes it: rows that are there with the same contents are passed over as unchanged.
+A raw table takes records with the columns key and row.
+
+Examples:
+  planaria import birds weather.csv.gz --key origin,time_hour --null NA
+  planaria import birds planes.csv --key tailnum --type year=int64 --on-error skip
+  zcat flights.ndjson.gz | planaria import birds - --table flights --key year,month,day,carrier,flight,origin")]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The files, or - for stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<String>,
+    /// The table [default: the name of the file up to its first dot]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) table: Option<String>,
+    /// The columns of the primary key of a new table, in key order
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub(crate) key: Vec<String>,
+    /// The type of a column of a new table, instead of the guess
+    #[arg(long = "type", value_name = "COLUMN=TYPE")]
+    pub(crate) types: Vec<TypeChoice>,
+    /// The text that stands for no value in CSV, unless it is quoted
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) null: String,
+    /// What separates the fields of CSV
+    #[arg(long, value_name = "CHAR", default_value = ",", value_parser = parse_delimiter)]
+    pub(crate) delimiter: u8,
+    /// The format [default: told by the first character]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
+    /// At a record that cannot be read
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) on_error: OnError,
+    /// At a record whose key is there already, with other contents
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) on_duplicate: OnDuplicate,
+    /// Rows that are committed together
+    #[arg(long, value_name = "ROWS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch: u32,
+    /// Records that are looked at to guess types
+    #[arg(long, value_name = "RECORDS", default_value_t = crate::import::SAMPLE_RECORDS_DEFAULT)]
+    pub(crate) sample: usize,
+}
+
+fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        _ if text == "\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() => Ok(*byte),
+        _ => Err("it must be one ASCII character, or \\t for a tabulator".to_owned()),
+    }
+}
+
+/// The format of an export.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Comma-separated values with a heading
+    Csv,
+    /// One JSON object a line
+    #[value(alias = "ndjson")]
+    Json,
+}
+
+/// `planaria export`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The file appears under its name when it is complete. A name that ends in .gz is compressed.
+
+Examples:
+  planaria export birds weather weather.csv.gz
+  planaria export birds weather --format json | head")]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The table
+    pub(crate) table: String,
+    /// The file, or - for stdout
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// The format [default: json for names with .json or .ndjson, else csv]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ExportFormat>,
+    /// The text that stands for no value in CSV; a text that reads the same is quoted
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) null: String,
+    /// Replace a file that exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// A key of a table.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A key is one argument for each column of the primary key; in a raw table it is text, or 0x and hexadecimal digits.
+
+Example:
+  planaria get birds weather EWR 2013-01-01T06:00:00Z")]
+pub(crate) struct KeyArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The table
+    pub(crate) table: String,
+    /// The key
+    #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
+    pub(crate) key: Vec<String>,
+}
+
+/// `planaria put`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Columns that are not named have their default, or no value. A raw table takes KEY and ROW: text, or 0x and hexadecimal
+digits.
+
+Examples:
+  planaria put birds sightings id=7 bird=heron
+  planaria put birds sightings '{\"id\": 7, \"bird\": \"heron\"}'
+  planaria put birds blobs name 0xcafe")]
+pub(crate) struct PutArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The table
+    pub(crate) table: String,
+    /// COLUMN=VALUE for each column, or one JSON object, or KEY ROW in a raw table
+    #[arg(required = true, value_name = "VALUE", allow_negative_numbers = true)]
+    pub(crate) values: Vec<String>,
+}
+
+/// `planaria scan`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Keys may be given in part: the first columns of the primary key.
+
+Examples:
+  planaria scan birds weather --prefix EWR --limit 10
+  planaria scan birds weather --from EWR 2013-07-01T00:00:00Z --to EWR 2013-08-01T00:00:00Z --reverse")]
+pub(crate) struct ScanArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The table
+    pub(crate) table: String,
+    /// Keys that begin with these values; bytes of a raw table
+    #[arg(long, value_name = "KEY", num_args = 1.., allow_negative_numbers = true)]
+    pub(crate) prefix: Vec<String>,
+    /// Keys from this one on
+    #[arg(long, value_name = "KEY", num_args = 1.., allow_negative_numbers = true)]
+    pub(crate) from: Vec<String>,
+    /// Keys below this one
+    #[arg(long, value_name = "KEY", num_args = 1.., allow_negative_numbers = true)]
+    pub(crate) to: Vec<String>,
+    /// The greatest number of rows
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) limit: Option<u64>,
+    /// From the greatest key down
+    #[arg(long)]
+    pub(crate) reverse: bool,
+}
+
+/// `planaria digest`.
+#[derive(Args, Debug)]
+pub(crate) struct DigestArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The tables; all if none is named
+    #[arg(value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+}
+
+/// The command line as it is understood; with a node, no command takes a directory.
+pub(crate) fn command(has_node: bool) -> Command {
+    let command = Cli::command();
+    if has_node { without_directories(command) } else { command }
+}
+
+/// Takes the directory from its place among the arguments of every command.
+fn without_directories(command: Command) -> Command {
+    let command = if command.get_arguments().any(|argument| argument.get_id() == DIR) {
+        // An argument with a name has no place; hidden, it is as good as gone.
+        command.mut_arg(DIR, |argument| argument.long("directory-of-the-database").required(false).hide(true))
+    } else {
+        command
+    };
+    command.mut_subcommands(without_directories)
+}
+
+/// Whether the arguments name a node.
+pub(crate) fn names_node(arguments: &[OsString]) -> bool {
+    options_of(arguments).any(|text| text == "--node" || text.starts_with("--node="))
+}
+
+/// Whether the arguments ask for JSON; asked where they cannot be understood as a whole.
+pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
+    let texts: Vec<_> = options_of(arguments).collect();
+    let apart = texts.windows(2).any(|pair| matches!(pair, ["-o" | "--output", "json"]));
+    apart || texts.iter().any(|text| matches!(*text, "-ojson" | "-o=json" | "--output=json"))
+}
+
+fn options_of(arguments: &[OsString]) -> impl Iterator<Item = &str> {
+    arguments.iter().skip(1).filter_map(|argument| argument.to_str()).take_while(|text| *text != "--")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use clap::FromArgMatches;
+
+    use super::{Cli, PlanariaCommand, asks_for_json, command, names_node};
+    use crate::session::Place;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        let words = words(line);
+        Cli::from_arg_matches(&command(names_node(&words)).try_get_matches_from(words)?)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command(false).debug_assert();
+        command(true).debug_assert();
+    }
+
+    #[test]
+    fn a_node_stands_for_the_directory() {
+        let local = parse("planaria get db weather EWR 7").unwrap();
+        let PlanariaCommand::Get(get) = &local.command else { panic!("get") };
+        assert_eq!(get.place.place(&local.global).unwrap(), Place::Directory("db".into()));
+        assert_eq!((get.table.as_str(), get.key.len()), ("weather", 2));
+        for line in [
+            "planaria --node h:1 get weather EWR -7",
+            "planaria get --node=h:1 weather EWR -7",
+            "planaria get weather EWR -7 --node h:1",
+        ] {
+            let remote = parse(line).unwrap();
+            let PlanariaCommand::Get(get) = &remote.command else { panic!("get") };
+            let node = Place::Node { address: "h:1".into(), tls: None };
+            assert_eq!(get.place.place(&remote.global).unwrap(), node);
+            assert_eq!((get.table.as_str(), get.key.join(" ")), ("weather", "EWR -7".to_owned()));
+        }
+        assert!(parse("planaria --node h:1 table list").is_ok());
+        assert!(parse("planaria --node h:1 table list db").is_err());
+        assert!(parse("planaria table list").is_err());
+    }
+
+    #[test]
+    fn json_is_asked_for_in_every_spelling() {
+        for line in ["p -o json x", "p x -ojson", "p --output=json", "p --output json"] {
+            assert!(asks_for_json(&words(line)), "{line}");
+        }
+        assert!(!asks_for_json(&words("p get db t -- -o json")));
+        assert!(!asks_for_json(&words("p -o csv")));
+    }
+}

@@ -1,0 +1,70 @@
+use planaria_net::wire::message::DatabaseStatus;
+
+use super::{print, stdout, target};
+use crate::cli::{DigestArgs, Global, PlaceArgs};
+use crate::output::{Cell, CliError, Heading, Report, RowWriter};
+use crate::session::IfAbsent;
+use crate::stopwatch::Stopwatch;
+
+/// `planaria digest`.
+pub(super) fn digest(global: &Global, arguments: &DigestArgs) -> Result<(), CliError> {
+    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    let digests = session.digests(&arguments.tables)?;
+    let headings = vec![Heading::text("table"), Heading::number("rows"), Heading::text("digest")];
+    let mut rows = RowWriter::new(stdout(), target(global), headings, "")?;
+    for (table, digest) in digests {
+        rows.write(&[table.into(), Cell::Count(digest.count), format!("{:032x}", digest.sum).into()])?;
+    }
+    rows.finish()?;
+    Ok(())
+}
+
+/// `planaria verify`.
+pub(super) fn verify(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
+    let place = arguments.place(global)?;
+    let session = place.open(IfAbsent::Fail)?;
+    let stopwatch = Stopwatch::start();
+    let verified = session.verify()?;
+    if let Some(first) = verified.damage.first() {
+        let more = match verified.damage.len() {
+            1 => String::new(),
+            all => format!(", and {} more", all - 1),
+        };
+        return Err(CliError::new("damaged", format!("{first}{more}")).hint(
+            "copy the directory before anything else is done to it; then restore from a clone or a replica",
+        ));
+    }
+    let known = |count: Option<u64>| count.map_or(Cell::None, Cell::Count);
+    let report = Report::new()
+        .with("place", place.argument())
+        .with("sound", Cell::Bool(true))
+        .with("files", known(verified.files))
+        .with("bytes", Cell::Bytes(verified.bytes))
+        .with("rows", known(verified.records))
+        .with("seconds", Cell::Duration(stopwatch.elapsed()));
+    print(global, &report)
+}
+
+/// `planaria status`.
+pub(super) fn status(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
+    let session = arguments.place(global)?.open(IfAbsent::Fail)?;
+    let status = session.status()?;
+    let tables = session.tables()?;
+    let report = |database: &DatabaseStatus| {
+        Report::new()
+            .with("place", status.place.clone())
+            .with("software", status.software.clone())
+            .with("name", database.name.clone())
+            .with("database", database.database.to_string())
+            .with("instance", database.instance.to_string())
+            .with("state", database.state.clone())
+            .with("epoch", database.epoch.to_string())
+            .with("visible", database.visible.to_string())
+            .with("durable", database.durable.to_string())
+            .with("stable", database.stable.to_string())
+            .with("disk_bytes", Cell::Bytes(database.disk_bytes))
+            .with("tables", Cell::List(tables.iter().map(|table| table.definition.name.clone()).collect()))
+    };
+    let reports: Vec<_> = status.databases.iter().map(report).collect();
+    Ok(Report::write_all(&reports, stdout(), target(global))?)
+}

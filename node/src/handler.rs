@@ -1,0 +1,265 @@
+//! What a node does with the requests of its clients: a [`Handler`] over one database.
+
+mod rows;
+mod tables;
+
+use bytes::Bytes;
+use planaria_engine::{Batch, Database, Durability, Role, Table, table};
+use planaria_net::quic::Peer;
+use planaria_net::quic::session::ReplicaSession;
+use planaria_net::wire::message::{
+    Call, DatabaseStatus, Level, RemoteError, Request, Response, Status, WriteOp, WriteOptions,
+};
+use planaria_net::wire::rpc::{BoxFuture, Exchange, Handler};
+use planaria_types::{GroupId, Uid};
+
+/// What a node does beyond its own database: replicas, clones, and commits that other copies acknowledge.
+pub(crate) trait Companion: Send + Sync + 'static {
+    /// Answers a request that is not about the database's own rows: the lists of replicas and clones, and clones.
+    fn call(&self, peer: &Peer, request: Request, exchange: &mut Exchange) -> Result<Response, RemoteError>;
+
+    /// Takes over a connection of a replica. The connection ends when the future does.
+    fn replica(&self, session: ReplicaSession) -> BoxFuture;
+
+    /// Whether commits can wait for `level`; asked before a commit is made.
+    fn accepts(&self, level: Level) -> Result<(), RemoteError>;
+
+    /// Waits until the commit `uid`, which is durable here, is so at the level that `options` name. Errors say what is
+    /// known: the commit itself has been made.
+    fn wait(&self, uid: Uid, options: &WriteOptions) -> Result<(), RemoteError>;
+
+    /// Where the state of the database differs from what the engine knows: states of a secondary, the stable UID.
+    fn describe(&self, status: &mut DatabaseStatus);
+}
+
+/// The companion of a node that stands alone: nobody follows it and it clones nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Alone;
+
+impl Companion for Alone {
+    fn call(&self, _: &Peer, request: Request, _: &mut Exchange) -> Result<Response, RemoteError> {
+        Err(unsupported(format!("this node does not answer {}", request_name(&request))))
+    }
+
+    fn replica(&self, session: ReplicaSession) -> BoxFuture {
+        // Dropping the session ends the connection.
+        Box::pin(async move { drop(session) })
+    }
+
+    fn accepts(&self, level: Level) -> Result<(), RemoteError> {
+        match level {
+            Level::Database | Level::Local => Ok(()),
+            Level::One | Level::Quorum | Level::All => Err(unsupported(format!(
+                "no other copy follows this node that could acknowledge the level {level:?}"
+            ))),
+        }
+    }
+
+    fn wait(&self, _: Uid, _: &WriteOptions) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
+    fn describe(&self, _: &mut DatabaseStatus) {}
+}
+
+/// Answers the requests of clients from one database.
+///
+/// Memory is bounded: a scan holds one batch of rows, an import one batch and what its exchange holds.
+pub(crate) struct DatabaseHandler {
+    database: Database,
+    /// The node's name in [`Status`].
+    node: String,
+    /// The database's name; a call may also name it by its id.
+    name: String,
+    companion: Box<dyn Companion>,
+}
+
+impl DatabaseHandler {
+    /// A handler over `database`, which clients call `name`, on the node `node`.
+    pub(crate) fn new(database: Database, node: &str, name: &str, companion: Box<dyn Companion>) -> Self {
+        Self { database, node: node.to_owned(), name: name.to_owned(), companion }
+    }
+
+    fn status(&self) -> Result<Response, RemoteError> {
+        let mut database = database_status(&self.name, &self.database.status().map_err(remote)?);
+        self.companion.describe(&mut database);
+        Ok(Response::Status(Status {
+            node: self.node.clone(),
+            software: concat!("planaria ", env!("CARGO_PKG_VERSION")).to_owned(),
+            databases: vec![database],
+        }))
+    }
+
+    fn get(&self, table: &str, key: &[u8], at: Option<Uid>) -> Result<Response, RemoteError> {
+        let snapshot = self.database.snapshot();
+        check_cut(at, snapshot.uid())?;
+        let table = self.database.table(table).map_err(remote)?;
+        Ok(Response::Row(snapshot.find(table.id(), key).map_err(remote)?))
+    }
+
+    fn write(&self, ops: Vec<WriteOp>, options: &WriteOptions) -> Result<Response, RemoteError> {
+        self.check_options(options)?;
+        let mut batch = Batch::new();
+        let mut table: Option<Table> = None;
+        for op in ops {
+            let (WriteOp::Put { table: name, .. }
+            | WriteOp::Delete { table: name, .. }
+            | WriteOp::DeleteRange { table: name, .. }) = &op;
+            let current = match table.take() {
+                Some(table) if table.name() == name => table,
+                _ => self.database.table(name).map_err(remote)?,
+            };
+            add_op(&mut batch, &current, op)?;
+            table = Some(current);
+        }
+        let durable = options.durable;
+        let durability = if durable { Durability::Synced } else { Durability::Background };
+        let uid = self.database.write(batch, durability).map_err(remote)?;
+        if durable {
+            self.companion.wait(uid, options)?;
+        }
+        Ok(Response::Committed { uid, durable })
+    }
+
+    fn check_options(&self, options: &WriteOptions) -> Result<(), RemoteError> {
+        if options.token.is_some() {
+            return Err(unsupported("this release keeps no tokens of commits"));
+        }
+        self.companion.accepts(options.level)
+    }
+
+    fn digest(&self, names: &[String], at: Option<Uid>) -> Result<Response, RemoteError> {
+        let snapshot = self.database.snapshot();
+        check_cut(at, snapshot.uid())?;
+        let mut definitions = snapshot.tables().map_err(remote)?;
+        if let Some(unknown) = names.iter().find(|name| definitions.iter().all(|table| table.name != **name))
+        {
+            return Err(remote(planaria_engine::Error::UnknownTable { name: unknown.clone() }));
+        }
+        definitions.retain(|table| names.is_empty() || names.contains(&table.name));
+        let tables = definitions.into_iter().map(|definition| {
+            Ok((definition.name.clone(), snapshot.digest_of(&definition).map_err(remote)?))
+        });
+        Ok(Response::Digests { at: snapshot.uid(), tables: tables.collect::<Result<_, RemoteError>>()? })
+    }
+
+    fn verify(&self) -> Result<Response, RemoteError> {
+        match self.database.verify() {
+            Ok(verified) => Ok(Response::Verified { bytes: verified.bytes, damage: Vec::new() }),
+            Err(error @ planaria_engine::Error::Damaged { .. }) => {
+                Ok(Response::Verified { bytes: 0, damage: vec![error.to_string()] })
+            }
+            Err(error) => Err(remote(error)),
+        }
+    }
+
+    fn is_meant(&self, database: &str) -> bool {
+        database == self.name || database == self.database.id().to_string()
+    }
+}
+
+impl Handler for DatabaseHandler {
+    fn call(&self, peer: &Peer, call: Call, exchange: &mut Exchange) -> Result<Response, RemoteError> {
+        if let Some(database) = call.database.filter(|database| !self.is_meant(database)) {
+            let mut error =
+                RemoteError::new("unknown_database", format!("this node hosts no database {database:?}"));
+            error.hint = format!("it hosts {:?}", self.name);
+            return Err(error);
+        }
+        match call.request {
+            Request::Ping => Ok(Response::Done),
+            Request::Status => self.status(),
+            Request::TableList => self.list_tables(),
+            Request::TableShow { name } => self.show_table(&name),
+            Request::TableCreate { name, definition } => self.create_table(&name, &definition),
+            Request::TableDrop { name } => {
+                Err(unsupported(format!("this release cannot drop a table; table {name:?} stays")))
+            }
+            Request::Get { table, key, at } => self.get(&table, &key, at),
+            Request::Write { ops, options } => self.write(ops, &options),
+            Request::Scan(scan) => self.scan(scan, exchange),
+            Request::Import { table, options } => self.import(&table, &options, exchange),
+            Request::Digest { tables, at } => self.digest(&tables, at),
+            Request::Verify => self.verify(),
+            request => self.companion.call(peer, request, exchange),
+        }
+    }
+
+    fn replica(&self, session: ReplicaSession) -> BoxFuture {
+        self.companion.replica(session)
+    }
+}
+
+/// Adds one operation to a batch, if it fits its table.
+fn add_op(batch: &mut Batch, table: &Table, op: WriteOp) -> Result<(), RemoteError> {
+    match op {
+        WriteOp::Put { key, value, .. } => add_row(batch, table, key, value),
+        WriteOp::Delete { key, .. } => {
+            batch.delete(table.id(), key);
+            Ok(())
+        }
+        WriteOp::DeleteRange { .. } => Err(unsupported("this release cannot delete a range of keys at once")),
+    }
+}
+
+/// Adds a row to a batch, if it is one of the table's: what a client sends is not believed.
+fn add_row(batch: &mut Batch, table: &Table, key: Bytes, row: Bytes) -> Result<(), RemoteError> {
+    if table.definition().is_typed() {
+        table::decode(table.definition(), &key, &row).map_err(remote)?;
+    }
+    batch.put(table.id(), key, row);
+    Ok(())
+}
+
+/// Reads as of a cut work at the newest alone.
+fn check_cut(asked: Option<Uid>, newest: Uid) -> Result<(), RemoteError> {
+    match asked {
+        Some(asked) if asked != newest => {
+            Err(unsupported(format!("this release reads the newest cut, {newest}, and not {asked}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a database says of itself, in the words of the protocol.
+pub(crate) fn database_status(name: &str, status: &planaria_engine::Status) -> DatabaseStatus {
+    DatabaseStatus {
+        name: name.to_owned(),
+        database: status.database,
+        instance: status.instance,
+        group: GroupId::default(),
+        state: if status.role == Role::Primary { "primary" } else { "stale" }.to_owned(),
+        epoch: status.epoch,
+        visible: status.visible,
+        durable: status.durable,
+        // Alone, a primary is all of the promotable set.
+        stable: status.durable,
+        disk_bytes: status.run_bytes + status.log_bytes,
+    }
+}
+
+/// An error of the engine, on its way to a client.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+pub(crate) fn remote(error: planaria_engine::Error) -> RemoteError {
+    RemoteError::new(error.code(), error.to_string())
+}
+
+/// What this release or this node does not do.
+pub(crate) fn unsupported(what: impl Into<String>) -> RemoteError {
+    RemoteError::new("unsupported", what)
+}
+
+fn request_name(request: &Request) -> &'static str {
+    match request {
+        Request::ReplicaList => "which replicas follow",
+        Request::CloneCreate(_) => "requests to make a clone",
+        Request::CloneList => "which clones there are",
+        Request::CloneShow { .. } => "how a clone is",
+        Request::CloneDo { .. } => "requests about a clone",
+        _ => "this request",
+    }
+}
+
+#[cfg(test)]
+#[path = "handler_tests.rs"]
+mod tests;

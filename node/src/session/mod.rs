@@ -1,0 +1,173 @@
+//! Where a command works: on a database in a directory of this machine, or on a node.
+//!
+//! [`Session`] is all that commands know of either, so that every command works on both. What it speaks of are the
+//! words of the client protocol.
+
+mod local;
+mod remote;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use planaria_engine::{Schema, TableDef};
+use planaria_net::wire::message::{DatabaseStatus, ScanSpec};
+use planaria_types::{Fingerprint, Uid};
+
+use crate::output::CliError;
+
+pub(crate) use local::LocalSession;
+pub(crate) use remote::RemoteSession;
+
+/// Where a command works.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// A directory with a database in it.
+    Directory(PathBuf),
+    /// A node.
+    Node {
+        /// Its address: host and port.
+        address: String,
+        /// The directory with the certificates; the user's own if none is named.
+        tls: Option<PathBuf>,
+    },
+}
+
+/// What to do where there is no database in a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum IfAbsent {
+    /// Fail: the command reads, or changes what must be there.
+    Fail,
+    /// Make one.
+    Create,
+}
+
+impl Place {
+    /// Opens the directory or connects to the node. A node's database is always there.
+    pub(crate) fn open(&self, if_absent: IfAbsent) -> Result<Box<dyn Session>, CliError> {
+        Ok(match self {
+            Self::Directory(path) => Box::new(LocalSession::open(path, if_absent)?),
+            Self::Node { address, tls } => Box::new(RemoteSession::connect(address, tls.as_deref())?),
+        })
+    }
+
+    /// How the place is named on the command line, for hints.
+    pub(crate) fn argument(&self) -> String {
+        match self {
+            Self::Directory(path) => shell_word(path),
+            Self::Node { address, .. } => format!("--node {address}"),
+        }
+    }
+}
+
+fn shell_word(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A table and its size.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TableSummary {
+    /// Its definition. The id in it is that of the database, whichever it is.
+    pub(crate) definition: TableDef,
+    /// Bytes of its run files on disk; what is in memory only is not counted.
+    pub(crate) disk_bytes: u64,
+    /// Its fragments.
+    pub(crate) fragments: u64,
+}
+
+/// A key and a row, as they are stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct StoredRow {
+    /// The key.
+    pub(crate) key: Bytes,
+    /// The row.
+    pub(crate) row: Bytes,
+}
+
+/// What a verification has read, where the place tells it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Verification {
+    /// Bytes of run files.
+    pub(crate) bytes: u64,
+    /// Run files.
+    pub(crate) files: Option<u64>,
+    /// Live records.
+    pub(crate) records: Option<u64>,
+    /// What is damaged; nothing if all is sound.
+    pub(crate) damage: Vec<String>,
+}
+
+/// What a place hosts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PlaceStatus {
+    /// The directory, or the node by its own name.
+    pub(crate) place: String,
+    /// The software and its version.
+    pub(crate) software: String,
+    /// The databases.
+    pub(crate) databases: Vec<DatabaseStatus>,
+}
+
+/// What sees the rows of a scan; `false` ends it.
+pub(crate) type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, CliError> + 'a;
+
+/// A database that commands work on.
+///
+/// Keys and rows are the encoded bytes of the table's definition. Writes are durable when a call returns, except those
+/// of an [`Appender`], which are so when it is finished.
+pub(crate) trait Session {
+    /// What there is.
+    fn status(&self) -> Result<PlaceStatus, CliError>;
+
+    /// The tables, by name.
+    fn tables(&self) -> Result<Vec<TableSummary>, CliError>;
+
+    /// The table of that name; fails with `unknown_table`.
+    fn table(&self, name: &str) -> Result<TableSummary, CliError>;
+
+    /// Makes a table: of typed columns, or of bytes. Fails with `table_exists`.
+    fn create_table(&self, name: &str, schema: Option<Schema>) -> Result<TableSummary, CliError>;
+
+    /// The row of a key.
+    fn get(&self, table: &TableSummary, key: &[u8]) -> Result<Option<Bytes>, CliError>;
+
+    /// The rows of many keys, in their order. No consistent view: whoever needs one is the only writer.
+    fn get_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, CliError>;
+
+    /// Writes a row, over an existing one if there is one.
+    fn put(&self, table: &TableSummary, row: StoredRow) -> Result<Uid, CliError>;
+
+    /// Deletes a row.
+    fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Uid, CliError>;
+
+    /// Shows the rows of a scan, in its order.
+    fn scan(&self, scan: ScanSpec, visit: &mut Visitor<'_>) -> Result<(), CliError>;
+
+    /// Begins to write many rows.
+    fn append(&self, table: &TableSummary) -> Result<Box<dyn Appender + '_>, CliError>;
+
+    /// The digests of the named tables, or of all.
+    fn digests(&self, tables: &[String]) -> Result<Vec<(String, Fingerprint)>, CliError>;
+
+    /// Reads and checks everything.
+    fn verify(&self) -> Result<Verification, CliError>;
+}
+
+/// Writes many rows, portion by portion, over existing ones where there are some.
+///
+/// The order of calls: [`Appender::push`] any number of times, [`Appender::settle`] where what was pushed is to be
+/// read, [`Appender::finish`] at the end, also after a failure of something else: what was pushed stays.
+pub(crate) trait Appender {
+    /// Writes a portion. After an error none or all of it may be there.
+    fn push(&mut self, rows: Vec<StoredRow>) -> Result<(), CliError>;
+
+    /// Waits until what was pushed can be read.
+    fn settle(&mut self) -> Result<(), CliError>;
+
+    /// Makes what was pushed durable.
+    fn finish(&mut self) -> Result<(), CliError>;
+
+    /// The number of rows that are known to be taken, of those pushed.
+    fn taken(&self) -> u64;
+}

@@ -1,0 +1,271 @@
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+
+use bytes::Bytes;
+use planaria_engine::{Schema, TableDef};
+use planaria_net::quic::TlsStore;
+use planaria_net::wire::client::{Client, Import};
+use planaria_net::wire::message::{Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions};
+use planaria_net::wire::rows::RowsBuilder;
+use planaria_types::{Fingerprint, TableId, Uid};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use super::{Appender, PlaceStatus, Session, StoredRow, TableSummary, Verification, Visitor};
+use crate::output::CliError;
+
+/// So many single reads are under way at a time.
+const READS_AHEAD: usize = 32;
+
+/// A database of a node, spoken to over the network.
+pub(crate) struct RemoteSession {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl RemoteSession {
+    /// Connects to the node at `address`, with the certificates in `tls` or the user's own.
+    ///
+    /// Fails with `usage` if the address is none.
+    pub(crate) fn connect(address: &str, tls: Option<&Path>) -> Result<Self, CliError> {
+        let address = resolve(address)?;
+        let store = TlsStore::choose(tls, None)?;
+        let credentials = if tls.is_some() { store.load()? } else { store.load_or_create()? };
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
+                |error| CliError::new("io", format!("cannot start threads for the network: {error}")),
+            )?;
+        let client = runtime.block_on(Client::connect(address, &credentials))?;
+        Ok(Self { runtime, client })
+    }
+
+    fn call(&self, request: Request) -> Result<Response, CliError> {
+        Ok(self.runtime.block_on(self.client.call(request))?)
+    }
+
+    fn write(&self, op: WriteOp) -> Result<Uid, CliError> {
+        let options = WriteOptions { durable: true, ..WriteOptions::default() };
+        match self.call(Request::Write { ops: vec![op], options })? {
+            Response::Committed { uid, .. } => Ok(uid),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Drop for RemoteSession {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.client.clone().close());
+    }
+}
+
+/// The first address that the text names.
+fn resolve(text: &str) -> Result<SocketAddr, CliError> {
+    let wrong = |why: String| {
+        CliError::usage(format!("{text:?} is no address of a node: {why}"))
+            .hint("write it as HOST:PORT, as in 127.0.0.1:4747 or [::1]:4747")
+    };
+    let mut addresses = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    addresses.next().ok_or_else(|| wrong("the name has no address".into()))
+}
+
+fn unexpected(response: &Response) -> CliError {
+    let shown: String = format!("{response:?}").chars().take(80).collect();
+    CliError::new("protocol", format!("the node gave an answer to another question: {shown}"))
+        .hint("check that node and command line are of the same release")
+}
+
+fn summary(info: &TableInfo) -> Result<TableSummary, CliError> {
+    Ok(TableSummary {
+        definition: TableDef::decode(&info.definition)?,
+        disk_bytes: info.disk_bytes,
+        fragments: info.fragments.into(),
+    })
+}
+
+impl Session for RemoteSession {
+    fn status(&self) -> Result<PlaceStatus, CliError> {
+        match self.call(Request::Status)? {
+            Response::Status(status) => {
+                Ok(PlaceStatus { place: status.node, software: status.software, databases: status.databases })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn tables(&self) -> Result<Vec<TableSummary>, CliError> {
+        match self.call(Request::TableList)? {
+            Response::Tables(tables) => tables.iter().map(summary).collect(),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn table(&self, name: &str) -> Result<TableSummary, CliError> {
+        match self.call(Request::TableShow { name: name.to_owned() })? {
+            Response::Table(table) => summary(&table),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn create_table(&self, name: &str, schema: Option<Schema>) -> Result<TableSummary, CliError> {
+        let definition = match schema {
+            // The node gives the table its id.
+            Some(schema) => TableDef::typed(TableId(0), name, schema)?.encode()?.into(),
+            None => Bytes::new(),
+        };
+        match self.call(Request::TableCreate { name: name.to_owned(), definition })? {
+            Response::Table(table) => summary(&table),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn get(&self, table: &TableSummary, key: &[u8]) -> Result<Option<Bytes>, CliError> {
+        row_of(self.call(get(table, key))?)
+    }
+
+    fn get_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, CliError> {
+        self.runtime.block_on(async {
+            let mut rows = vec![None; keys.len()];
+            let mut reads = JoinSet::new();
+            let mut waiting = keys.iter().enumerate();
+            loop {
+                while reads.len() < READS_AHEAD
+                    && let Some((index, key)) = waiting.next()
+                {
+                    let (client, request) = (self.client.clone(), get(table, key));
+                    reads.spawn(async move { (index, client.call(request).await) });
+                }
+                let Some(read) = reads.join_next().await else { return Ok(rows) };
+                let (index, answer) =
+                    read.map_err(|error| CliError::new("internal", format!("a read ended badly: {error}")))?;
+                if let Some(row) = rows.get_mut(index) {
+                    *row = row_of(answer?)?;
+                }
+            }
+        })
+    }
+
+    fn put(&self, table: &TableSummary, row: StoredRow) -> Result<Uid, CliError> {
+        self.write(WriteOp::Put { table: table.definition.name.clone(), key: row.key, value: row.row })
+    }
+
+    fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Uid, CliError> {
+        let key = Bytes::copy_from_slice(key);
+        self.write(WriteOp::Delete { table: table.definition.name.clone(), key })
+    }
+
+    fn scan(&self, scan: ScanSpec, visit: &mut Visitor<'_>) -> Result<(), CliError> {
+        let mut stream = self.runtime.block_on(self.client.stream(Request::Scan(scan)))?;
+        while let Some(rows) = self.runtime.block_on(stream.next())? {
+            for row in rows {
+                if !visit(&row.key, &row.value)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&self, table: &TableSummary) -> Result<Box<dyn Appender + '_>, CliError> {
+        let table = table.definition.name.clone();
+        Ok(Box::new(RemoteAppender {
+            session: self,
+            table,
+            import: None,
+            settled: 0,
+            batch: RowsBuilder::new(),
+        }))
+    }
+
+    fn digests(&self, tables: &[String]) -> Result<Vec<(String, Fingerprint)>, CliError> {
+        match self.call(Request::Digest { tables: tables.to_vec(), at: None })? {
+            Response::Digests { tables, .. } => Ok(tables),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn verify(&self) -> Result<Verification, CliError> {
+        match self.call(Request::Verify)? {
+            Response::Verified { bytes, damage } => {
+                Ok(Verification { bytes, damage, ..Verification::default() })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn get(table: &TableSummary, key: &[u8]) -> Request {
+    Request::Get { table: table.definition.name.clone(), key: Bytes::copy_from_slice(key), at: None }
+}
+
+fn row_of(response: Response) -> Result<Option<Bytes>, CliError> {
+    match response {
+        Response::Row(row) => Ok(row.map(|(_, row)| row)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Streams rows to the node, which commits each batch in the background and syncs at the end of the stream.
+struct RemoteAppender<'a> {
+    session: &'a RemoteSession,
+    table: String,
+    /// The stream that is open, if one is.
+    import: Option<Import>,
+    /// Rows of streams that have ended.
+    settled: u64,
+    batch: RowsBuilder,
+}
+
+impl RemoteAppender<'_> {
+    fn send_batch(&mut self) -> Result<(), CliError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let runtime = &self.session.runtime;
+        let import = match &mut self.import {
+            Some(import) => import,
+            none => {
+                let options = WriteOptions::default();
+                let request = Request::Import { table: self.table.clone(), options };
+                none.insert(runtime.block_on(self.session.client.import(request))?)
+            }
+        };
+        Ok(runtime.block_on(import.send(self.batch.take()))?)
+    }
+}
+
+impl Appender for RemoteAppender<'_> {
+    fn push(&mut self, rows: Vec<StoredRow>) -> Result<(), CliError> {
+        for StoredRow { key, row } in rows {
+            if self.batch.push(Uid::ZERO, &key, &row).is_err() {
+                self.send_batch()?;
+                self.batch.push(Uid::ZERO, &key, &row)?;
+            }
+            if self.batch.is_full() {
+                self.send_batch()?;
+            }
+        }
+        self.send_batch()
+    }
+
+    /// Ends the stream: its answer comes when all its rows are committed. The next portion begins another.
+    fn settle(&mut self) -> Result<(), CliError> {
+        let Some(import) = self.import.take() else { return Ok(()) };
+        self.settled += import.acked().rows;
+        let acked = import.acked().rows;
+        match self.session.runtime.block_on(import.finish())? {
+            Response::Imported { rows, .. } => {
+                self.settled += rows.saturating_sub(acked);
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), CliError> {
+        self.settle()
+    }
+
+    fn taken(&self) -> u64 {
+        self.settled + self.import.as_ref().map_or(0, |import| import.acked().rows)
+    }
+}
