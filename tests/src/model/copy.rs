@@ -259,7 +259,7 @@ impl CopyState {
         self.log.retain(|commit| commit.uid() <= fork.uid);
         self.stack.clip(fork.uid);
         self.base = self.base.min(fork.uid);
-        self.history = shortened(&self.history, fork);
+        self.history.truncate(&fork);
         self.snapshots.retain(|snapshot| *snapshot <= fork.uid);
         for bound in [&mut self.durable, &mut self.visible, &mut self.primary_durable, &mut self.mark_floor] {
             *bound = (*bound).min(fork.uid);
@@ -296,7 +296,8 @@ impl CopyState {
         self.session = None;
         self.restarted = self.role == Role::Primary;
         // An epoch may have been adopted with commits that are lost now.
-        self.history.truncate(durable);
+        let end = self.history.position_of(durable);
+        self.history.truncate(&end);
     }
 
     /// The keys with a local record above `uid`, in the log or in runs.
@@ -326,12 +327,4 @@ impl CopyState {
         (&self.snapshots, &self.quarantine).hash(state);
         self.session.as_ref().map(|session| &session.stage).hash(state);
     }
-}
-
-/// A history that ends with the epoch of `fork`. Entries are dropped by epoch and not by UID: an epoch that was opened
-/// right at the fork on the abandoned side inherits the fork's UID, and must go all the same.
-pub(super) fn shortened(history: &History, fork: Position) -> History {
-    let last = history.entries().iter().position(|entry| entry.epoch == fork.epoch);
-    let kept = last.and_then(|last| history.entries().get(..=last)).unwrap_or_default();
-    History::from_entries(kept.to_vec()).unwrap_or_default()
 }

@@ -98,7 +98,9 @@ impl Model {
             copy.clip(fork);
             if by_uid {
                 copy.history = history;
-                copy.history.truncate(fork.uid);
+                // The planted fault: what is dropped is told by the UID, not by the epoch.
+                let kept = copy.history.entries().iter().filter(|entry| entry.inherited <= fork.uid);
+                copy.history = planaria_types::History::from_entries(kept.copied().collect()).unwrap_or_default();
             }
             return Ok(None);
         }

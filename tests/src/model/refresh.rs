@@ -1,6 +1,6 @@
 use planaria_types::{Position, Uid};
 
-use super::copy::{CopyId, CopyState, Refresh, Registration, Stage, Way, shortened};
+use super::copy::{CopyId, CopyState, Refresh, Registration, Stage, Way};
 use super::ledger::{KeySet, Kind, Row};
 use super::op::{Outcome, Planted, Refused};
 use super::stack::{Gap, Record, Rectangle};
@@ -142,7 +142,7 @@ impl CopyState {
         self.log.retain(|commit| commit.uid() <= fork.uid);
         self.flush(fork.uid, keys);
         self.stack.clip(fork.uid);
-        self.history = shortened(&self.history, fork);
+        self.history.truncate(&fork);
         self.mark_floor = self.mark_floor.min(fork.uid);
     }
 
