@@ -30,8 +30,8 @@ mod table_handle;
 mod version;
 
 pub use clone::{
-    CLONE_CHUNK_BYTES, CloneFile, CloneRole, CloneTarget, FileKind, FileList, FilePin, LocalClone,
-    MissingChunk,
+    CLONE_CHUNK_BYTES, CloneFile, CloneRecord, CloneRole, CloneTarget, FileKind, FileList, FilePin,
+    LocalClone, MissingChunk,
 };
 pub use commit::{
     Batch, CommitOp, EncodedCommit, Listener, LoggedCommit, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_ROW_BYTES,

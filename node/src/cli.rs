@@ -53,6 +53,14 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub(crate) enum PlanariaCommand {
+    /// Serve a database to clients and secondaries, as a primary or as a secondary
+    Serve(ServeArgs),
+    /// Show the secondaries of a database
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
+    /// Clone a whole database: at once on the same disk, at the speed of the wire from a node
+    #[command(subcommand)]
+    Clone(CloneCommand),
     /// Make and show tables
     #[command(subcommand)]
     Table(TableCommand),
@@ -109,6 +117,76 @@ impl PlaceArgs {
             }
         }
     }
+}
+
+/// `planaria serve`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Certificates for this machine are made by themselves. A secondary whose directory is empty takes a copy of its primary
+first, and follows it from then on, however often either of them goes away.
+
+Examples:
+  planaria serve birds
+  planaria serve birds-2 --listen 127.0.0.1:4748 --replica-of 127.0.0.1:4747")]
+pub(crate) struct ServeArgs {
+    /// The directory of the database; made if there is none
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:4747]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Follow the primary at this address
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) replica_of: Option<std::net::SocketAddr>,
+}
+
+/// `planaria replica`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum ReplicaCommand {
+    /// List the secondaries that the primary knows
+    List(PlaceArgs),
+}
+
+/// `planaria clone`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum CloneCommand {
+    /// Make a clone in a new directory
+    #[command(after_help = "\
+From a directory, or with --on-node, the clone lies on the same disk: it costs a few links, and writers stay connected.
+From a node without --on-node the files come over the network; what was interrupted goes on when it is called again.
+
+Examples:
+  planaria clone create birds birds-test
+  planaria clone create /srv/birds-test --node 127.0.0.1:4747 --on-node
+  planaria clone create birds-here --node 127.0.0.1:4747")]
+    Create(CloneCreateArgs),
+    /// List the clones that were taken
+    List(PlaceArgs),
+}
+
+/// `planaria clone create`.
+#[derive(Args, Debug)]
+pub(crate) struct CloneCreateArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The new directory
+    pub(crate) target: PathBuf,
+    /// Make the clone on the disk of the node; the target is an absolute path there
+    #[arg(long, requires = "node")]
+    pub(crate) on_node: bool,
+    /// What the clone is for
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) role: CloneFor,
+}
+
+/// What a clone is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum CloneFor {
+    /// A database of its own
+    #[default]
+    Detached,
+    /// The first copy of a secondary
+    Secondary,
 }
 
 /// `planaria table`.

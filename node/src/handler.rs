@@ -7,6 +7,7 @@ use bytes::Bytes;
 use planaria_engine::{Batch, Database, Durability, Role, Table, table};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
+use planaria_net::replica::Slot;
 use planaria_net::wire::message::{
     Call, DatabaseStatus, Level, RemoteError, Request, Response, Status, WriteOp, WriteOptions,
 };
@@ -66,7 +67,7 @@ impl Companion for Alone {
 ///
 /// Memory is bounded: a scan holds one batch of rows, an import one batch and what its exchange holds.
 pub(crate) struct DatabaseHandler {
-    database: Database,
+    slot: Slot,
     /// The node's name in [`Status`].
     node: String,
     /// The database's name; a call may also name it by its id.
@@ -76,12 +77,16 @@ pub(crate) struct DatabaseHandler {
 
 impl DatabaseHandler {
     /// A handler over `database`, which clients call `name`, on the node `node`.
-    pub(crate) fn new(database: Database, node: &str, name: &str, companion: Box<dyn Companion>) -> Self {
-        Self { database, node: node.to_owned(), name: name.to_owned(), companion }
+    pub(crate) fn new(slot: Slot, node: &str, name: &str, companion: Box<dyn Companion>) -> Self {
+        Self { slot, node: node.to_owned(), name: name.to_owned(), companion }
+    }
+
+    fn database(&self) -> Database {
+        self.slot.get()
     }
 
     fn status(&self) -> Result<Response, RemoteError> {
-        let mut database = database_status(&self.name, &self.database.status().map_err(remote)?);
+        let mut database = database_status(&self.name, &self.database().status().map_err(remote)?);
         self.companion.describe(&mut database);
         Ok(Response::Status(Status {
             node: self.node.clone(),
@@ -91,9 +96,9 @@ impl DatabaseHandler {
     }
 
     fn get(&self, table: &str, key: &[u8], at: Option<Uid>) -> Result<Response, RemoteError> {
-        let snapshot = self.database.snapshot();
+        let snapshot = self.database().snapshot();
         check_cut(at, snapshot.uid())?;
-        let table = self.database.table(table).map_err(remote)?;
+        let table = self.database().table(table).map_err(remote)?;
         Ok(Response::Row(snapshot.find(table.id(), key).map_err(remote)?))
     }
 
@@ -107,14 +112,14 @@ impl DatabaseHandler {
             | WriteOp::DeleteRange { table: name, .. }) = &op;
             let current = match table.take() {
                 Some(table) if table.name() == name => table,
-                _ => self.database.table(name).map_err(remote)?,
+                _ => self.database().table(name).map_err(remote)?,
             };
             add_op(&mut batch, &current, op)?;
             table = Some(current);
         }
         let durable = options.durable;
         let durability = if durable { Durability::Synced } else { Durability::Background };
-        let uid = self.database.write(batch, durability).map_err(remote)?;
+        let uid = self.database().write(batch, durability).map_err(remote)?;
         if durable {
             self.companion.wait(uid, options)?;
         }
@@ -129,7 +134,7 @@ impl DatabaseHandler {
     }
 
     fn digest(&self, names: &[String], at: Option<Uid>) -> Result<Response, RemoteError> {
-        let snapshot = self.database.snapshot();
+        let snapshot = self.database().snapshot();
         check_cut(at, snapshot.uid())?;
         let mut definitions = snapshot.tables().map_err(remote)?;
         if let Some(unknown) = names.iter().find(|name| definitions.iter().all(|table| table.name != **name))
@@ -144,7 +149,7 @@ impl DatabaseHandler {
     }
 
     fn verify(&self) -> Result<Response, RemoteError> {
-        match self.database.verify() {
+        match self.database().verify() {
             Ok(verified) => Ok(Response::Verified { bytes: verified.bytes, damage: Vec::new() }),
             Err(error @ planaria_engine::Error::Damaged { .. }) => {
                 Ok(Response::Verified { bytes: 0, damage: vec![error.to_string()] })
@@ -154,7 +159,7 @@ impl DatabaseHandler {
     }
 
     fn is_meant(&self, database: &str) -> bool {
-        database == self.name || database == self.database.id().to_string()
+        database == self.name || database == self.database().id().to_string()
     }
 }
 

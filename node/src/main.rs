@@ -3,12 +3,12 @@
 
 mod cli;
 mod commands;
-#[allow(dead_code, reason = "the commands that serve construct it")]
 mod handler;
 mod import;
 mod interrupt;
 mod key_text;
 mod load;
+mod node;
 mod output;
 mod row_view;
 mod session;

@@ -8,6 +8,7 @@
 
 mod local;
 mod pin;
+mod record;
 mod target;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::version::{Lineage, Manifest, Role, run_path};
 
 pub use local::LocalClone;
 pub use pin::FilePin;
+pub use record::CloneRecord;
 pub use target::{CloneTarget, MissingChunk};
 
 /// The size of the pieces that are sent, checked and resumed by, in bytes.

@@ -4,6 +4,7 @@
 //! "t/" name                       -> table definition
 //! "f/" table id (u32 be) start    -> fragment id (u64 le): a fragment begins at `start`
 //! "r/" instance id (u128 be)      -> registration of a secondary
+//! "c/" time (u64 be) target       -> record of a clone that was taken
 //! ```
 
 use planaria_types::{FragmentId, KeyRange, TableId, Uid};
@@ -17,6 +18,7 @@ use crate::version::{Fragment, StoreVersion};
 pub(crate) const TABLE_PREFIX: &[u8] = b"t/";
 pub(crate) const FRAGMENT_PREFIX: &[u8] = b"f/";
 pub(crate) const REGISTRATION_PREFIX: &[u8] = b"r/";
+pub(crate) const CLONE_PREFIX: &[u8] = b"c/";
 
 pub(crate) fn table_key(name: &str) -> Vec<u8> {
     [TABLE_PREFIX, name.as_bytes()].concat()

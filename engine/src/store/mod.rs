@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{HistoryHash, InstanceId, Position, Uid};
 
-pub(crate) use self::catalog::{REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key};
+pub(crate) use self::catalog::{CLONE_PREFIX, REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key};
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
 use self::published::Published;
 pub(crate) use self::rebase::Install;

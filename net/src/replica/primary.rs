@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use planaria_engine::{Database, Durability, FilePin, Followed, Follower, Registration, Snapshot};
+use planaria_engine::{
+    CloneRecord, Database, Durability, FilePin, Followed, Follower, Registration, Snapshot,
+};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{
     CommitsRead, DeltaRead, Group, GroupAction, Identity, Session, SessionAction, SessionId, StatesRead,
@@ -195,7 +197,19 @@ impl Primary {
             Opening::Follow => self.serve_secondary(session, runtime),
             Opening::Clone => {
                 let pin: FilePin = self.db.pin_files()?;
-                runtime.block_on(clone::serve_pin(session, pin))
+                let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
+                runtime.block_on(clone::serve_pin(session, pin))?;
+                let peer = session.peer();
+                self.db.record_clone(&CloneRecord {
+                    name: peer.name.clone(),
+                    target: peer.address.to_string(),
+                    role: None,
+                    source: self.db.instance(),
+                    cut,
+                    bytes,
+                    created_ms: self.db.now_millis(),
+                })?;
+                Ok(())
             }
         }
     }

@@ -1,21 +1,29 @@
 //! What the commands do, each on a [`crate::session::Session`].
 
+mod clone;
 mod export;
 mod generate;
 mod import;
 mod inspect;
+mod progress;
 mod record;
+mod replica;
+pub(crate) mod serve;
 mod table;
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock};
 
-use crate::cli::{Cli, Global, PlanariaCommand};
+use crate::cli::{Cli, CloneCommand, Global, PlanariaCommand, ReplicaCommand};
 use crate::output::{CliError, Report, Target};
 
 /// Does what the command line says.
 pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
     let global = &cli.global;
     match &cli.command {
+        PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
+        PlanariaCommand::Replica(ReplicaCommand::List(arguments)) => replica::list(global, arguments),
+        PlanariaCommand::Clone(CloneCommand::Create(arguments)) => clone::create(global, arguments),
+        PlanariaCommand::Clone(CloneCommand::List(arguments)) => clone::list(global, arguments),
         PlanariaCommand::Table(command) => table::run(global, command),
         PlanariaCommand::Import(arguments) => import::run(global, arguments),
         PlanariaCommand::Export(arguments) => export::run(global, arguments),

@@ -9,9 +9,9 @@ use super::{DatabaseHandler, add_row, check_cut, remote};
 impl DatabaseHandler {
     /// Sends the rows of a scan, batch by batch, as fast as the client takes them.
     pub(super) fn scan(&self, scan: ScanSpec, exchange: &mut Exchange) -> Result<Response, RemoteError> {
-        let snapshot = self.database.snapshot();
+        let snapshot = self.database().snapshot();
         check_cut(scan.at, snapshot.uid())?;
-        let table = self.database.table(&scan.table).map_err(remote)?;
+        let table = self.database().table(&scan.table).map_err(remote)?;
         let limit = scan.limit.unwrap_or(u64::MAX);
         let mut records = snapshot.scan(table.id(), scan.range);
         let mut batch = RowsBuilder::new();
@@ -40,7 +40,7 @@ impl DatabaseHandler {
         exchange: &mut Exchange,
     ) -> Result<Response, RemoteError> {
         self.check_options(options)?;
-        let table = self.database.table(table).map_err(remote)?;
+        let table = self.database().table(table).map_err(remote)?;
         let mut taken = Ack::default();
         let mut uid = Uid::ZERO;
         while let Some(rows) = exchange.next_rows()? {
@@ -49,7 +49,7 @@ impl DatabaseHandler {
             uid = uid.max(self.commit_rows(&table, rows, options)?);
             exchange.ack(taken)?;
         }
-        self.database.sync().map_err(remote)?;
+        self.database().sync().map_err(remote)?;
         // Batches that did not wait for other copies one by one do so together.
         if !options.durable && taken.rows > 0 {
             self.companion.wait(uid, options)?;
@@ -63,7 +63,7 @@ impl DatabaseHandler {
         for row in rows {
             add_row(&mut batch, table, row.key, row.value)?;
         }
-        let uid = self.database.write(batch, durability).map_err(remote)?;
+        let uid = self.database().write(batch, durability).map_err(remote)?;
         if options.durable {
             self.companion.wait(uid, options)?;
         }

@@ -5,12 +5,12 @@ use super::{DatabaseHandler, remote};
 
 impl DatabaseHandler {
     pub(super) fn list_tables(&self) -> Result<Response, RemoteError> {
-        let tables = self.database.status().map_err(remote)?.tables;
+        let tables = self.database().status().map_err(remote)?.tables;
         Ok(Response::Tables(tables.iter().map(table_info).collect::<Result<_, _>>()?))
     }
 
     pub(super) fn show_table(&self, name: &str) -> Result<Response, RemoteError> {
-        let tables = self.database.status().map_err(remote)?.tables;
+        let tables = self.database().status().map_err(remote)?.tables;
         match tables.iter().find(|table| table.definition.name == name) {
             Some(table) => Ok(Response::Table(table_info(table)?)),
             None => Err(remote(planaria_engine::Error::UnknownTable { name: name.to_owned() })),
@@ -23,9 +23,9 @@ impl DatabaseHandler {
             if definition.is_empty() { None } else { Some(TableDef::decode(definition).map_err(remote)?) };
         let created = match given {
             Some(given) if given.is_typed() => {
-                self.database.create_table(name, given.schema().map_err(remote)?.1.clone())
+                self.database().create_table(name, given.schema().map_err(remote)?.1.clone())
             }
-            _ => self.database.create_raw_table(name),
+            _ => self.database().create_raw_table(name),
         };
         created.map_err(remote)?;
         self.show_table(name)

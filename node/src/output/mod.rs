@@ -8,7 +8,7 @@ mod rows;
 
 pub(crate) use cell::{Cell, Render};
 pub(crate) use cli_error::CliError;
-pub(crate) use human::{count, count_rate, escape_control};
+pub(crate) use human::{bytes, count, count_rate, escape_control};
 pub(crate) use report::Report;
 pub(crate) use rows::{Heading, RowWriter};
 

@@ -2,11 +2,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use planaria_engine::{Batch, Database, Durability, Options, Schema, TableStatus};
-use planaria_net::wire::message::{DatabaseStatus, ScanSpec};
+use planaria_net::wire::message::{CloneInfo, DatabaseStatus, ReplicaInfo, ScanSpec};
 use planaria_types::{Fingerprint, Uid};
 
 use super::{Appender, IfAbsent, PlaceStatus, Session, StoredRow, TableSummary, Verification, Visitor};
 use crate::handler::database_status;
+use crate::node::{clone_info, clone_locally};
 use crate::output::CliError;
 
 /// A database in a directory, opened by this process alone.
@@ -132,6 +133,28 @@ impl Session for LocalSession {
             .into_iter()
             .map(|definition| Ok((definition.name.clone(), snapshot.digest_of(&definition)?)))
             .collect()
+    }
+
+    fn replicas(&self) -> Result<Vec<ReplicaInfo>, CliError> {
+        let last = self.database.log_end().0;
+        let known = self.database.registrations()?.into_iter().map(|known| ReplicaInfo {
+            instance: known.instance,
+            node: known.name,
+            state: "offline".into(),
+            promotable: known.promotable,
+            durable: known.durable,
+            lag_ms: last.millis().saturating_sub(known.durable.millis()),
+            refresh: String::new(),
+        });
+        Ok(known.collect())
+    }
+
+    fn clones(&self) -> Result<Vec<CloneInfo>, CliError> {
+        Ok(self.database.clones()?.iter().map(clone_info).collect())
+    }
+
+    fn clone_locally(&self, target: &Path) -> Result<CloneInfo, CliError> {
+        Ok(clone_info(&clone_locally(&self.database, target)?))
     }
 
     fn verify(&self) -> Result<Verification, CliError> {

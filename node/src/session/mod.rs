@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
-use planaria_net::wire::message::{DatabaseStatus, ScanSpec};
+use planaria_net::wire::message::{CloneInfo, DatabaseStatus, ReplicaInfo, ScanSpec};
 use planaria_types::{Fingerprint, Uid};
 
 use crate::output::CliError;
 
 pub(crate) use local::LocalSession;
-pub(crate) use remote::RemoteSession;
+pub(crate) use remote::{RemoteSession, resolve};
 
 /// Where a command works.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,6 +152,15 @@ pub(crate) trait Session {
 
     /// Reads and checks everything.
     fn verify(&self) -> Result<Verification, CliError>;
+
+    /// The secondaries.
+    fn replicas(&self) -> Result<Vec<ReplicaInfo>, CliError>;
+
+    /// The clones that were taken.
+    fn clones(&self) -> Result<Vec<CloneInfo>, CliError>;
+
+    /// Makes a clone on the disk of the place.
+    fn clone_locally(&self, target: &Path) -> Result<CloneInfo, CliError>;
 }
 
 /// Writes many rows, portion by portion, over existing ones where there are some.

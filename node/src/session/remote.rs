@@ -5,7 +5,9 @@ use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::client::{Client, Import};
-use planaria_net::wire::message::{Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions};
+use planaria_net::wire::message::{
+    CloneInfo, CloneSpec, ReplicaInfo, Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions,
+};
 use planaria_net::wire::rows::RowsBuilder;
 use planaria_types::{Fingerprint, TableId, Uid};
 use tokio::runtime::Runtime;
@@ -59,7 +61,7 @@ impl Drop for RemoteSession {
 }
 
 /// The first address that the text names.
-fn resolve(text: &str) -> Result<SocketAddr, CliError> {
+pub(crate) fn resolve(text: &str) -> Result<SocketAddr, CliError> {
     let wrong = |why: String| {
         CliError::usage(format!("{text:?} is no address of a node: {why}"))
             .hint("write it as HOST:PORT, as in 127.0.0.1:4747 or [::1]:4747")
@@ -188,6 +190,28 @@ impl Session for RemoteSession {
             Response::Verified { bytes, damage } => {
                 Ok(Verification { bytes, damage, ..Verification::default() })
             }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn replicas(&self) -> Result<Vec<ReplicaInfo>, CliError> {
+        match self.call(Request::ReplicaList)? {
+            Response::Replicas(replicas) => Ok(replicas),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn clones(&self) -> Result<Vec<CloneInfo>, CliError> {
+        match self.call(Request::CloneList)? {
+            Response::Clones(clones) => Ok(clones),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn clone_locally(&self, target: &Path) -> Result<CloneInfo, CliError> {
+        let spec = CloneSpec { name: target.display().to_string(), ..CloneSpec::default() };
+        match self.call(Request::CloneCreate(spec))? {
+            Response::Clone(clone) => Ok(clone),
             other => Err(unexpected(&other)),
         }
     }

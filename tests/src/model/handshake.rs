@@ -100,7 +100,8 @@ impl Model {
                 copy.history = history;
                 // The planted fault: what is dropped is told by the UID, not by the epoch.
                 let kept = copy.history.entries().iter().filter(|entry| entry.inherited <= fork.uid);
-                copy.history = planaria_types::History::from_entries(kept.copied().collect()).unwrap_or_default();
+                copy.history =
+                    planaria_types::History::from_entries(kept.copied().collect()).unwrap_or_default();
             }
             return Ok(None);
         }

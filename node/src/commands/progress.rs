@@ -1,0 +1,32 @@
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use planaria_net::replica::CloneProgress;
+
+/// A progress bar for bytes that come in; on a terminal only.
+#[derive(Clone)]
+pub(crate) struct CloneBar(ProgressBar);
+
+impl CloneBar {
+    /// A bar that appears with the first byte.
+    pub(crate) fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template(
+            "{msg}  {bar:32.cyan/dim}  {bytes:>10} of {total_bytes}  {bytes_per_sec}  {eta} left",
+        );
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Self(bar)
+    }
+
+    /// Shows how far it has come.
+    pub(crate) fn show(&self, progress: &CloneProgress) {
+        self.0.set_length(progress.total_bytes);
+        self.0.set_position(progress.done_bytes);
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

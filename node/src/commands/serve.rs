@@ -1,0 +1,107 @@
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use planaria_engine::{Options, ReadMode};
+use planaria_net::quic::Endpoint;
+
+use super::{print, progress::CloneBar, stdout};
+use crate::cli::{Global, ServeArgs};
+use crate::node::{Node, NodeOptions};
+use crate::output::{CliError, Format, Report};
+
+/// `planaria serve`.
+pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliError> {
+    let runtime = Arc::new(runtime()?);
+    let listen: SocketAddr = arguments.listen.unwrap_or(Endpoint::DEFAULT_ADDRESS);
+    let bar = CloneBar::new("copying the primary");
+    let options = NodeOptions {
+        dir: arguments.dir.clone(),
+        listen,
+        replica_of: arguments.replica_of,
+        tls: global.tls.clone(),
+        engine: Options { read_mode: ReadMode::Mapped, ..Options::default() },
+    };
+    let mut interrupts = {
+        let _inside = runtime.enter();
+        Interrupts::new()?
+    };
+    let shown = bar.clone();
+    let node = Node::start(&runtime, options, move |progress| shown.show(progress))?;
+    bar.finish();
+    announce(global, arguments, &node)?;
+    runtime.block_on(interrupts.wait());
+    drop(node);
+    if global.output != Format::Json {
+        writeln!(stdout(), "stopped in good order")?;
+    }
+    Ok(())
+}
+
+/// A runtime for a node's network.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new("io", format!("cannot start threads for the network: {error}")))
+}
+
+/// Says where the node listens and what to type next.
+fn announce(global: &Global, arguments: &ServeArgs, node: &Node) -> Result<(), CliError> {
+    let (address, db) = (node.address(), node.database());
+    if global.output == Format::Json {
+        let report = Report::new()
+            .with("listening", address.to_string())
+            .with("role", if arguments.replica_of.is_some() { "secondary" } else { "primary" })
+            .with("database", db.id().to_string())
+            .with("instance", db.instance().to_string());
+        return print(global, &report);
+    }
+    let mut out = stdout();
+    let dir = arguments.dir.display();
+    match arguments.replica_of {
+        None => {
+            writeln!(out, "primary of {dir}, listening on {address}")?;
+            writeln!(out, "\nin another terminal:")?;
+            writeln!(out, "  planaria --node {address} status")?;
+            writeln!(out, "  planaria --node {address} import FILE.csv --key COLUMN")?;
+            writeln!(out, "  planaria serve {dir}-2 --listen 127.0.0.1:0 --replica-of {address}")?;
+        }
+        Some(primary) => {
+            if let Some(copy) = node.first_copy() {
+                let bytes = crate::output::bytes(copy.total_bytes);
+                writeln!(out, "copied {bytes} in {} files from {primary}", copy.files)?;
+            }
+            writeln!(out, "secondary in {dir}, following {primary}, listening on {address}")?;
+            writeln!(out, "\nin another terminal:")?;
+            writeln!(out, "  planaria --node {address} status")?;
+            writeln!(out, "  planaria --node {primary} replica list")?;
+        }
+    }
+    writeln!(out, "\nCtrl-C stops it")?;
+    Ok(out.flush()?)
+}
+
+/// The signals that end a node in good order.
+struct Interrupts {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    fn new() -> Result<Self, CliError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| {
+            signal(kind).map_err(|error| CliError::new("io", format!("cannot listen to signals: {error}")))
+        };
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A node: a database that is served over the network, as a primary or as a secondary.
+
+mod companion;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use planaria_engine::{CloneRole, Database, Options, Role};
+use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, TlsStore, Transport};
+use planaria_net::replica::{CloneProgress, Follow, FollowStatus, Follower, Primary, Slot, clone_from};
+use planaria_net::wire::client::Client;
+use planaria_net::wire::message::{DatabaseStatus, Request, Response};
+use planaria_net::wire::rpc::{ServeLimits, Server, serve};
+use tokio::runtime::Runtime;
+
+use self::companion::{Following, NodeCompanion};
+pub(crate) use self::companion::{clone_info, clone_locally};
+use crate::handler::DatabaseHandler;
+use crate::output::CliError;
+
+/// How long running calls may take to end when the node stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a node is started.
+pub(crate) struct NodeOptions {
+    /// The directory of the database.
+    pub(crate) dir: PathBuf,
+    /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// The primary that it follows, if it is a secondary.
+    pub(crate) replica_of: Option<SocketAddr>,
+    /// The directory with the certificates.
+    pub(crate) tls: Option<PathBuf>,
+    /// How the database is opened.
+    pub(crate) engine: Options,
+}
+
+/// A node that runs.
+pub(crate) struct Node {
+    // In the order in which they end: nobody follows any more, then nobody listens.
+    following: Option<Arc<Following>>,
+    server: Option<Server>,
+    primary: Option<Arc<Primary>>,
+    slot: Slot,
+    credentials: Credentials,
+    address: SocketAddr,
+    /// What the first copy took, if the directory was empty.
+    first_copy: Option<CloneProgress>,
+    runtime: Arc<Runtime>,
+}
+
+impl Node {
+    /// Opens the database and listens. A secondary whose directory is empty takes a copy of its primary first, which
+    /// `progress` is told of.
+    pub(crate) fn start(
+        runtime: &Arc<Runtime>,
+        options: NodeOptions,
+        progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
+    ) -> Result<Self, CliError> {
+        let store = TlsStore::choose(options.tls.as_deref(), Some(&options.dir))?;
+        let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
+        let (db, first_copy) = match options.replica_of {
+            None => (Database::open_with(&options.dir, options.engine.clone())?, None),
+            Some(primary) => open_secondary(runtime, &options, primary, &credentials, progress)?,
+        };
+        let name = node_name(&options.dir);
+        let slot = Slot::new(db.clone());
+        let primary = match db.role() {
+            Role::Primary => Some(Primary::start(db)?),
+            Role::Secondary => None,
+        };
+        let following = options.replica_of.map(|address| {
+            let follow = Follow {
+                primary: address,
+                name: name.clone(),
+                credentials: credentials.clone(),
+                transport: Transport::default(),
+                options: options.engine.clone(),
+            };
+            Follower::start(slot.clone(), follow, runtime.handle().clone())
+                .map(|follower| Arc::new(Following { primary: address, follower }))
+        });
+        let following = following.transpose()?;
+        let companion =
+            NodeCompanion { slot: slot.clone(), primary: primary.clone(), following: following.clone() };
+        let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
+        let _inside = runtime.enter();
+        let endpoint =
+            Endpoint::server(options.listen, &credentials, &Transport::default(), AcceptLimits::default())?;
+        let server = serve(endpoint, handler, ServeLimits::default());
+        let address = server.local_address();
+        Ok(Self {
+            following,
+            server: Some(server),
+            primary,
+            slot,
+            credentials,
+            address,
+            first_copy,
+            runtime: Arc::clone(runtime),
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The database that it hosts now.
+    pub(crate) fn database(&self) -> Database {
+        self.slot.get()
+    }
+
+    /// Its certificate.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The group that it leads, if it does.
+    pub(crate) fn primary(&self) -> Option<&Arc<Primary>> {
+        self.primary.as_ref()
+    }
+
+    /// What it does as a secondary, if it is one.
+    pub(crate) fn follow_status(&self) -> Option<FollowStatus> {
+        self.following.as_ref().map(|following| following.follower.status())
+    }
+
+    /// What the first copy took, if there was one.
+    pub(crate) fn first_copy(&self) -> Option<&CloneProgress> {
+        self.first_copy.as_ref()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The follower ends when the last who holds it goes: the handler, which the server holds.
+        self.following = None;
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.shutdown(STOP_PATIENCE));
+        }
+    }
+}
+
+/// The name of a node for people: that of its directory.
+fn node_name(dir: &Path) -> String {
+    dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.display().to_string())
+}
+
+/// Opens a secondary's directory; an empty one is filled with the primary's run files first.
+fn open_secondary(
+    runtime: &Runtime,
+    options: &NodeOptions,
+    primary: SocketAddr,
+    credentials: &Credentials,
+    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
+) -> Result<(Database, Option<CloneProgress>), CliError> {
+    let existing = Options { create: false, ..options.engine.clone() };
+    match Database::open_with(&options.dir, existing) {
+        Ok(db) => {
+            let is_secondary = db.role() == Role::Secondary;
+            match primary_status(runtime, primary, credentials) {
+                Ok(status) if status.database != db.id() => {
+                    return Err(CliError::new(
+                        "foreign_database",
+                        format!(
+                            "{} holds database {}, the primary at {primary} leads {}",
+                            options.dir.display(),
+                            db.id(),
+                            status.database
+                        ),
+                    )
+                    .hint("start the secondary in a new directory, or name the primary of this database"));
+                }
+                Ok(_) => db.become_secondary(db.id())?,
+                // A secondary waits for its primary; what was none before must not become one unseen.
+                Err(_) if is_secondary => {}
+                Err(error) => return Err(error),
+            }
+            Ok((db, None))
+        }
+        Err(planaria_engine::Error::NotFound { .. }) => {
+            remove_if_empty(&options.dir)?;
+            let copied = runtime.block_on(clone_from(
+                primary,
+                credentials,
+                &Transport::default(),
+                &options.dir,
+                CloneRole::Secondary,
+                &options.engine,
+                progress,
+            ))?;
+            Ok((Database::open_with(&options.dir, options.engine.clone())?, Some(copied)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An empty directory makes room for the copy that takes its name.
+fn remove_if_empty(dir: &Path) -> Result<(), CliError> {
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CliError::new(
+            "exists",
+            format!("{} is not a database and not empty: {error}", dir.display()),
+        )
+        .hint("name a new directory for the secondary")),
+        _ => Ok(()),
+    }
+}
+
+fn primary_status(
+    runtime: &Runtime,
+    address: SocketAddr,
+    credentials: &Credentials,
+) -> Result<DatabaseStatus, CliError> {
+    let client = runtime.block_on(Client::connect(address, credentials))?;
+    let status = runtime.block_on(client.call(Request::Status))?;
+    match status {
+        Response::Status(status) if !status.databases.is_empty() => status
+            .databases
+            .into_iter()
+            .next()
+            .ok_or_else(|| CliError::new("protocol", "the node hosts nothing")),
+        _ => Err(CliError::new("protocol", format!("the node at {address} hosts no database"))),
+    }
+}
