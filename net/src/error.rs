@@ -133,11 +133,10 @@ impl Error {
             Self::TimedOut { .. } => "timed_out",
             Self::Lost { .. } => "connection_lost",
             Self::Ended(_) => "ended",
-            Self::Frame(_) => "protocol",
+            Self::Frame(_) | Self::Protocol(_) => "protocol",
             Self::Remote(remote) => &remote.code,
             Self::TooLarge { .. } => "too_large",
             Self::Engine(error) => error.code(),
-            Self::Protocol(_) => "protocol",
             Self::Closed => "closed",
         }
     }
