@@ -53,3 +53,9 @@ pub use version::{Lineage, Role};
 
 #[cfg(all(test, not(loom)))]
 mod crash_tests;
+#[cfg(all(test, not(loom)))]
+mod fault_tests;
+#[cfg(all(test, not(loom)))]
+mod flip_tests;
+#[cfg(all(test, not(loom)))]
+mod stress_tests;

@@ -222,8 +222,11 @@ impl Store {
             if state.closing {
                 return Err(Error::Closed);
             }
-            if let Some(failure) = &state.failure {
-                return Err(failure.clone());
+            if state.failure.is_some() {
+                drop(state);
+                // What failed may go well now, as when there is room on disk again: the writer finds out by itself.
+                self.flush_oldest()?;
+                continue;
             }
             self.work.changed.wait_for(&mut state, RETRY_AFTER);
         }
