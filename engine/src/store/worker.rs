@@ -44,7 +44,7 @@ enum Task {
 impl Work {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State { compact: true, ..State::default() }),
+            state: Mutex::new(State { compact: true, flush: true, ..State::default() }),
             changed: Condvar::new(),
             closing: Condvar::new(),
             flush: Mutex::new(()),
@@ -208,14 +208,7 @@ impl Store {
             return Ok(());
         }
         loop {
-            let version = self.pin().0;
-            let frozen: usize = version
-                .fragments()
-                .iter()
-                .flat_map(|fragment| &fragment.frozen)
-                .map(|frozen| frozen.memtable.bytes())
-                .sum();
-            if frozen <= self.options.memtable_bytes * FROZEN_BUDGETS_MAX {
+            if self.pin().0.frozen_bytes() <= self.options.memtable_bytes * FROZEN_BUDGETS_MAX {
                 return Ok(());
             }
             let mut state = self.work.state.lock();
