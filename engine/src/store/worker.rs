@@ -24,6 +24,7 @@ pub(crate) struct Work {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a signal of its own")]
 struct State {
     flush: bool,
     compact: bool,
