@@ -496,7 +496,7 @@ fn a_history_hash_is_the_same_whether_it_was_kept_or_worked_out_anew() {
     for number in 0..20 {
         table.put(format!("{number}"), "row").unwrap();
     }
-    let mut state = Default::default();
+    let mut state = planaria_types::HistoryHash::default();
     for logged in match db.follow(Uid::ZERO).next(usize::MAX).unwrap() {
         crate::Followed::Commits(commits) => commits,
         crate::Followed::NotRetained => panic!("everything is retained"),

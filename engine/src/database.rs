@@ -296,6 +296,7 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 #[path = "database_tests.rs"]
 mod tests;

@@ -97,7 +97,7 @@ impl Follower {
                 self.log = None;
                 commits
             }
-            None => match self.from_log(bytes_max)? {
+            None => match self.read_log(bytes_max)? {
                 Some(commits) => commits,
                 None => return Ok(Followed::NotRetained),
             },
@@ -108,7 +108,7 @@ impl Follower {
         Ok(Followed::Commits(commits))
     }
 
-    fn from_log(&mut self, bytes_max: usize) -> Result<Option<Vec<LoggedCommit>>> {
+    fn read_log(&mut self, bytes_max: usize) -> Result<Option<Vec<LoggedCommit>>> {
         let mut log = match self.log.take().filter(|log| log.uid == self.at) {
             Some(log) => log,
             None => match LogState::before(&self.store, self.at)? {

@@ -170,6 +170,7 @@ impl Snapshot {
     }
 
     /// The fingerprint of a key range: its live records with their UIDs.
+    #[expect(clippy::needless_pass_by_value, reason = "as in a scan, whoever asks gives the range away")]
     pub fn fingerprint(&self, table: TableId, range: KeyRange) -> Result<Fingerprint> {
         let mut sum = Fingerprint::EMPTY;
         for fragment in self.version().overlapping(table, &range) {

@@ -3,7 +3,6 @@
 //! Synchronous, without an async runtime and without a network. [`Database`] is the way in; `docs/ARCHITECTURE.md`
 //! tells how the parts hang together, `docs/FORMAT.md` what they write.
 #![deny(unsafe_code)]
-#![allow(dead_code)]
 
 mod clone;
 mod commit;
@@ -51,5 +50,15 @@ pub use table::{Column, ColumnType, Schema, TableDef, TableKind, Value};
 pub use table_handle::Table;
 pub use version::{Lineage, Role};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod crash_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod fault_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod flip_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod stress_tests;

@@ -264,7 +264,7 @@ impl Refresh {
             outputs: std::mem::take(&mut self.outputs),
             boundaries: std::mem::take(&mut self.boundaries),
         };
-        self.store.install_refresh(install, end)
+        self.store.install_refresh(&install, end)
     }
 }
 

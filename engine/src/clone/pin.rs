@@ -100,7 +100,7 @@ impl Database {
             let run = run_of(&version, entry);
             let stored = run.map(|run| run.chunk_hashes()).transpose()?;
             let Some(file) = files.get(&(entry.kind, entry.number)) else { continue };
-            let stored = stored.as_ref().map(|chunks| chunks.hashes()).unwrap_or_default();
+            let stored = stored.as_ref().map(crate::run::ChunkHashes::hashes).unwrap_or_default();
             let whole = run.map_or(0, |run| run.meta().content_len / CLONE_CHUNK_BYTES);
             entry.chunks = stored.get(..whole as usize).unwrap_or_default().to_vec();
             // A run's own list ends with its contents; the last chunk of the file holds the list itself, too.

@@ -106,6 +106,7 @@ fn check_limit(what: &'static str, bytes: usize, limit: usize) -> Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use planaria_types::TableId;
 

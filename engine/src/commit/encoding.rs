@@ -189,6 +189,7 @@ impl EncodedCommit {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use planaria_types::{TableId, Uid};
 

@@ -93,7 +93,8 @@ impl Feed {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use bytes::Bytes;
     use planaria_types::{HistoryHash, Uid};

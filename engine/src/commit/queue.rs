@@ -104,7 +104,8 @@ impl<T, R> CommitQueue<T, R> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 

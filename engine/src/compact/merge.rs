@@ -61,14 +61,10 @@ impl Store {
         let outputs = self.merge(job)?;
         let installed = self.install(&outputs, |version, new| merged_version(version, job, new), |_| {});
         match installed {
-            // The fragment was split meanwhile; the halves are planned anew.
-            Err(Error::Invalid(_)) if self.find_fragment(job).is_none() => Ok(()),
+            // The fragment was split or rewound meanwhile; what it has become is planned anew.
+            Err(Error::Invalid(_)) if !has_inputs(&self.pin().0, job) => Ok(()),
             other => other,
         }
-    }
-
-    fn find_fragment(&self, job: &Job) -> Option<Arc<Fragment>> {
-        find(&self.pin().0, job.fragment.id, &job.fragment.range)
     }
 
     /// Streams the inputs into new files, with memory for one block of each input.
@@ -85,7 +81,7 @@ impl Store {
     fn merge_into(&self, job: &Job, outputs: &mut Vec<NewRun>) -> Result<()> {
         let mut retain = self.retain();
         let into_bottom = job.above == Uid::ZERO;
-        let sources = Source::of_references(&job.upper, &job.bottom, None).collect();
+        let sources = Source::of_merge(&job.upper, &job.bottom);
         let mut merge = Merge::new(sources, job.fragment.range.clone(), Direction::Forward)?;
         let mut writer = None;
         let mut key = Vec::new();
@@ -197,20 +193,28 @@ fn find(version: &StoreVersion, id: FragmentId, range: &KeyRange) -> Option<Arc<
     version.fragments().iter().find(|fragment| fragment.id == id && fragment.range == *range).cloned()
 }
 
+fn is_input(job: &Job, reference: &RunRef) -> bool {
+    job.upper.iter().chain(&job.bottom).any(|input| input.record() == reference.record())
+}
+
+/// Whether all that a job merges is still there.
+fn has_inputs(version: &StoreVersion, job: &Job) -> bool {
+    find(version, job.fragment.id, &job.fragment.range).is_some_and(|fragment| {
+        let inputs = fragment.references().filter(|reference| is_input(job, reference)).count();
+        inputs == job.upper.len() + job.bottom.len()
+    })
+}
+
 /// `version` with the inputs of a job replaced by its outputs.
 fn merged_version(version: &StoreVersion, job: &Job, new: &[RunRefParts]) -> Result<StoreVersion> {
     let Some(fragment) = find(version, job.fragment.id, &job.fragment.range) else {
         return Err(Error::Invalid("the fragment of a merge is gone".into()));
     };
-    let is_input = |reference: &&RunRef| {
-        job.upper.iter().chain(&job.bottom).any(|input| input.record() == reference.record())
-    };
-    let inputs = fragment.references().filter(is_input).count();
-    if inputs != job.upper.len() + job.bottom.len() {
+    if !has_inputs(version, job) {
         return Err(Error::Invalid("an input of a merge is gone".into()));
     }
-    let mut references: Vec<_> =
-        fragment.references().filter(|reference| !is_input(reference)).cloned().collect();
+    let kept = fragment.references().filter(|reference| !is_input(job, reference));
+    let mut references: Vec<_> = kept.cloned().collect();
     references.extend(new.iter().map(|parts| parts.reference(parts.keys.clone(), job.above, job.upto)));
     let mut next = Fragment::clone(&fragment);
     next.set_references(references)?;

@@ -66,6 +66,7 @@ pub(crate) fn plan(tiers: &[Tier], bottom_bytes: u64, barrier: Option<Uid>) -> O
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use planaria_types::Uid;
 

@@ -22,9 +22,9 @@ use planaria_types::InstanceId;
 
 use crate::error::{Error, Result};
 
-pub(crate) use format::{BASE_BYTES_MAX, KIND_BASE};
+pub(crate) use format::KIND_BASE;
 pub(crate) use reader::{LogReader, Tail};
-pub(crate) use writer::{Log, SegmentInfo};
+pub(crate) use writer::Log;
 
 /// The smallest segment: a header page and a page of records, in bytes.
 const SEGMENT_BYTES_MIN: u64 = 2 * format::PAGE_BYTES;
@@ -138,6 +138,8 @@ pub(crate) enum Replay {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod crash_tests;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod log_tests;

@@ -37,12 +37,6 @@ impl NotBegun {
             Self::Broken(Error::io(what, path, error))
         }
     }
-
-    pub(super) fn into_error(self) -> Error {
-        match self {
-            Self::Clean(error) | Self::Broken(error) => error,
-        }
-    }
 }
 
 /// Creates a spare. Its blocks are written and its length is durable, so that syncing it later touches no metadata.

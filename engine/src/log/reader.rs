@@ -66,6 +66,7 @@ impl Log {
 
 impl LogReader {
     /// Where the next record begins, or will begin; the end of the last one that was read.
+    #[cfg(test)]
     pub(crate) fn position(&self) -> LogPosition {
         self.at
     }

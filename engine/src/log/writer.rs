@@ -8,7 +8,7 @@ use planaria_types::InstanceId;
 
 use super::active::Active;
 use super::format::{
-    BASE_BYTES_MAX, FileName, KIND_BASE, PAGE_BYTES, Place, RECORD_HEADER_BYTES, SegmentHeader, record_bytes,
+    FileName, KIND_BASE, PAGE_BYTES, Place, RECORD_HEADER_BYTES, SegmentHeader, record_bytes,
 };
 use super::pool::{self, NotBegun, Spare};
 use super::recovery::{ChainLink, Recovered, not_full, recover};
@@ -235,9 +235,12 @@ impl Log {
         }
     }
 
-    /// Sets what the headers of later segments carry, at most [`BASE_BYTES_MAX`] bytes. After opening it is what the
+    /// Sets what the headers of later segments carry, at most [`BASE_BYTES_MAX`](super::format::BASE_BYTES_MAX) bytes. After opening it is what the
     /// last segment carries.
+    #[cfg(test)]
     pub(crate) fn set_base(&self, base: &[u8]) -> Result<()> {
+        use super::format::BASE_BYTES_MAX;
+
         if base.len() > BASE_BYTES_MAX {
             return Err(Error::TooLarge {
                 what: "the base of a log segment",
@@ -314,11 +317,13 @@ impl Log {
     }
 
     /// Where the log ends. {0, 0} before the first append of all.
+    #[cfg(test)]
     pub(crate) fn appended(&self) -> LogPosition {
         self.shared.state.lock().appended()
     }
 
     /// Up to where the log is durable.
+    #[cfg(test)]
     pub(crate) fn durable(&self) -> LogPosition {
         self.shared.state.lock().durable()
     }

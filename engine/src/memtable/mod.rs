@@ -165,7 +165,8 @@ impl Cursor for MemtableCursor {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 #[path = "memtable_tests.rs"]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! A skip list with one writer and any number of readers that never wait.
 //!
 //! Pugh, "Skip Lists", 1990; the arrangement (arena, one writer, publication by a release store from the bottom level
-//! up) is LevelDB's. Nodes are never removed and never move, so a reader needs no protection but the arena's life.
+//! up) is `LevelDB`'s. Nodes are never removed and never move, so a reader needs no protection but the arena's life.
 
 use std::alloc::Layout;
 use std::cmp::Ordering as Order;
@@ -126,7 +126,7 @@ impl SkipList {
     pub(super) fn insert(&self, key: &[u8], uid: Uid, kind: RecordKind, row: &[u8]) {
         let mut writer = self.writer.lock();
         let writer = &mut *writer;
-        if !self.follows_last(writer, key, uid) {
+        if !Self::follows_last(writer, key, uid) {
             self.find_before(writer, key, uid);
         }
         let height = writer.draw_height();
@@ -146,7 +146,7 @@ impl SkipList {
     }
 
     /// Whether (key, uid) belongs right behind the last insertion, so that its search path can be used again.
-    fn follows_last(&self, writer: &Writer, key: &[u8], uid: Uid) -> bool {
+    fn follows_last(writer: &Writer, key: &[u8], uid: Uid) -> bool {
         if writer.last.is_null() {
             return false;
         }
@@ -165,7 +165,7 @@ impl SkipList {
         let mut node = self.head;
         for level in (0..HEIGHT_MAX).rev() {
             if level < writer.height {
-                node = self.last_before(node, level, |next| {
+                node = Self::last_before(node, level, |next| {
                     // SAFETY: `next` was reached through a link, so it is published.
                     unsafe { Node::order(next, key, uid) == Order::Less }
                 });
@@ -176,7 +176,6 @@ impl SkipList {
 
     /// Walks right on `level` from `node` for as long as `is_before` holds of the next one.
     fn last_before(
-        &self,
         mut node: *const Node,
         level: usize,
         is_before: impl Fn(*const Node) -> bool,
@@ -195,7 +194,7 @@ impl SkipList {
     fn search(&self, is_before: impl Fn(*const Node) -> bool) -> *const Node {
         let mut node = self.head;
         for level in (0..HEIGHT_MAX).rev() {
-            node = self.last_before(node, level, &is_before);
+            node = Self::last_before(node, level, &is_before);
         }
         node
     }
@@ -227,6 +226,7 @@ impl SkipList {
         self.entry_unless_head(self.search(|node| unsafe { Node::bytes(node).0 < key }))
     }
 
+    #[expect(clippy::unused_self, reason = "the list is what keeps the entry in memory")]
     pub(super) fn next(&self, entry: Entry) -> Entry {
         if entry.is_end() {
             return entry;
@@ -289,6 +289,7 @@ impl Writer {
 }
 
 /// Writes a node, not yet linked, into the arena.
+#[expect(clippy::cast_ptr_alignment, reason = "the arena hands out room aligned for both")]
 fn new_node(
     arena: &mut Arena,
     height: usize,

@@ -289,6 +289,7 @@ impl OsFile for FaultFile {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::io::ErrorKind;
     use std::path::Path;

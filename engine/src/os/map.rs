@@ -29,6 +29,7 @@ pub(super) fn map(file: &File, len: u64) -> io::Result<Bytes> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::io::Write;
 

@@ -399,5 +399,6 @@ impl Dice {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 #[path = "mem_tests.rs"]
 mod tests;

@@ -201,5 +201,6 @@ fn room(error: io::Error) -> io::Error {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 #[path = "posix_tests.rs"]
 mod tests;

@@ -118,11 +118,11 @@ impl Scan {
     fn backward(&mut self) -> Result<Option<(Bytes, Bytes)>> {
         while self.enter_back()? {
             let Some(back) = &mut self.back else { break };
-            if let Some((key, row)) = back.take_backward()? {
-                if self.front_key.as_ref().is_none_or(|front| key > front.as_slice()) {
-                    self.range.end = Some(key.to_vec());
-                    return Ok(Some((key, row)));
-                }
+            if let Some((key, row)) = back.take_backward()?
+                && self.front_key.as_ref().is_none_or(|front| key > front.as_slice())
+            {
+                self.range.end = Some(key.to_vec());
+                return Ok(Some((key, row)));
             }
             self.back = None;
         }

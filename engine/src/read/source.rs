@@ -41,7 +41,18 @@ impl Source {
 
     /// References in key order that do not overlap, as one input.
     pub(crate) fn chain(references: Vec<RunRef>, since: Option<Uid>) -> Self {
-        Self::Chain(Box::new(Chain { references, since, at: 0, cursor: None }))
+        Self::Chain(Box::new(Chain { references, since, is_bulk: false, at: 0, cursor: None }))
+    }
+
+    /// The inputs of a merge, which reads everything once: ahead of itself, and past the cache.
+    pub(crate) fn of_merge(upper: &[RunRef], bottom: &[RunRef]) -> Vec<Self> {
+        let mut sources: Vec<_> = Self::of_references(upper, bottom, None).collect();
+        for source in &mut sources {
+            if let Self::Chain(chain) = source {
+                chain.is_bulk = true;
+            }
+        }
+        sources
     }
 
     /// Whether the source stands on a version that belongs to it.
@@ -65,7 +76,7 @@ impl Source {
     pub(super) fn uid(&self) -> Uid {
         match self {
             Self::Memtable(cursor, _) => cursor.uid(),
-            Self::Chain(chain) => chain.cursor.as_ref().map_or(Uid::ZERO, |cursor| cursor.uid()),
+            Self::Chain(chain) => chain.cursor.as_ref().map_or(Uid::ZERO, Cursor::uid),
         }
     }
 
@@ -73,14 +84,14 @@ impl Source {
     pub(super) fn kind(&self) -> RecordKind {
         match self {
             Self::Memtable(cursor, _) => cursor.kind(),
-            Self::Chain(chain) => chain.cursor.as_ref().map_or(RecordKind::Delete, |cursor| cursor.kind()),
+            Self::Chain(chain) => chain.cursor.as_ref().map_or(RecordKind::Delete, Cursor::kind),
         }
     }
 
     pub(super) fn row(&self) -> Bytes {
         match self {
             Self::Memtable(cursor, _) => cursor.row(),
-            Self::Chain(chain) => chain.cursor.as_ref().map_or_else(Bytes::new, |cursor| cursor.row()),
+            Self::Chain(chain) => chain.cursor.as_ref().map_or_else(Bytes::new, Cursor::row),
         }
     }
 
@@ -133,11 +144,17 @@ impl Source {
 pub(crate) struct Chain {
     references: Vec<RunRef>,
     since: Option<Uid>,
+    /// Whether everything is read once, past the cache.
+    is_bulk: bool,
     at: usize,
     cursor: Option<RunCursor>,
 }
 
 impl Chain {
+    fn open(&self, reference: &RunRef) -> RunCursor {
+        if self.is_bulk { reference.run.scan_cursor(self.since) } else { reference.run.cursor(self.since) }
+    }
+
     fn seek(&mut self, key: &[u8]) -> Result<()> {
         self.at = self.references.partition_point(|reference| !reference.keys.is_below_end(key));
         self.enter_forward(key)
@@ -147,7 +164,7 @@ impl Chain {
     fn enter_forward(&mut self, key: &[u8]) -> Result<()> {
         self.cursor = None;
         while let Some(reference) = self.references.get(self.at) {
-            let mut cursor = reference.run.cursor(self.since);
+            let mut cursor = self.open(reference);
             cursor.seek(key.max(&reference.keys.start), Uid::MAX)?;
             if settle_forward(&mut cursor, reference)? {
                 self.cursor = Some(cursor);
@@ -183,7 +200,7 @@ impl Chain {
         self.cursor = None;
         while let Some(index) = behind.checked_sub(1) {
             let Some(reference) = self.references.get(index) else { return Ok(()) };
-            let mut cursor = reference.run.cursor(self.since);
+            let mut cursor = self.open(reference);
             match [end, reference.keys.end.as_deref()].into_iter().flatten().min() {
                 Some(end) => cursor.seek_before(end)?,
                 None => cursor.seek_to_last()?,

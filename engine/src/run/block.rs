@@ -379,5 +379,6 @@ impl Block {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 #[path = "block_tests.rs"]
 mod tests;

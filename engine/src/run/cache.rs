@@ -53,6 +53,7 @@ impl BlockCache {
     }
 
     /// The limit in bytes.
+    #[cfg(test)]
     pub(crate) fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes
     }

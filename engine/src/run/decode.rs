@@ -132,6 +132,7 @@ fn word(bytes: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::{Decoder, common_prefix, put_varint, varint_u32};
 

@@ -112,6 +112,7 @@ fn bits_of(hash: u64, probes: u8) -> impl Iterator<Item = (usize, u64)> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::Filter;
     use crate::hash::key_hash;

@@ -121,6 +121,7 @@ fn decompress(stored: &[u8]) -> Result<Bytes, Malformed> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use bytes::Bytes;
     use planaria_types::{FileId, InstanceId};

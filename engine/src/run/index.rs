@@ -314,6 +314,7 @@ fn shorten(last: &[u8], next: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::{head, shorten};
 

@@ -24,7 +24,7 @@ mod verify;
 mod writer;
 
 pub(crate) use cache::BlockCache;
-pub(crate) use chunks::CHUNK_BYTES;
+pub(crate) use chunks::{CHUNK_BYTES, ChunkHashes};
 pub(crate) use meta::{RunIdentity, RunMeta};
 pub use options::Codec;
 pub(crate) use options::RunOptions;
@@ -34,4 +34,5 @@ pub(crate) use run_cursor::RunCursor;
 pub(crate) use writer::RunWriter;
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod testing;

@@ -2,7 +2,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use planaria_types::{Fingerprint, Uid};
+#[cfg(test)]
+use planaria_types::Fingerprint;
+use planaria_types::Uid;
 
 use super::block::{Block, Malformed};
 use super::cache::BlockCache;
@@ -29,6 +31,7 @@ pub enum ReadMode {
 }
 
 /// The fingerprint of one data block, and what it stands for.
+#[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BlockFingerprint<'a> {
     /// A key below which, or at which, every earlier block ends; `None` for the first block.
@@ -139,6 +142,7 @@ impl Run {
     }
 
     /// What the file at `path` says of itself, for when no manifest describes it.
+    #[cfg(test)]
     pub(crate) fn read_meta(os: &Arc<dyn Os>, path: &Path, identity: RunIdentity) -> Result<RunMeta> {
         let file = os.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
         Parts { path, file: file.as_ref(), identity }.meta().map(|(meta, _)| meta)
@@ -154,14 +158,8 @@ impl Run {
         &self.path
     }
 
-    /// The memory that index and filter take while the run is open, in bytes; about.
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        let index = self.footer.properties - self.footer.index;
-        self.footer.index - self.footer.filter + index + self.index.len() as u64 * 64
-    }
-
     /// Whether the run may hold the key with this hash: `false` is certain.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn may_contain(&self, hash: u64) -> bool {
         self.filter.may_contain(hash)
     }
@@ -206,6 +204,7 @@ impl Run {
     }
 
     /// The fingerprints of the data blocks, in the order of the keys; none if the run was written without.
+    #[cfg(test)]
     pub(crate) fn fingerprint_blocks(&self) -> impl Iterator<Item = BlockFingerprint<'_>> {
         (0..self.index.len()).map_while(|at| {
             let before = at.checked_sub(1).map(|before| self.index.separator(before));
@@ -410,5 +409,6 @@ impl Parts<'_> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 #[path = "reader_tests.rs"]
 mod tests;

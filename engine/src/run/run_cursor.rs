@@ -57,11 +57,6 @@ impl RunCursor {
         Self { run, since, inner: BlockCursor::new(since), loaded: None, valid: false, ahead }
     }
 
-    /// The run.
-    pub(crate) fn run(&self) -> &Arc<Run> {
-        &self.run
-    }
-
     /// Has `inner` in block `number`; `way` is where a scan goes on from there.
     fn load(&mut self, number: usize, way: Way) -> Result<()> {
         if self.loaded != Some(number) {

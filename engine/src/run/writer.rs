@@ -89,6 +89,7 @@ impl RunWriter {
     }
 
     /// How many versions have been added.
+    #[cfg(test)]
     pub(crate) fn records(&self) -> u64 {
         self.records
     }

@@ -78,6 +78,8 @@ impl Store {
         let _structure = self.lock_structure();
         if self.published.replace(|version| with_boundary(version, boundary, upto)).is_some() {
             self.next_fragment.fetch_max(boundary.id.0.saturating_add(1), Ordering::AcqRel);
+            // A split freezes what the fragment had in memory.
+            self.work.signal_flush();
         }
     }
 

@@ -1,5 +1,7 @@
 //! Steps after which the log begins anew: installing a refresh, taking back, becoming a secondary.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use planaria_types::{DatabaseId, HistoryHash, Position, TableId, Uid};
 
@@ -39,7 +41,7 @@ struct Layer {
 
 impl Store {
     /// Installs a refresh; see [`crate::refresh::Refresh::install`].
-    pub(crate) fn install_refresh(&self, install: Install, end: &RefreshEnd) -> Result<()> {
+    pub(crate) fn install_refresh(&self, install: &Install, end: &RefreshEnd) -> Result<()> {
         let collected = install.states.iter().chain(&install.outputs);
         let mut files: Vec<NewRun> = collected.map(|(_, run)| run.clone()).collect();
         if let Err(error) = self.flush_all() {
@@ -47,7 +49,7 @@ impl Store {
             return Err(error);
         }
         let mut writer = self.lock_writer();
-        let installed = self.install_layers(&mut writer, &install, end, &mut files);
+        let installed = self.install_layers(&mut writer, install, end, &mut files);
         if installed.is_err() {
             self.discard(&files);
         }
@@ -112,16 +114,10 @@ impl Store {
 
     /// Writes live commits out as runs, one for each table.
     fn write_live(&self, live: &[LoggedCommit], files: &mut Vec<NewRun>) -> Result<Vec<(TableId, NewRun)>> {
-        let mut memtables: Vec<(TableId, Arc<Memtable>)> = Vec::new();
+        let mut memtables: BTreeMap<TableId, Arc<Memtable>> = BTreeMap::new();
         for logged in live {
             for op in logged.commit.ops() {
-                let memtable = match memtables.iter().find(|(table, _)| *table == op.table) {
-                    Some((_, memtable)) => memtable,
-                    None => {
-                        memtables.push((op.table, Arc::new(Memtable::new())));
-                        &memtables[memtables.len() - 1].1
-                    }
-                };
+                let memtable = memtables.entry(op.table).or_insert_with(|| Arc::new(Memtable::new()));
                 memtable.insert(op.key, logged.commit.uid(), op.kind, op.row, 0);
             }
         }

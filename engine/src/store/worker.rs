@@ -24,6 +24,7 @@ pub(crate) struct Work {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a signal of its own")]
 struct State {
     flush: bool,
     compact: bool,
@@ -44,7 +45,7 @@ enum Task {
 impl Work {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State { compact: true, ..State::default() }),
+            state: Mutex::new(State { compact: true, flush: true, ..State::default() }),
             changed: Condvar::new(),
             closing: Condvar::new(),
             flush: Mutex::new(()),
@@ -208,22 +209,18 @@ impl Store {
             return Ok(());
         }
         loop {
-            let version = self.pin().0;
-            let frozen: usize = version
-                .fragments()
-                .iter()
-                .flat_map(|fragment| &fragment.frozen)
-                .map(|frozen| frozen.memtable.bytes())
-                .sum();
-            if frozen <= self.options.memtable_bytes * FROZEN_BUDGETS_MAX {
+            if self.pin().0.frozen_bytes() <= self.options.memtable_bytes * FROZEN_BUDGETS_MAX {
                 return Ok(());
             }
             let mut state = self.work.state.lock();
             if state.closing {
                 return Err(Error::Closed);
             }
-            if let Some(failure) = &state.failure {
-                return Err(failure.clone());
+            if state.failure.is_some() {
+                drop(state);
+                // What failed may go well now, as when there is room on disk again: the writer finds out by itself.
+                self.flush_oldest()?;
+                continue;
             }
             self.work.changed.wait_for(&mut state, RETRY_AFTER);
         }

@@ -179,6 +179,7 @@ impl Scanner<'_> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::{civil_from_days, days_from_civil, parse_date, parse_timestamp};
 

@@ -179,6 +179,7 @@ fn check_len(encoded: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use planaria_types::TableId;
     use proptest::prelude::*;

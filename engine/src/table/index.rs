@@ -58,6 +58,7 @@ impl TableDef {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use planaria_types::TableId;
 

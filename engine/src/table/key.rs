@@ -180,5 +180,6 @@ fn take_escaped(rest: &mut &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 #[path = "key_tests.rs"]
 mod tests;

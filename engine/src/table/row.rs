@@ -154,5 +154,6 @@ fn bad_row(table: &TableDef, what: &str) -> Error {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 #[path = "row_tests.rs"]
 mod tests;

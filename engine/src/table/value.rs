@@ -201,6 +201,7 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::{ColumnType, Value, canonical_bits, from_ordered_bits, ordered_bits};
 

@@ -1,4 +1,4 @@
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use super::civil;
 use super::value::{ColumnType, Value};
@@ -132,6 +132,7 @@ fn write_float(f: &mut fmt::Formatter<'_>, number: f64) -> fmt::Result {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use proptest::prelude::*;
 

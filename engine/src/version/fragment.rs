@@ -58,10 +58,11 @@ impl Fragment {
             }
         }
         for reference in &self.upper {
-            if reference.above < at && reference.keys.contains(key) {
-                if let Some(version) = reference.get(key, hash, at)? {
-                    return Ok(Some(version));
-                }
+            if reference.above < at
+                && reference.keys.contains(key)
+                && let Some(version) = reference.get(key, hash, at)?
+            {
+                return Ok(Some(version));
             }
         }
         let after = self.bottom.partition_point(|reference| reference.keys.start.as_slice() <= key);

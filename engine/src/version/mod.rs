@@ -53,6 +53,16 @@ impl StoreVersion {
         of_table.iter().filter(|fragment| fragment.range.overlaps(range))
     }
 
+    /// Memory of the memtables that wait to be written out, in bytes. One that a split has left to several fragments
+    /// counts once.
+    pub(crate) fn frozen_bytes(&self) -> usize {
+        let frozen = self.fragments.iter().flat_map(|fragment| &fragment.frozen);
+        let mut memtables: Vec<_> = frozen.map(|frozen| &frozen.memtable).collect();
+        memtables.sort_unstable_by_key(|memtable| Arc::as_ptr(memtable));
+        memtables.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        memtables.iter().map(|memtable| memtable.bytes()).sum()
+    }
+
     /// The same version with some fragments put in place of others.
     pub(crate) fn replace(&self, gone: &[planaria_types::FragmentId], new: Vec<Arc<Fragment>>) -> Self {
         let kept = self.fragments.iter().filter(|fragment| !gone.contains(&fragment.id)).cloned();

@@ -124,6 +124,7 @@ impl Content {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::{Content, SECTOR};
     use crate::os::mem::Dice;
