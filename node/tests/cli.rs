@@ -342,6 +342,6 @@ fn completions_and_manual_pages_are_written() {
         assert!(site.run(&["completions", shell]).ok().contains("planaria"));
     }
     site.run(&["man", "pages"]).ok();
-    assert!(fs::read_to_string(site.path("pages/planaria-import.1")).unwrap().contains("on-duplicate"));
+    assert!(fs::read_to_string(site.path("pages/planaria-import.1")).unwrap().contains("on\\-duplicate"));
     assert!(site.run(&["man"]).ok().contains("planaria"));
 }
