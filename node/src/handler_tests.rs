@@ -109,7 +109,7 @@ fn what_a_client_sends_is_not_believed() {
     let client = client(&runtime, &node);
     let put = WriteOp::Put { table: "birds".into(), key: "x".into(), value: "y".into() };
     let write = Request::Write { ops: vec![put], options: WriteOptions::default() };
-    assert_eq!(runtime.block_on(client.call(write)).unwrap_err().code(), "schema");
+    assert_eq!(runtime.block_on(client.call(write)).unwrap_err().code(), "invalid");
     let mut rows = RowsBuilder::new();
     rows.push(Uid::ZERO, b"x", b"y").unwrap();
     let request = Request::Import { table: "birds".into(), options: WriteOptions::default() };
@@ -118,7 +118,7 @@ fn what_a_client_sends_is_not_believed() {
         import.send(rows.take()).await?;
         import.finish().await
     };
-    assert_eq!(runtime.block_on(import).unwrap_err().code(), "schema");
+    assert_eq!(runtime.block_on(import).unwrap_err().code(), "invalid");
     let definition = Request::TableCreate { name: "t".into(), definition: "\u{1}junk".into() };
     assert_eq!(runtime.block_on(client.call(definition)).unwrap_err().code(), "invalid");
     assert_eq!(node.session().digests(&[]).unwrap()[0].1.count, 0);

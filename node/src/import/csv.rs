@@ -1,9 +1,8 @@
 //! CSV (RFC 4180), strictly: quotes only around whole fields, every record as long as the header, UTF-8. Lines end with
 //! LF or CRLF; empty lines are skipped.
 //!
-//! The parser is our own because three things matter here that the crate `csv` does not give: misplaced quotes are
-//! errors and reading goes on with the next line, the line of a record is exact with any line ends, and a quoted empty
-//! text is told from no value.
+//! The parser is our own because the crate `csv` accepts misplaced and unclosed quotes and does not tell a quoted empty
+//! text from no value: `docs/decisions/0004-csv-reader.md`.
 
 use super::record::{FieldKind, Record, RecordError};
 use super::source::Source;
@@ -298,3 +297,7 @@ fn plain_field(rest: &[u8], at_end: bool, delimiter: u8, raw: &mut RawRecord) ->
 #[cfg(test)]
 #[path = "csv_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "csv_crate_tests.rs"]
+mod crate_tests;
