@@ -34,7 +34,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong use.";
 
 /// Options of every command.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// How results and errors are written
     #[arg(short = 'o', long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
@@ -53,6 +53,9 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub(crate) enum PlanariaCommand {
+    /// See the whole story: load real tables, replicate, go away, come back, clone, compare
+    Demo(DemoArgs),
+
     /// Serve a database to clients and secondaries, as a primary or as a secondary
     Serve(ServeArgs),
     /// Show the secondaries of a database
@@ -119,6 +122,14 @@ impl PlaceArgs {
     }
 }
 
+/// `planaria demo`.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Take the large table of flights too: a CSV file, gzipped or not
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flights: Option<PathBuf>,
+}
+
 /// `planaria serve`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -172,7 +183,7 @@ pub(crate) struct CloneCreateArgs {
     /// The new directory
     pub(crate) target: PathBuf,
     /// Make the clone on the disk of the node; the target is an absolute path there
-    #[arg(long, requires = "node")]
+    #[arg(long)]
     pub(crate) on_node: bool,
     /// What the clone is for
     #[arg(long, value_enum, default_value_t)]

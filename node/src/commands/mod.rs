@@ -20,6 +20,7 @@ use crate::output::{CliError, Report, Target};
 pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
     let global = &cli.global;
     match &cli.command {
+        PlanariaCommand::Demo(arguments) => crate::demo::run(global, arguments),
         PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
         PlanariaCommand::Replica(ReplicaCommand::List(arguments)) => replica::list(global, arguments),
         PlanariaCommand::Clone(CloneCommand::Create(arguments)) => clone::create(global, arguments),
@@ -54,6 +55,6 @@ fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::with_capacity(64 << 10, io::stdout().lock())
 }
 
-fn print(global: &Global, report: &Report) -> Result<(), CliError> {
+pub(crate) fn print(global: &Global, report: &Report) -> Result<(), CliError> {
     Ok(report.write(stdout(), target(global))?)
 }

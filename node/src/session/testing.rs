@@ -26,7 +26,12 @@ impl TestNode {
         let store = TlsStore::named(dir.path().join("tls"));
         store.create().unwrap();
         let database = Database::open(dir.path().join("db")).unwrap();
-        let handler = DatabaseHandler::new(planaria_net::replica::Slot::new(database), "test", "birds", Box::new(Alone));
+        let handler = DatabaseHandler::new(
+            planaria_net::replica::Slot::new(database),
+            "test",
+            "birds",
+            Box::new(Alone),
+        );
         let runtime = Runtime::new().unwrap();
         let server = {
             let _entered = runtime.enter();
