@@ -34,9 +34,11 @@ pub(crate) trait Companion: Send + Sync + 'static {
 }
 
 /// The companion of a node that stands alone: nobody follows it and it clones nothing.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Alone;
 
+#[cfg(test)]
 impl Companion for Alone {
     fn call(&self, _: &Peer, request: Request, _: &mut Exchange) -> Result<Response, RemoteError> {
         Err(unsupported(format!("this node does not answer {}", request_name(&request))))
@@ -254,6 +256,7 @@ pub(crate) fn unsupported(what: impl Into<String>) -> RemoteError {
     RemoteError::new("unsupported", what)
 }
 
+#[cfg(test)]
 fn request_name(request: &Request) -> &'static str {
     match request {
         Request::ReplicaList => "which replicas follow",

@@ -6,8 +6,10 @@ use planaria_types::{HistoryHash, Uid};
 use super::encoding::EncodedCommit;
 use crate::sync::Mutex;
 
-/// Bytes of recent commits kept in memory for live streams.
+/// The most bytes of recent commits kept in memory for live streams.
 const RECENT_BYTES_MAX: usize = 16 << 20;
+/// The least, so that a live stream need not read the log for what was appended a moment ago.
+const RECENT_BYTES_MIN: usize = 64 << 10;
 
 /// A commit and the history hash after it.
 #[derive(Clone, Debug)]
@@ -22,8 +24,8 @@ pub struct LoggedCommit {
 pub type Listener = Arc<dyn Fn() + Send + Sync>;
 
 /// The newest commits, in order, for those who follow live. Bounded: who falls behind reads the log.
-#[derive(Default)]
 pub(crate) struct Feed {
+    recent_bytes_max: usize,
     recent: Mutex<Recent>,
     listeners: Mutex<Vec<(u64, Listener)>>,
 }
@@ -35,6 +37,16 @@ struct Recent {
 }
 
 impl Feed {
+    /// A feed that keeps about `tail_bytes` of commits, within limits.
+    pub(crate) fn new(tail_bytes: u64) -> Self {
+        let bytes = usize::try_from(tail_bytes).unwrap_or(usize::MAX);
+        Self {
+            recent_bytes_max: bytes.clamp(RECENT_BYTES_MIN, RECENT_BYTES_MAX),
+            recent: Mutex::default(),
+            listeners: Mutex::default(),
+        }
+    }
+
     /// Adds commits behind the last.
     pub(crate) fn push(&self, commits: &[LoggedCommit]) {
         let mut recent = self.recent.lock();
@@ -42,7 +54,7 @@ impl Feed {
             recent.bytes += logged.commit.bytes().len();
             recent.commits.push_back(logged.clone());
         }
-        while recent.bytes > RECENT_BYTES_MAX && recent.commits.len() > 1 {
+        while recent.bytes > self.recent_bytes_max && recent.commits.len() > 1 {
             if let Some(oldest) = recent.commits.pop_front() {
                 recent.bytes -= oldest.commit.bytes().len();
             }
@@ -108,7 +120,7 @@ mod tests {
 
     #[test]
     fn who_is_within_reach_gets_what_follows_and_who_fell_behind_is_told() {
-        let feed = Feed::default();
+        let feed = Feed::new(u64::MAX);
         feed.push(&[logged(1, 10), logged(2, 10), logged(3, 10)]);
         let uids = |after| feed.after(Uid::new(after), 15).map(|found| found.len());
         assert_eq!(uids(0), Some(1));

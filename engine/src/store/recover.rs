@@ -98,7 +98,7 @@ impl Store {
             appended: AtomicU64::new(end.get()),
             reserved: AtomicU64::new(replay.reserved.get()),
             queue: CommitQueue::new(),
-            feed: Feed::default(),
+            feed: Feed::new(options.log_tail_bytes),
             writer: Mutex::new(Writer { draw_above: replay.reserved, ..replay.state }),
             segments: Mutex::new(replay.segments),
             floors: Mutex::new(Floors::default()),

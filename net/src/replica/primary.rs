@@ -172,6 +172,10 @@ impl Primary {
         let served = self.serve_opening(session, runtime);
         match served {
             Ok(()) => tracing::info!(peer = %peer.address, "session ended"),
+            // The other side went away, in good order or not: it comes back when it can.
+            Err(error @ (Error::Ended(_) | Error::Lost { .. } | Error::Closed | Error::Refused { .. })) => {
+                tracing::info!(peer = %peer.address, %error, "session ended");
+            }
             Err(error) => {
                 tracing::warn!(peer = %peer.address, %error, "session ended");
                 session.close(CloseCode::Refused, &error.to_string());

@@ -131,7 +131,8 @@ struct Loop {
 
 /// A connection to the primary.
 struct Link {
-    endpoint: Endpoint,
+    /// Keeps the socket open.
+    _endpoint: Endpoint,
     session: ReplicaSession,
     bulk: Option<BulkReceiver>,
 }
@@ -357,7 +358,7 @@ impl Loop {
         });
         match connected {
             Ok((endpoint, session)) => {
-                self.link = Some(Link { endpoint, session, bulk: None });
+                self.link = Some(Link { _endpoint: endpoint, session, bulk: None });
                 self.machine.handle_connected(now());
             }
             Err(error) => self.machine.handle_disconnected(&error.to_string(), now()),

@@ -66,7 +66,7 @@ impl<'a> Stage<'a> {
 
     /// Nodes keep no more of the log than recovery needs, so that it cannot help a secondary that was away.
     fn options() -> Options {
-        Options { log_tail_bytes: 0, ..Options::default() }
+        Options { log_tail_bytes: 0, log_segment_bytes: 256 << 10, ..Options::default() }
     }
 
     fn node(&self, name: &str, replica_of: Option<&Node>) -> Result<Node, CliError> {

@@ -1,11 +1,11 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
-use planaria_net::replica::{Follower, Primary, ReplicaState, Slot};
+use planaria_net::replica::{FollowStatus, Follower, Primary, ReplicaState, Slot};
 use planaria_net::wire::message::{
     CloneInfo, CloneRole, CloneSpec, DatabaseStatus, Level, RemoteError, ReplicaInfo, Request, Response,
     WriteOptions,
@@ -21,7 +21,28 @@ const ACK_PATIENCE: Duration = Duration::from_secs(10);
 /// A secondary's pursuit of its primary.
 pub(super) struct Following {
     pub(super) primary: SocketAddr,
-    pub(super) follower: Follower,
+    follower: Mutex<Option<Follower>>,
+}
+
+impl Following {
+    pub(super) fn new(primary: SocketAddr, follower: Follower) -> Self {
+        Self { primary, follower: Mutex::new(Some(follower)) }
+    }
+
+    /// What the secondary does; nothing once it was stopped.
+    pub(super) fn status(&self) -> FollowStatus {
+        self.follower().as_ref().map(Follower::status).unwrap_or_default()
+    }
+
+    /// Ends the session in good order.
+    pub(super) fn stop(&self) {
+        let follower = self.follower().take();
+        drop(follower);
+    }
+
+    fn follower(&self) -> MutexGuard<'_, Option<Follower>> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a node does beyond its own database: it is followed, follows, and is cloned.
@@ -110,7 +131,7 @@ impl Companion for NodeCompanion {
 
     fn describe(&self, status: &mut DatabaseStatus) {
         if let Some(following) = &self.following {
-            let replica = following.follower.status().replica;
+            let replica = following.status().replica;
             status.state = match replica.last_end {
                 Some(why) if replica.state == planaria_replication::secondary::State::Offline => {
                     format!("{} from {} ({why})", replica.state.name(), following.primary)

@@ -42,7 +42,6 @@ pub(crate) struct Node {
     // In the order in which they end: nobody follows any more, then nobody listens.
     following: Option<Arc<Following>>,
     server: Option<Server>,
-    primary: Option<Arc<Primary>>,
     slot: Slot,
     credentials: Credentials,
     address: SocketAddr,
@@ -80,11 +79,10 @@ impl Node {
                 options: options.engine.clone(),
             };
             Follower::start(slot.clone(), follow, runtime.handle().clone())
-                .map(|follower| Arc::new(Following { primary: address, follower }))
+                .map(|follower| Arc::new(Following::new(address, follower)))
         });
         let following = following.transpose()?;
-        let companion =
-            NodeCompanion { slot: slot.clone(), primary: primary.clone(), following: following.clone() };
+        let companion = NodeCompanion { slot: slot.clone(), primary, following: following.clone() };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
         let endpoint =
@@ -94,7 +92,6 @@ impl Node {
         Ok(Self {
             following,
             server: Some(server),
-            primary,
             slot,
             credentials,
             address,
@@ -118,14 +115,9 @@ impl Node {
         &self.credentials
     }
 
-    /// The group that it leads, if it does.
-    pub(crate) fn primary(&self) -> Option<&Arc<Primary>> {
-        self.primary.as_ref()
-    }
-
     /// What it does as a secondary, if it is one.
     pub(crate) fn follow_status(&self) -> Option<FollowStatus> {
-        self.following.as_ref().map(|following| following.follower.status())
+        self.following.as_ref().map(|following| following.status())
     }
 
     /// What the first copy took, if there was one.
@@ -136,8 +128,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The follower ends when the last who holds it goes: the handler, which the server holds.
-        self.following = None;
+        if let Some(following) = &self.following {
+            following.stop();
+        }
         if let Some(server) = self.server.take() {
             self.runtime.block_on(server.shutdown(STOP_PATIENCE));
         }
