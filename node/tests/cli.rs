@@ -1,4 +1,5 @@
 //! The program as its users meet it: real commands on databases in directories of their own.
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests are tests, too")]
 
 use std::fs;
 use std::io::Write;
