@@ -11,6 +11,9 @@ mod cursor;
 mod database;
 mod error;
 mod follow;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod inspect;
 mod log;

@@ -14,6 +14,8 @@ mod decode;
 mod envelope;
 mod filter;
 mod frame;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzzing;
 mod index;
 mod meta;
 mod options;

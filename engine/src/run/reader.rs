@@ -142,7 +142,7 @@ impl Run {
     }
 
     /// What the file at `path` says of itself, for when no manifest describes it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn read_meta(os: &Arc<dyn Os>, path: &Path, identity: RunIdentity) -> Result<RunMeta> {
         let file = os.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
         Parts { path, file: file.as_ref(), identity }.meta().map(|(meta, _)| meta)

@@ -135,7 +135,7 @@ impl Manifest {
         Self::decode(&path, &bytes).map(Some)
     }
 
-    fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
         let damaged = |offset: u64, what: &str| Error::damaged(path, offset, what);
         let Some((header, payload)) = bytes.split_at_checked(HEADER_BYTES) else {
             return Err(damaged(0, "it is shorter than its header"));
@@ -162,16 +162,21 @@ impl Manifest {
         postcard::from_bytes(payload).map_err(|_| damaged(HEADER_BYTES as u64, "it cannot be decoded"))
     }
 
-    fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let payload = postcard::to_stdvec(self)
             .map_err(|error| Error::Invalid(format!("the manifest cannot be encoded: {error}")))?;
+        Ok(Self::wrap(&payload))
+    }
+
+    /// A payload behind its header.
+    pub(crate) fn wrap(payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&checksum(FORMAT_VERSION, &payload).to_le_bytes());
-        bytes.extend_from_slice(&payload);
-        Ok(bytes)
+        bytes.extend_from_slice(&checksum(FORMAT_VERSION, payload).to_le_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
     }
 
     /// Makes this the store's manifest, durably, in one step.
