@@ -3,9 +3,9 @@
 use planaria_types::TableId;
 
 use crate::commit::Batch;
-use crate::database::{Database, Durability};
+use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::store::fragment_key;
+use crate::store::{Pending, Store, fragment_key};
 use crate::version::Role;
 
 impl Database {
@@ -19,27 +19,34 @@ impl Database {
         if table == TableId::SYSTEM || fragment.range.start == key {
             return Ok(());
         }
-        let id = self.store().new_fragment_id();
-        let mut batch = Batch::new();
-        batch.put(TableId::SYSTEM, fragment_key(table, key), id.0.to_le_bytes().to_vec());
-        self.commit(batch, Durability::Synced)?;
-        Ok(())
+        self.store().split(table, key)
     }
 
     /// Splits every fragment that has outgrown its limit, in the middle of its data. Returns the number of splits.
     pub fn split_large_fragments(&self) -> Result<usize> {
+        self.store().split_large_fragments()
+    }
+}
+
+impl Store {
+    fn split(&self, table: TableId, key: &[u8]) -> Result<()> {
+        let id = self.new_fragment_id();
+        let mut batch = Batch::new();
+        batch.put(TableId::SYSTEM, fragment_key(table, key), id.0.to_le_bytes().to_vec());
+        self.commit(Pending { encoded: batch.encode()?, sync: true }).map(|_| ())
+    }
+
+    /// What the background does once a compaction has settled; a secondary splits where its primary did.
+    pub(crate) fn split_large_fragments(&self) -> Result<usize> {
         if self.role() == Role::Secondary {
             return Ok(0);
         }
-        let version = self.store().pin().0;
+        let version = self.pin().0;
         let mut splits = 0;
         for fragment in version.fragments() {
-            if fragment.table == TableId::SYSTEM
-                || fragment.run_bytes() <= self.store().options.fragment_bytes_max
-            {
-                continue;
-            }
-            if let Some(middle) = fragment.middle_key() {
+            let large = fragment.table != TableId::SYSTEM
+                && fragment.bottom_bytes() > self.options.fragment_bytes_max;
+            if let Some(middle) = large.then(|| fragment.middle_key()).flatten() {
                 self.split(fragment.table, &middle)?;
                 splits += 1;
             }

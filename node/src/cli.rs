@@ -45,6 +45,9 @@ pub(crate) struct Global {
     /// The directory with the certificates for --node [default: the user's own]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) tls: Option<PathBuf>,
+    /// The directory that a shell works on
+    #[arg(skip)]
+    pub(crate) shell_dir: Option<PathBuf>,
     /// Say more on stderr; twice for still more
     #[arg(short = 'v', long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -85,6 +88,8 @@ pub(crate) enum PlanariaCommand {
     Verify(PlaceArgs),
     /// Show the state of the database
     Status(PlaceArgs),
+    /// Take commands line by line, on one database
+    Shell(PlaceArgs),
     /// Write a completion script for a shell
     #[command(
         after_help = "Example:\n  planaria completions bash > ~/.local/share/bash-completion/completions/planaria"
@@ -112,7 +117,7 @@ pub(crate) struct PlaceArgs {
 impl PlaceArgs {
     /// The directory, or the node of the global options.
     pub(crate) fn place(&self, global: &Global) -> Result<Place, CliError> {
-        match (&global.node, &self.dir) {
+        match (&global.node, self.dir.as_ref().or(global.shell_dir.as_ref())) {
             (Some(address), _) => Ok(Place::Node { address: address.clone(), tls: global.tls.clone() }),
             (None, Some(dir)) => Ok(Place::Directory(dir.clone())),
             (None, None) => {

@@ -70,7 +70,7 @@ fn refuse(error: &clap::Error, as_json: bool) -> ExitCode {
 }
 
 /// The words of clap in the parts of ours.
-fn usage_error(error: &clap::Error) -> CliError {
+pub(crate) fn usage_error(error: &clap::Error) -> CliError {
     let text = error.render().to_string();
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let what = what.trim().trim_start_matches("error: ");

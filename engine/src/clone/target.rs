@@ -46,8 +46,8 @@ pub struct CloneTarget {
 }
 
 impl CloneTarget {
-    /// Prepares to receive the files of `list` into `target`. What an earlier attempt of the same cut has received is
-    /// kept, after a check of every chunk.
+    /// Prepares to receive the files of `list` into `target`. What an earlier attempt has received is kept as far as
+    /// the files are the same ones, after a check of every chunk: the cut may be another, most runs are not.
     ///
     /// # Errors
     ///
@@ -62,17 +62,19 @@ impl CloneTarget {
         let partial = partial_dir(&target);
         let encoded = postcard::to_stdvec(&list)
             .map_err(|error| Error::Invalid(format!("a file list cannot be encoded: {error}")))?;
-        let resumes = read_whole(os, &partial.join(LIST)).is_some_and(|found| found == encoded);
-        if !resumes {
-            if os.exists(&partial) {
+        let earlier = read_whole(os, &partial.join(LIST)).and_then(|found| postcard::from_bytes(&found).ok());
+        match earlier {
+            Some(earlier) => keep_common(os, &partial, &earlier, &list)?,
+            None if os.exists(&partial) => {
                 os.remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, error))?;
             }
-            for dir in [partial.clone(), run_dir(&partial), log_dir(&partial)] {
-                os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
-            }
-            write_file(os, &partial.join(LIST), &encoded)?;
-            os.sync_dir(&partial).map_err(|error| Error::io("sync", &partial, error))?;
+            None => {}
         }
+        for dir in [partial.clone(), run_dir(&partial), log_dir(&partial)] {
+            os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
+        }
+        write_file(os, &partial.join(LIST), &encoded)?;
+        os.sync_dir(&partial).map_err(|error| Error::io("sync", &partial, error))?;
         let mut clone = Self {
             target,
             partial,
@@ -192,6 +194,24 @@ impl std::fmt::Debug for CloneTarget {
             .field("missing", &self.missing.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Removes what an earlier attempt received of files that are not part of this one.
+fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &FileList) -> Result<()> {
+    let same_source = earlier.manifest.instance == list.manifest.instance;
+    let wanted: std::collections::HashSet<_> = list
+        .files
+        .iter()
+        .filter(|_| same_source)
+        .map(|file| (file.kind, file.number, &file.chunks))
+        .collect();
+    for file in &earlier.files {
+        let path = file_path(partial, file.kind, file.number);
+        if !wanted.contains(&(file.kind, file.number, &file.chunks)) && os.exists(&path) {
+            os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a list that no source makes: lengths and chunks must agree, names must be used once.

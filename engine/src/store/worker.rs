@@ -183,7 +183,8 @@ impl Store {
                 }
             }
             Task::Compact => {
-                if self.compact_until_settled().is_err() {
+                let settled = self.compact_until_settled();
+                if settled.and_then(|()| self.split_large_fragments()).is_err() {
                     self.work.pause(RETRY_AFTER);
                     self.work.flushed();
                 }

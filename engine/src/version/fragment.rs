@@ -126,6 +126,16 @@ impl Fragment {
         (key > self.range.start && self.range.contains(&key)).then_some(key)
     }
 
+    /// Bytes of its bottom runs on disk; of a run that another fragment shows a part of, half.
+    pub(crate) fn bottom_bytes(&self) -> u64 {
+        let own = |reference: &RunRef| {
+            let meta = reference.run.meta();
+            let whole = KeyRange::inclusive(&meta.smallest_key, &meta.largest_key);
+            if reference.keys.covers(&whole) { reference.bytes() } else { reference.bytes() / 2 }
+        };
+        self.bottom.iter().map(own).sum()
+    }
+
     /// Memory of its memtables, in bytes.
     pub(crate) fn memtable_bytes(&self) -> usize {
         self.memtables().map(|memtable| memtable.bytes()).sum()

@@ -9,6 +9,7 @@ mod progress;
 mod record;
 mod replica;
 pub(crate) mod serve;
+mod shell;
 mod table;
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock};
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Digest(arguments) => inspect::digest(global, arguments),
         PlanariaCommand::Verify(arguments) => inspect::verify(global, arguments),
         PlanariaCommand::Status(arguments) => inspect::status(global, arguments),
+        PlanariaCommand::Shell(arguments) => shell::shell(global, arguments),
         PlanariaCommand::Completions { shell } => generate::completions(*shell),
         PlanariaCommand::Man { out } => generate::man(out.as_deref()),
     }
