@@ -196,7 +196,7 @@ fn a_crash_at_any_call_leaves_a_prefix_with_all_that_was_promised() {
         let clean = MemOs::new(seed);
         workload(&clean, &mut Model::new(), seed, STEPS).unwrap();
         let calls = clean.mutations();
-        let stride = (calls / 60).max(1);
+        let stride = (calls / 200).max(1);
         for n in (1 + seed % stride..=calls).step_by(stride as usize) {
             for style in CrashStyle::ALL {
                 let os = MemOs::new(seed);
