@@ -7,7 +7,7 @@ use planaria_types::{DatabaseId, KeyRange, TableId, Uid};
 
 use crate::hash;
 use crate::os::{CrashStyle, MemOs};
-use crate::{Batch, Database, Durability, Options, RefreshEnd, Result, Role, Table};
+use crate::{Batch, Database, Durability, Options, RefreshEnd, Registration, Result, Role, Table};
 
 /// The contents of the tables, by name.
 type Contents = BTreeMap<(String, Vec<u8>), Vec<u8>>;
@@ -196,7 +196,7 @@ fn a_crash_at_any_call_leaves_a_prefix_with_all_that_was_promised() {
         let clean = MemOs::new(seed);
         workload(&clean, &mut Model::new(), seed, STEPS).unwrap();
         let calls = clean.mutations();
-        let stride = (calls / 60).max(1);
+        let stride = (calls / 200).max(1);
         for n in (1 + seed % stride..=calls).step_by(stride as usize) {
             for style in CrashStyle::ALL {
                 let os = MemOs::new(seed);
@@ -447,6 +447,28 @@ fn no_floor_is_set_below_a_mark_that_is_gone() {
     table.put("n", "row").unwrap();
     db.flush().unwrap();
     assert_eq!(db.mark_floor(), deleted, "the mark of k went before the floor was lowered");
+}
+
+#[test]
+fn marks_for_a_registered_secondary_outlive_a_restart() {
+    let os = MemOs::new(12);
+    let db = Database::open_with("/db", options(&os)).unwrap();
+    let table = db.create_raw_table("t").unwrap();
+    let away = table.put("k", "row").unwrap();
+    let instance = planaria_types::InstanceId(3);
+    let registration = Registration { instance, name: "away".into(), durable: away, promotable: false };
+    db.register(&registration, Durability::Synced).unwrap();
+    table.delete("k").unwrap();
+    drop((table, db));
+    let db = Database::open_with("/db", options(&os)).unwrap();
+    db.compact().unwrap();
+    assert!(db.mark_floor() <= away, "the secondary is owed the mark of k");
+    let changes = db.snapshot().changes(away, (TableId(1), &[]), usize::MAX).unwrap().changes;
+    assert_eq!(changes.len(), 1);
+    db.forget(instance).unwrap();
+    db.set_floors(None, None);
+    db.compact().unwrap();
+    assert!(db.mark_floor() > away);
 }
 
 #[test]

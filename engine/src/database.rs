@@ -78,8 +78,22 @@ impl Database {
     /// expect, `Damaged` and `Foreign` where its files are not.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         let store = Arc::new(Store::open(path.as_ref(), options)?);
-        let threads = store.start()?;
-        Ok(Self { handle: Arc::new(Handle { store, threads: Mutex::new(threads), catalog: Mutex::new(()) }) })
+        let handle = Handle { store, threads: Mutex::new(Vec::new()), catalog: Mutex::new(()) };
+        let database = Self { handle: Arc::new(handle) };
+        database.preserve_for_registered();
+        *database.handle.threads.lock() = database.store().start()?;
+        Ok(database)
+    }
+
+    /// Keeps the delete marks that registered secondaries need, before the first merge of this start can drop one.
+    /// Whoever serves them sets the floors from then on.
+    fn preserve_for_registered(&self) {
+        let preserved = match self.registrations() {
+            Ok(known) => known.iter().map(|known| known.durable).min(),
+            // What cannot be read may need everything.
+            Err(_) => Some(Uid::ZERO),
+        };
+        self.set_floors(None, preserved);
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
