@@ -95,9 +95,17 @@ impl Table {
         self.database.write(batch, Durability::Synced)
     }
 
-    /// The record with the given primary key.
+    /// The record with the given primary key: one value for each of its columns, in key order.
     pub fn find(&self, key: &[Value]) -> Result<Option<Vec<Value>>> {
-        let key = table::encode_key(self.schema()?.1, key)?;
+        let schema = self.schema()?.1;
+        if key.len() != schema.key().len() {
+            return Err(Error::Schema(format!(
+                "{} values are given for a key of {} columns; give one for each",
+                key.len(),
+                schema.key().len()
+            )));
+        }
+        let key = table::encode_key_prefix(schema, key)?;
         self.get(&key)?.map(|row| self.decode(&key, &row)).transpose()
     }
 

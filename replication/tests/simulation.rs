@@ -1,6 +1,6 @@
 //! A seeded simulation of one primary and two secondaries under faults.
 //!
-//! `PLANARIA_SEEDS=N` runs N seeds, `PLANARIA_SEED=K` one, with its trace.
+//! `PLANARIA_SEEDS=N` runs N seeds, `PLANARIA_SEED=K` one, with its trace, both together N seeds from K on.
 
 #[path = "simulation/driver.rs"]
 mod driver;
@@ -56,7 +56,7 @@ fn add(total: &mut Coverage, one: &Coverage) {
 #[test]
 fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
     let (first, count) = match number("PLANARIA_SEED") {
-        Some(seed) => (seed, 1),
+        Some(seed) => (seed, number("PLANARIA_SEEDS").unwrap_or(1)),
         None => (0, number("PLANARIA_SEEDS").unwrap_or(300)),
     };
     let mut total = Coverage::default();

@@ -31,7 +31,7 @@ const LOG_BIT: u64 = 1 << 63;
 /// The largest list of files, in bytes.
 const LIST_BYTES_MAX: usize = 256 << 20;
 /// How long a target may take to ask for the next file before its pin is let go.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_mins(1);
 
 /// How far a clone has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -157,11 +157,11 @@ impl Primary {
                 return Ok(());
             }
             let waited = Duration::from_millis(now().since(begun).0);
-            if waited >= patience {
+            let Some(left) = patience.checked_sub(waited).filter(|left| !left.is_zero()) else {
                 let waited_ms = waited.as_millis() as u64;
                 return Err(AckError::Unknown { uid, level: level.name(), waited_ms });
-            }
-            self.acknowledged.wait_for(&mut group, patience - waited);
+            };
+            self.acknowledged.wait_for(&mut group, left);
         }
     }
 
@@ -249,7 +249,7 @@ impl Primary {
                     Err(error) => tracing::warn!(%error, "the promotable set could not be written"),
                 },
                 Some(GroupAction::Deposed(epoch)) => {
-                    tracing::error!(%epoch, "a newer primary leads this group")
+                    tracing::error!(%epoch, "a newer primary leads this group");
                 }
                 None => break,
             }

@@ -180,7 +180,7 @@ impl Loop {
                     }
                 }
                 Input::Opened(Ok(Opened::File(..))) => {
-                    self.disconnect("the primary asked a secondary for a file")
+                    self.disconnect("the primary asked a secondary for a file");
                 }
                 Input::Bulk(Ok(None)) => {
                     if let Some(link) = &mut self.link {
@@ -281,10 +281,7 @@ impl Loop {
     fn failed(&mut self, error: &Error) {
         tracing::warn!(%error, "an action of the secondary failed");
         self.refresh = None;
-        match local(&self.db) {
-            Ok(local) => self.machine.handle_failure(local, &error.to_string(), now()),
-            Err(error) => tracing::error!(%error, "the copy cannot tell what it holds"),
-        }
+        self.machine.handle_failure(local(&self.db), &error.to_string(), now());
     }
 
     fn perform(&mut self, action: Action) -> Result<()> {
@@ -408,7 +405,7 @@ impl Loop {
             sparse_to: install.sparse_to,
             cut: install.cut,
         })?;
-        self.machine.handle_installed(local(&self.db)?, now());
+        self.machine.handle_installed(local(&self.db), now());
         Ok(())
     }
 
@@ -471,14 +468,13 @@ fn machine(db: &Database, follow: &Follow) -> Replica {
     let InstanceId(seed) = db.instance();
     let identity =
         Identity { database: db.id(), group: GroupId(1), instance: db.instance(), name: follow.name.clone() };
-    let held = local(db).unwrap_or_default();
-    Replica::new(identity, Options::default(), db.promised(), held, seed as u64, now())
+    Replica::new(identity, Options::default(), db.promised(), local(db), seed as u64, now())
 }
 
 /// What the copy holds.
-fn local(db: &Database) -> Result<Local> {
+fn local(db: &Database) -> Local {
     let (appended, hash) = db.log_end();
-    Ok(Local {
+    Local {
         history: db.history(),
         appended,
         durable: db.durable(),
@@ -487,5 +483,5 @@ fn local(db: &Database) -> Result<Local> {
         version_floor: db.version_floor(),
         mark_floor: db.mark_floor(),
         sparse: db.sparse(),
-    })
+    }
 }

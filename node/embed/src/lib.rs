@@ -16,6 +16,7 @@
 //! let seen = db.create_table("seen", schema)?;
 //! seen.insert(&[7.into(), "heron".into()])?; // on the disk when it returns
 //! assert_eq!(seen.find(&[7.into()])?, Some(vec![Value::Int(7), Value::Text("heron".into())]));
+//! assert!(seen.find(&[7.into(), "heron".into()]).is_err(), "the key has one column");
 //! let copy = db.clone_to(path.with_extension("copy"))?; // a few hard links
 //! assert_eq!(copy.position, db.position());
 //! # Ok(())

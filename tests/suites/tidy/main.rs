@@ -286,8 +286,7 @@ fn texts_are_clean() {
 
 #[test]
 fn every_link_leads_somewhere() {
-    let documents: Vec<Source> =
-        source::all().into_iter().filter(|file| file.path.ends_with(".md")).collect();
+    let documents: Vec<Source> = source::all().into_iter().filter(Source::is_document).collect();
     let mut complaints = Vec::new();
     for document in &documents {
         for (path, heading) in links::targets(document) {

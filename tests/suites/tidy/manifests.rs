@@ -40,7 +40,7 @@ fn parse(dir: &str) -> Crate {
     let mut section = String::new();
     for line in read(&format!("{dir}/Cargo.toml")).lines() {
         if let Some(header) = line.strip_prefix('[') {
-            section = header.trim_end_matches(']').to_owned();
+            header.trim_end_matches(']').clone_into(&mut section);
             continue;
         }
         let Some((key, value)) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) else {

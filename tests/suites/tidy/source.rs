@@ -57,7 +57,11 @@ fn collect(dir: &Path, prefix: &str, found: &mut Vec<Source>) {
 
 impl Source {
     pub(crate) fn is_rust(&self) -> bool {
-        self.path.ends_with(".rs")
+        Path::new(&self.path).extension().is_some_and(|extension| extension == "rs")
+    }
+
+    pub(crate) fn is_document(&self) -> bool {
+        Path::new(&self.path).extension().is_some_and(|extension| extension == "md")
     }
 
     /// Whether the whole file is there for tests alone.
@@ -103,10 +107,10 @@ impl Source {
             let Some(name) = function_name(line) else { continue };
             let indent: String = line.chars().take_while(|c| *c == ' ').collect();
             let (end, declaration) = (format!("{indent}}}"), format!("{indent})"));
-            let is_end =
-                |line: &&str| **line == end || (line.starts_with(&declaration) && line.ends_with(';'));
+            let is_end = |line: &str| line == end || (line.starts_with(&declaration) && line.ends_with(';'));
             let is_one_line = line.ends_with(['}', ';']);
-            let more = if is_one_line { Some(0) } else { lines.iter().skip(at + 1).position(|l| is_end(&l)) };
+            let more =
+                if is_one_line { Some(0) } else { lines.iter().skip(at + 1).position(|line| is_end(line)) };
             let lines = more.map_or(1, |more| if is_one_line { 1 } else { more + 2 });
             functions.push(Function { name, line: at + 1, lines });
         }
