@@ -38,9 +38,12 @@ impl TableFile {
 
     /// A file with a remark of some length in each row.
     pub fn sightings(site: &Site, rows: u64) -> Self {
-        Self::write(site, "sightings.csv", rows, |id| {
-            Some(format!("seen {:016x}", Random::new(id).number()))
-        })
+        Self::sightings_in(site, "sightings.csv", rows)
+    }
+
+    /// The same in a file of that name: fewer rows are the first of more.
+    pub fn sightings_in(site: &Site, name: &str, rows: u64) -> Self {
+        Self::write(site, name, rows, |id| Some(format!("seen {:016x}", Random::new(id).number())))
     }
 
     /// The large table of flights of the Bureau of Transportation Statistics, if `PLANARIA_FLIGHTS` names its file;
@@ -53,6 +56,12 @@ impl TableFile {
             key: "year,month,day,carrier,flight,origin".to_owned(),
             rows: 336_776,
         }
+    }
+
+    /// The same file, to be imported into another table.
+    #[must_use]
+    pub fn into_table(&self, table: &str) -> Self {
+        Self { table: table.to_owned(), ..self.clone() }
     }
 
     /// The command that imports it.

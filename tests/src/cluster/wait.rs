@@ -27,11 +27,7 @@ impl Stopwatch {
 /// # Panics
 ///
 /// After [`PATIENCE`]; it then says what was waited for and what `describe` tells.
-pub fn wait_for<T>(
-    what: &str,
-    mut look: impl FnMut() -> Option<T>,
-    describe: impl FnOnce() -> String,
-) -> T {
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>, describe: impl FnOnce() -> String) -> T {
     let stopwatch = Stopwatch::start();
     loop {
         if let Some(seen) = look() {

@@ -91,8 +91,7 @@ fn digest(node: &Node<'_>, table: &str) -> (u64, String) {
 }
 
 fn begin_import(primary: &Node<'_>, file: &TableFile, table: &str) -> Child {
-    let mut words = file.import();
-    words.extend(["--table".to_owned(), table.to_owned()]);
+    let words = file.into_table(table).import();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     primary.begin(&words)
 }
