@@ -1,3 +1,4 @@
 //! What the whole-system tests of Planaria share.
 
+pub mod cluster;
 pub mod model;

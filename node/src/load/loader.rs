@@ -113,6 +113,10 @@ impl Load<'_> {
         };
         // What was pushed is made durable however the import ended.
         let finished = merger.appender.finish();
+        if finished.is_err() {
+            // Of what was pushed, only that is known to be there which was acknowledged.
+            tally.rows = tally.rows.min(merger.appender.taken());
+        }
         outcome.and(finished).map_err(|error| say_what_is_there(error, tally))
     }
 }

@@ -1,0 +1,99 @@
+//! Clones of a node that goes on working: on its own disk, and over the network with an interruption.
+
+use std::path::PathBuf;
+
+use planaria_tests::cluster::{Node, Site, TableFile, wait_for};
+use serde_json::Value as Json;
+
+/// Rows of the table.
+const ROWS: u64 = 40_000;
+
+#[test]
+fn a_local_clone_in_the_middle_of_an_import_is_a_prefix_with_a_life_of_its_own() {
+    let site = Site::new();
+    let primary = Node::primary(&site, "primary");
+    let file = TableFile::sightings(&site, ROWS);
+    let words = file.import();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let import = primary.begin(&words);
+    let there = || primary.run(&["digest", &file.table]).code == 0 && primary.rows(&file.table) >= 2_000;
+    wait_for("the first rows", || there().then_some(()), || format!("{:?}", primary.run(&["status"])));
+
+    let before = primary.rows(&file.table);
+    let target = site.word("clone");
+    let cloned = primary.run(&["clone", "create", &target, "--on-node"]).json();
+    let after = primary.rows(&file.table);
+    assert_eq!(cloned[0]["kind"], "local");
+    let rows = digest(&site.run(&["digest", "clone", &file.table]).json()).0;
+    assert!((before..=after).contains(&rows), "{rows} rows, {before} before and {after} after");
+    assert_eq!(site.run(&["verify", "clone"]).json()[0]["sound"], true);
+    let imported: planaria_tests::cluster::Answer = import.wait_with_output().unwrap().into();
+    assert_eq!(imported.json()[0]["rows"], ROWS);
+
+    // The clone holds the first rows of the file and no others: one consistent cut of an import in order.
+    let prefix = TableFile::sightings_in(&site, "prefix.csv", rows);
+    let words = prefix.import();
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    words.insert(1, "prefix");
+    site.run(&words).json();
+    let of_prefix = digest(&site.run(&["digest", "prefix", &file.table]).json());
+    assert_eq!(digest(&site.run(&["digest", "clone", &file.table]).json()), of_prefix);
+
+    // Later writes of either side stay there.
+    let put = ["put", "clone", "sightings", "id=-1", "place=clone", "birds=1", "remark=own"];
+    site.run(&put).json();
+    primary.run(&["get", "sightings", "-1"]).failed(1, "no_row");
+    primary.run(&["put", "sightings", "id=-2", "place=node", "birds=1", "remark=own"]).json();
+    site.run(&["get", "clone", "sightings", "-2"]).failed(1, "no_row");
+    assert_eq!(digest(&site.run(&["digest", "clone", &file.table]).json()).0, rows + 1);
+    assert_eq!(primary.rows(&file.table), ROWS + 1);
+    let listed = primary.run(&["clone", "list"]).json();
+    assert_eq!((listed.len(), &listed[0]["target"]), (1, &target.into()), "{listed:?}");
+}
+
+#[test]
+fn a_remote_clone_that_was_killed_half_way_is_completed() {
+    let site = Site::new();
+    let primary = Node::primary(&site, "primary");
+    let file = TableFile::sightings(&site, ROWS);
+    let words = file.import();
+    primary.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).json();
+
+    let mut clone = primary.begin(&["clone", "create", "here"]);
+    let partial = site.path("here.partial");
+    let some = || bytes_below(&partial) > 0 || clone_is_done(&site);
+    wait_for("the first bytes of a clone", || some().then_some(()), || format!("{}", partial.display()));
+    clone.kill().unwrap();
+    clone.wait().unwrap();
+    if !clone_is_done(&site) {
+        // What is not complete is no database.
+        assert_ne!(site.run(&["digest", "here.partial"]).code, 0);
+        primary.run(&["clone", "create", "here"]).json();
+    }
+    assert_eq!(site.run(&["verify", "here"]).json()[0]["sound"], true);
+    let here = digest(&site.run(&["digest", "here", &file.table]).json());
+    assert_eq!(here, digest(&primary.run(&["digest", &file.table]).json()));
+    assert!(!partial.exists(), "a complete clone leaves nothing behind");
+    primary.run(&["clone", "create", "here"]).failed(1, "exists");
+}
+
+fn clone_is_done(site: &Site) -> bool {
+    site.path("here").exists()
+}
+
+/// The bytes of all files in a directory that may come and go meanwhile.
+fn bytes_below(dir: &PathBuf) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let of_entry = |entry: std::fs::DirEntry| {
+        if entry.path().is_dir() {
+            bytes_below(&entry.path())
+        } else {
+            entry.metadata().map_or(0, |found| found.len())
+        }
+    };
+    entries.flatten().map(of_entry).sum()
+}
+
+fn digest(answer: &[Json]) -> (u64, String) {
+    (answer[0]["rows"].as_u64().unwrap(), answer[0]["digest"].as_str().unwrap().to_owned())
+}
