@@ -44,7 +44,9 @@ impl Store {
         let sealed = self.log.seal()?;
         let structure = self.lock_structure();
         let version = self.pin().0;
-        let (uid, last) = (self.visible(), writer.last);
+        let last = writer.last;
+        // At a primary all that is sealed is durable by now, and shown in a moment if it is not shown yet.
+        let uid = if self.role() == Role::Primary { last } else { self.visible() };
         drop(writer);
         if uid < last {
             return Err(Error::Invalid(format!(
