@@ -1,4 +1,4 @@
-//! The bytes of segments: the header page and the records. `docs/FORMAT-log.md` describes them.
+//! The bytes of segments: the header page and the records. `docs/FORMAT.md` describes them.
 
 use std::path::{Path, PathBuf};
 
