@@ -27,7 +27,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         Interrupts::new()?
     };
     let shown = bar.clone();
-    let node = Node::start(&runtime, options, move |progress| shown.show(progress))?;
+    let node = Node::start(&runtime, &options, move |progress| shown.show(progress))?;
     bar.finish();
     announce(global, arguments, &node)?;
     runtime.block_on(interrupts.wait());

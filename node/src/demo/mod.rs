@@ -77,7 +77,7 @@ impl<'a> Stage<'a> {
             tls: Some(self.dir.join("tls")),
             engine: Self::options(),
         };
-        Node::start(&self.runtime, options, |_| {})
+        Node::start(&self.runtime, &options, |_| {})
     }
 
     /// The story itself; `true` if all copies are equal at its end.

@@ -13,7 +13,7 @@ use crate::output::CliError;
 use crate::stopwatch::Stopwatch;
 
 /// How long a secondary may take to come online before the demo gives up.
-const ONLINE_WITHIN: Duration = Duration::from_secs(120);
+const ONLINE_WITHIN: Duration = Duration::from_mins(2);
 /// How often the state of a secondary is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 

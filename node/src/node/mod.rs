@@ -55,14 +55,14 @@ impl Node {
     /// `progress` is told of.
     pub(crate) fn start(
         runtime: &Arc<Runtime>,
-        options: NodeOptions,
+        options: &NodeOptions,
         progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
     ) -> Result<Self, CliError> {
         let store = TlsStore::choose(options.tls.as_deref(), Some(&options.dir))?;
         let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
         let (db, first_copy) = match options.replica_of {
             None => (Database::open_with(&options.dir, options.engine.clone())?, None),
-            Some(primary) => open_secondary(runtime, &options, primary, &credentials, progress)?,
+            Some(primary) => open_secondary(runtime, options, primary, &credentials, progress)?,
         };
         let name = node_name(&options.dir);
         let slot = Slot::new(db.clone());

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take. Two busy cores are slow; a hang is for ever.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 /// How long is waited between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
