@@ -2,6 +2,8 @@
 
 pub(crate) use std::sync::Arc;
 
+pub(crate) use crossbeam::utils::CachePadded;
+
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 65_535;
 /// The longest row, in bytes.
-pub const MAX_ROW_BYTES: usize = 64 << 20;
+pub const MAX_ROW_BYTES: usize = 16 << 20;
 /// The largest batch, encoded, in bytes.
-pub const MAX_BATCH_BYTES: usize = 256 << 20;
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
 
 /// Puts and deletes that are committed together or not at all, over any tables of a database.
 ///

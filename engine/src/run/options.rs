@@ -1,7 +1,7 @@
 /// The longest key, in bytes.
 pub(crate) const MAX_KEY_BYTES: usize = 64 * 1024 - 1;
 /// The longest row, in bytes.
-pub(crate) const MAX_ROW_BYTES: usize = 256 << 20;
+pub(crate) const MAX_ROW_BYTES: usize = crate::commit::MAX_ROW_BYTES;
 /// The largest block before compression, in bytes: one record of the greatest size and what surrounds it.
 pub(crate) const MAX_BLOCK_BYTES: usize = MAX_ROW_BYTES + (1 << 20);
 

@@ -32,7 +32,7 @@ use crate::log::Log;
 use crate::options::Options;
 use crate::os::DirLock;
 use crate::run::BlockCache;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering};
 use crate::version::{GroupRecord, Manifest, Role, SegmentRecord, StoreVersion};
 
 /// Kinds of log records.
@@ -59,9 +59,9 @@ pub(crate) struct Store {
     /// Held while `durable` is set.
     synced: Mutex<()>,
     /// Every commit at or below is durable in the log.
-    durable: AtomicU64,
+    durable: CachePadded<AtomicU64>,
     /// The last commit that was appended to the log.
-    appended: AtomicU64,
+    appended: CachePadded<AtomicU64>,
     /// The bound below which UIDs are drawn.
     reserved: AtomicU64,
     queue: CommitQueue<Pending, Result<Uid>>,
@@ -79,7 +79,7 @@ pub(crate) struct Store {
     /// Whether this start as a primary has its epoch.
     epoch_begun: AtomicBool,
     /// Bytes logged since the memtables were measured last.
-    unmeasured: AtomicU64,
+    unmeasured: CachePadded<AtomicU64>,
     /// Names for run files that are being written.
     next_file: AtomicU64,
     next_fragment: AtomicU64,

@@ -19,15 +19,19 @@ use super::secondary::open_session;
 use super::{Opening, decode, encode};
 use crate::quic::session::{Opened, ReplicaSession};
 use crate::quic::{Credentials, Transport};
-use crate::wire::limits::BULK_BYTES_MAX;
+
 use crate::wire::message::RemoteError;
 use crate::wire::replica::FileRequest;
 use crate::{Error, Result};
 
+/// How long the end of a session may take to reach the other side.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Files that are fetched side by side.
 const STREAMS: usize = 4;
 /// The bit of a file's number on the wire that says that it is a log segment.
 const LOG_BIT: u64 = 1 << 63;
+/// The list of files is sent in parts of this size, in bytes.
+const LIST_PART_BYTES: usize = 1 << 20;
 /// The largest list of files, in bytes.
 const LIST_BYTES_MAX: usize = 256 << 20;
 /// How long a target may take to ask for the next file before its pin is let go.
@@ -61,7 +65,7 @@ pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin) -> Result<
     let pin = Arc::new(pin);
     let list = encode(pin.list())?;
     let mut bulk = session.open_bulk(bytes::Bytes::new()).await?;
-    for part in list.chunks(BULK_BYTES_MAX as usize) {
+    for part in list.chunks(LIST_PART_BYTES) {
         bulk.send(list.slice_ref(part)).await?;
     }
     bulk.finish().await?;
@@ -121,9 +125,10 @@ pub async fn clone_from(
     options: &Options,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
-    let (_endpoint, session) = open_session(address, credentials, transport, &Opening::Clone).await?;
+    let (endpoint, session) = open_session(address, credentials, transport, &Opening::Clone).await?;
     let done = fetch_clone(&session, target, role, options, progress).await;
-    session.close(crate::quic::CloseCode::Done, "the clone is complete");
+    // The source holds its pin until it hears of the end, so the end is waited for.
+    endpoint.close(crate::quic::CloseCode::Done, "the clone is complete", FAREWELL).await;
     done
 }
 

@@ -205,7 +205,7 @@ impl Primary {
                 runtime.block_on(clone::serve_pin(session, pin))?;
                 let peer = session.peer();
                 self.db.record_clone(&CloneRecord {
-                    name: peer.name.clone(),
+                    name: "remote".to_owned(),
                     target: peer.address.to_string(),
                     role: None,
                     source: self.db.instance(),

@@ -23,7 +23,7 @@ pub const CONTROL_BYTES_MAX: u32 = 80 << 20;
 /// Bytes of the message that opens a bulk stream.
 pub const BULK_OPEN_BYTES_MAX: u32 = 64 << 10;
 /// Bytes of one message on a bulk stream.
-pub const BULK_BYTES_MAX: u32 = 8 << 20;
+pub const BULK_BYTES_MAX: u32 = 32 << 20;
 /// Bytes of file data in one chunk.
 pub const FILE_CHUNK_BYTES_MAX: u32 = 1 << 20;
 
