@@ -2,7 +2,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use planaria_engine::{Options, ReadMode};
+use planaria_engine::{Options, ReadMode, Role};
 use planaria_net::quic::Endpoint;
 
 use super::{print, progress::CloneBar, stdout};
@@ -53,7 +53,7 @@ fn announce(global: &Global, arguments: &ServeArgs, node: &Node) -> Result<(), C
     if global.output == Format::Json {
         let report = Report::new()
             .with("listening", address.to_string())
-            .with("role", if arguments.replica_of.is_some() { "secondary" } else { "primary" })
+            .with("role", if db.role() == Role::Secondary { "secondary" } else { "primary" })
             .with("database", db.id().to_string())
             .with("instance", db.instance().to_string());
         return print(global, &report);
@@ -61,6 +61,11 @@ fn announce(global: &Global, arguments: &ServeArgs, node: &Node) -> Result<(), C
     let mut out = stdout();
     let dir = arguments.dir.display();
     match arguments.replica_of {
+        None if db.role() == Role::Secondary => {
+            writeln!(out, "secondary in {dir}, following nobody, listening on {address}: it answers reads")?;
+            writeln!(out, "\nto follow its primary again:")?;
+            writeln!(out, "  planaria serve {dir} --replica-of ADDR")?;
+        }
         None => {
             writeln!(out, "primary of {dir}, listening on {address}")?;
             writeln!(out, "\nin another terminal:")?;
