@@ -10,7 +10,10 @@ const ROWS: u64 = 60_000;
 /// Kills of a run, unless `PLANARIA_KILLS` says otherwise.
 const KILLS: u64 = 5;
 /// The longest time that an import is left alone, in milliseconds.
-const ALONE_MS_MAX: u64 = 1_500;
+const ALONE_MS_MAX: u64 = 1_000;
+
+/// How soon a client learns that its node was killed, once the node is back: before the idle time of a connection.
+const TOLD_WITHIN: Duration = Duration::from_secs(25);
 
 /// Whom a kill hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,13 +123,16 @@ fn kill_at(
             secondary.kill();
         }
     }
-    let answer = import.wait_with_output().unwrap().into();
     if victim != Victim::Secondary {
         primary.start();
     }
     if victim == Victim::Both {
         secondary.start();
     }
+    // Who spoke with the process that was killed learns of it from the one that took its place.
+    let stopwatch = Stopwatch::start();
+    let answer = import.wait_with_output().unwrap().into();
+    assert!(victim == Victim::Secondary || stopwatch.elapsed() < TOLD_WITHIN, "told late: {answer:?}");
     (answer, Some(victim))
 }
 
