@@ -64,13 +64,13 @@ fn kills_in_the_middle_of_an_import_lose_nothing_acknowledged() {
         assert!(answer.code == 0 || matches!(victim, Some(Victim::Primary | Victim::Both)), "{answer:?}");
         check_acknowledged(&answer, primary.rows(&table));
         for table in &complete {
-            assert_eq!(digest(&primary, table), expected, "{table} after {victim:?}");
+            assert_eq!(primary.run(&["digest", table]).digest(), expected, "{table} after {victim:?}");
         }
     }
     secondary.wait_until_equal(&primary);
     for node in [&primary, &secondary] {
         for table in &complete {
-            assert_eq!(digest(node, table), expected);
+            assert_eq!(node.run(&["digest", table]).digest(), expected);
         }
         assert_eq!(node.run(&["verify"]).json()[0]["sound"], true);
     }
@@ -82,15 +82,9 @@ fn imported_undisturbed(site: &Site, file: &TableFile) -> (u64, String) {
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
     words.insert(1, "undisturbed");
     site.run(&words).json();
-    let digest = site.run(&["digest", "undisturbed", &file.table]).json();
-    let rows = digest[0]["rows"].as_u64().unwrap();
-    assert_eq!(rows, file.rows);
-    (rows, digest[0]["digest"].as_str().unwrap().to_owned())
-}
-
-fn digest(node: &Node<'_>, table: &str) -> (u64, String) {
-    let digest = node.run(&["digest", table]).json();
-    (digest[0]["rows"].as_u64().unwrap(), digest[0]["digest"].as_str().unwrap().to_owned())
+    let digest = site.run(&["digest", "undisturbed", &file.table]).digest();
+    assert_eq!(digest.0, file.rows);
+    digest
 }
 
 fn begin_import(primary: &Node<'_>, file: &TableFile, table: &str) -> Child {
