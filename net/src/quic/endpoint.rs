@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{ClientConfig, ServerConfig, TokioRuntime, TransportConfig};
+use quinn::{AsyncUdpSocket, ClientConfig, ServerConfig, TokioRuntime, TransportConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{lost, peer_of, refuse};
+use super::reset::survive_restarts;
 use super::socket::OffloadSocket;
 use super::{CloseCode, Connection, Credentials, Origin, Peer, Service, Transport};
 use crate::wire::limits::HELLO_TIMEOUT;
@@ -106,10 +107,13 @@ impl Endpoint {
         limits: AcceptLimits,
     ) -> Result<Self> {
         let refused = |error| Error::socket("open a socket on", address, error);
-        let endpoint = transport.endpoint_config()?;
+        let mut endpoint = transport.endpoint_config()?;
         let payload_max = endpoint.get_max_udp_payload_size() as usize;
         let socket =
             OffloadSocket::bind(address, transport.socket_buffer_bytes, payload_max).map_err(refused)?;
+        if config.is_some() {
+            survive_restarts(&mut endpoint, credentials, socket.local_addr().map_err(refused)?);
+        }
         let quic =
             quinn::Endpoint::new_with_abstract_socket(endpoint, config, socket, Arc::new(TokioRuntime))
                 .map_err(refused)?;

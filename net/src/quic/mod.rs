@@ -4,6 +4,7 @@ mod authority;
 mod connection;
 mod endpoint;
 mod framed;
+mod reset;
 mod role;
 pub mod session;
 mod socket;

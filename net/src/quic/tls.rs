@@ -79,6 +79,11 @@ impl Credentials {
         self.0.origin
     }
 
+    /// The bytes of the private key, to derive other secrets from.
+    pub(super) fn secret(&self) -> &[u8] {
+        self.0.key.secret_der()
+    }
+
     /// Whether the certificate is the authority's and stays valid for `ahead` from now on.
     pub(crate) fn check(&self, ahead: Duration) -> Result<(), webpki::Error> {
         let anchor = webpki::anchor_from_trusted_cert(&self.0.authority)?;

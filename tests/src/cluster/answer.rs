@@ -32,6 +32,13 @@ impl Answer {
         self.stdout.lines().map(|line| serde_json::from_str(line).expect("lines of JSON")).collect()
     }
 
+    /// The number of rows and the digest of the first table that `digest` told.
+    pub fn digest(&self) -> (u64, String) {
+        let table = self.json().into_iter().next().expect("a table");
+        let rows = table["rows"].as_u64().expect("a count of rows");
+        (rows, table["digest"].as_str().expect("a digest").to_owned())
+    }
+
     /// The error that it wrote as its last line, if there is one.
     pub fn error(&self) -> Option<Json> {
         let last: Json = serde_json::from_str(self.stderr.lines().last()?).ok()?;

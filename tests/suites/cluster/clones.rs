@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use planaria_tests::cluster::{Node, Site, TableFile, wait_for};
-use serde_json::Value as Json;
+use planaria_tests::cluster::{Answer, Node, Site, TableFile, wait_for};
 
 /// Rows of the table.
 const ROWS: u64 = 40_000;
@@ -24,10 +23,10 @@ fn a_local_clone_in_the_middle_of_an_import_is_a_prefix_with_a_life_of_its_own()
     let cloned = primary.run(&["clone", "create", &target, "--on-node"]).json();
     let after = primary.rows(&file.table);
     assert_eq!(cloned[0]["kind"], "local");
-    let rows = digest(&site.run(&["digest", "clone", &file.table]).json()).0;
+    let rows = site.run(&["digest", "clone", &file.table]).digest().0;
     assert!((before..=after).contains(&rows), "{rows} rows, {before} before and {after} after");
     assert_eq!(site.run(&["verify", "clone"]).json()[0]["sound"], true);
-    let imported: planaria_tests::cluster::Answer = import.wait_with_output().unwrap().into();
+    let imported: Answer = import.wait_with_output().unwrap().into();
     assert_eq!(imported.json()[0]["rows"], ROWS);
 
     // The clone holds the first rows of the file and no others: one consistent cut of an import in order.
@@ -36,8 +35,8 @@ fn a_local_clone_in_the_middle_of_an_import_is_a_prefix_with_a_life_of_its_own()
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
     words.insert(1, "prefix");
     site.run(&words).json();
-    let of_prefix = digest(&site.run(&["digest", "prefix", &file.table]).json());
-    assert_eq!(digest(&site.run(&["digest", "clone", &file.table]).json()), of_prefix);
+    let of_prefix = site.run(&["digest", "prefix", &file.table]).digest();
+    assert_eq!(site.run(&["digest", "clone", &file.table]).digest(), of_prefix);
 
     // Later writes of either side stay there.
     let put = ["put", "clone", "sightings", "id=-1", "place=clone", "birds=1", "remark=own"];
@@ -45,7 +44,7 @@ fn a_local_clone_in_the_middle_of_an_import_is_a_prefix_with_a_life_of_its_own()
     primary.run(&["get", "sightings", "-1"]).failed(1, "no_row");
     primary.run(&["put", "sightings", "id=-2", "place=node", "birds=1", "remark=own"]).json();
     site.run(&["get", "clone", "sightings", "-2"]).failed(1, "no_row");
-    assert_eq!(digest(&site.run(&["digest", "clone", &file.table]).json()).0, rows + 1);
+    assert_eq!(site.run(&["digest", "clone", &file.table]).digest().0, rows + 1);
     assert_eq!(primary.rows(&file.table), ROWS + 1);
     let listed = primary.run(&["clone", "list"]).json();
     assert_eq!((listed.len(), &listed[0]["target"]), (1, &target.into()), "{listed:?}");
@@ -71,8 +70,8 @@ fn a_remote_clone_that_was_killed_half_way_is_completed() {
         primary.run(&["clone", "create", "here"]).json();
     }
     assert_eq!(site.run(&["verify", "here"]).json()[0]["sound"], true);
-    let here = digest(&site.run(&["digest", "here", &file.table]).json());
-    assert_eq!(here, digest(&primary.run(&["digest", &file.table]).json()));
+    let here = site.run(&["digest", "here", &file.table]).digest();
+    assert_eq!(here, primary.run(&["digest", &file.table]).digest());
     assert!(!partial.exists(), "a complete clone leaves nothing behind");
     primary.run(&["clone", "create", "here"]).failed(1, "exists");
 }
@@ -92,8 +91,4 @@ fn bytes_below(dir: &PathBuf) -> u64 {
         }
     };
     entries.flatten().map(of_entry).sum()
-}
-
-fn digest(answer: &[Json]) -> (u64, String) {
-    (answer[0]["rows"].as_u64().unwrap(), answer[0]["digest"].as_str().unwrap().to_owned())
 }

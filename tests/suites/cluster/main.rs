@@ -2,9 +2,15 @@
 //! of disk and are spoken to by strangers.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+#[cfg(test)]
 mod away;
+#[cfg(test)]
 mod clones;
+#[cfg(test)]
 mod full_disk;
+#[cfg(test)]
 mod kills;
+#[cfg(test)]
 mod million;
+#[cfg(test)]
 mod refusals;
