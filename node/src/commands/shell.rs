@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::io::Write;
 
 use clap::FromArgMatches;
 use rustyline::DefaultEditor;
@@ -15,7 +16,8 @@ pub(super) fn shell(global: &Global, arguments: &PlaceArgs) -> Result<(), CliErr
     place.open(IfAbsent::Fail)?;
     let mut editor =
         DefaultEditor::new().map_err(|error| CliError::new("io", format!("no line editor: {error}")))?;
-    eprintln!("commands as after `planaria`, without the database; `help` lists them, Ctrl-D leaves");
+    let hint = "commands as after `planaria`, without the database; `help` lists them, Ctrl-D leaves";
+    writeln!(std::io::stderr(), "{hint}")?;
     loop {
         match editor.readline("planaria> ") {
             Ok(line) => {
