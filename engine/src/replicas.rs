@@ -212,6 +212,7 @@ mod tests {
         assert!(estimate.delta_bytes > 0);
         assert!(estimate.delta_bytes * 40 < estimate.total_bytes, "{estimate:?}");
         let whole = db.estimate_refresh(planaria_types::Uid::ZERO);
-        assert!(whole.delta_bytes * 10 > whole.total_bytes * 9, "{whole:?}");
+        // All blocks of records; what is left of the files are filters and indexes.
+        assert!(whole.delta_bytes * 4 > whole.total_bytes * 3, "{whole:?}");
     }
 }
