@@ -65,7 +65,7 @@ fn every_target_stands_noise() {
 /// Writes a sound input of each format into the corpus, after a change of formats: with `PLANARIA_CORPUS=write`.
 #[test]
 fn the_corpus_can_be_written_anew() {
-    let samples = planaria_engine::fuzzing::samples().unwrap();
+    let samples = super::samples().unwrap();
     for (name, _) in TARGETS {
         assert!(samples.iter().any(|(sample, _)| *sample == name), "{name} has no sample");
     }

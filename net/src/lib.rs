@@ -10,6 +10,9 @@
 //! tokio appears in a public signature.
 
 mod error;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod quic;
 pub mod replica;
 pub mod wire;

@@ -331,7 +331,7 @@ impl Message {
     pub fn validate(&self) -> Result<(), InvalidMessage> {
         match self {
             Self::Hello(hello) => validate_hello(hello),
-            Self::Welcome(welcome) => validate_history(&welcome.history),
+            Self::Welcome(welcome) => validate_welcome(welcome),
             Self::Live(live) => validate_live(live),
             Self::DeltaChunk(chunk) => validate_chunk(chunk),
             Self::RewindRequest(request) if request.items.len() > ITEMS_MAX => {
@@ -365,9 +365,19 @@ fn validate_hello(hello: &Hello) -> Result<(), InvalidMessage> {
     Ok(())
 }
 
+fn validate_welcome(welcome: &Welcome) -> Result<(), InvalidMessage> {
+    if welcome.live_from > Uid::ZERO && welcome.history.entries().is_empty() {
+        return Err(InvalidMessage("a primary with data has no history"));
+    }
+    validate_history(&welcome.history)
+}
+
 fn validate_history(history: &History) -> Result<(), InvalidMessage> {
     if history.entries().len() > HISTORY_ENTRIES_MAX {
         return Err(InvalidMessage("a history is too long"));
+    }
+    if history.entries().first().is_some_and(|first| first.inherited > Uid::ZERO) {
+        return Err(InvalidMessage("the first epoch of a history inherits data of no epoch"));
     }
     // Decoding alone does not check the order of the entries.
     let ordered = History::from_entries(history.entries().to_vec());

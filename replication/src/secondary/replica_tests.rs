@@ -409,3 +409,18 @@ fn a_silent_primary_is_left_and_tried_again() {
     replica.handle_tick(next);
     assert_eq!(drain(&mut replica), [Action::Connect]);
 }
+
+#[test]
+fn commits_of_no_epoch_are_refused() {
+    let mut replica = greeting(Local::default(), Options::default());
+    drain(&mut replica);
+    let mut empty = welcome(1, 0, Way::Tail, 0);
+    empty.history = History::default();
+    empty.fork = History::default().position_of(Uid::ZERO);
+    replica.handle_message(Message::Welcome(Box::new(empty)), NOW);
+    drain(&mut replica);
+    replica.handle_message(live(1, vec![commit(0, 1)], 1), NOW);
+    let actions = drain(&mut replica);
+    assert_eq!(bye(&actions), ByeCode::Protocol);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Append(_))));
+}

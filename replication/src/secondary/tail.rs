@@ -1,6 +1,6 @@
 //! Following the live stream: log at once, show and acknowledge what the primary cannot lose.
 
-use planaria_types::{Epoch, HistoryEntry, Uid};
+use planaria_types::{Epoch, History, HistoryEntry, Uid};
 
 use super::action::Action;
 use super::replica::{Phase, Replica};
@@ -59,6 +59,9 @@ impl Replica {
             return Err((ByeCode::OldEpoch, format!("epoch {} in a session of {epoch}", live.epoch)));
         }
         self.begin_epochs(&live.began)?;
+        if !live.commits.is_empty() && self.history_of_round().entries().is_empty() {
+            return Err(breach("a commit came before the epoch that it belongs to"));
+        }
         let (durable, stable, closed) = (live.durable, live.stable, live.closed);
         if matches!(self.phase, Phase::Tailing(_)) {
             self.log(live.commits)?;
@@ -88,6 +91,14 @@ impl Replica {
         }
     }
 
+    /// The history that the copy has, or will have once the refresh is installed.
+    fn history_of_round(&self) -> &History {
+        match &self.phase {
+            Phase::Refreshing(refresh) | Phase::Installing(refresh) => &refresh.history,
+            _ => &self.local.history,
+        }
+    }
+
     /// Epochs that began on the primary are in the history before their first commit is in the log.
     fn begin_epochs(&mut self, began: &[HistoryEntry]) -> Result<(), End> {
         for entry in began {
@@ -95,6 +106,9 @@ impl Replica {
                 Phase::Refreshing(refresh) | Phase::Installing(refresh) => &mut refresh.history,
                 _ => &mut self.local.history,
             };
+            if history.entries().is_empty() && entry.inherited > Uid::ZERO {
+                return Err(breach("the first epoch of a history inherits data of no epoch"));
+            }
             history.push(*entry).map_err(|_| breach("an epoch began that does not follow the history"))?;
         }
         if !began.is_empty() && matches!(self.phase, Phase::Tailing(_)) {

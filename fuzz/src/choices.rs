@@ -1,0 +1,120 @@
+use bytes::Bytes;
+use planaria_replication::{Commit, Record, RecordKind};
+use planaria_types::{Epoch, History, HistoryEntry, HistoryHash, TableId, Uid};
+
+/// Decisions taken from the bytes of an input, one after the other; 0 where the input has ended.
+///
+/// Numbers are small, so that what is chosen meets what was chosen before.
+pub(crate) struct Choices<'a>(&'a [u8]);
+
+impl<'a> Choices<'a> {
+    pub(crate) fn new(input: &'a [u8]) -> Self {
+        Self(input)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    pub(crate) fn below(&mut self, bound: u8) -> u8 {
+        self.byte() % bound
+    }
+
+    pub(crate) fn flag(&mut self) -> bool {
+        self.below(2) == 1
+    }
+
+    pub(crate) fn uid(&mut self) -> Uid {
+        Uid::new(u64::from(self.below(24)))
+    }
+
+    /// A number near another one: most often it, sometimes one beside it, rarely any.
+    pub(crate) fn near(&mut self, number: u64) -> u64 {
+        match self.below(8) {
+            0 => number.wrapping_add(1),
+            1 => number.wrapping_sub(1),
+            2 => u64::from(self.byte()),
+            3 => u64::MAX,
+            _ => number,
+        }
+    }
+
+    pub(crate) fn epoch(&mut self) -> Epoch {
+        let term = u64::from(self.below(3)) + 1;
+        Epoch { term, incarnation: u64::from(self.below(2)), nonce: term + u64::from(self.below(8) == 7) }
+    }
+
+    /// A history in order, as validation lets only such ones pass; empty now and then.
+    pub(crate) fn history(&mut self) -> History {
+        let mut entries: Vec<HistoryEntry> = Vec::new();
+        for _ in 0..self.below(4) {
+            let mut entry = self.entry();
+            if entries.is_empty() {
+                entry.inherited = Uid::ZERO;
+            }
+            let mut longer = entries.clone();
+            longer.push(entry);
+            if History::from_entries(longer.clone()).is_some() {
+                entries = longer;
+            }
+        }
+        History::from_entries(entries).unwrap_or_default()
+    }
+
+    pub(crate) fn entry(&mut self) -> HistoryEntry {
+        HistoryEntry {
+            epoch: self.epoch(),
+            inherited: self.uid(),
+            hash: HistoryHash(u128::from(self.below(2))),
+        }
+    }
+
+    pub(crate) fn hash(&mut self) -> Option<HistoryHash> {
+        match self.below(3) {
+            0 => None,
+            other => Some(HistoryHash(u128::from(other))),
+        }
+    }
+
+    pub(crate) fn key(&mut self) -> Bytes {
+        Bytes::from(vec![self.below(8)])
+    }
+
+    pub(crate) fn commits(&mut self, after: Uid) -> Vec<Commit> {
+        let mut predecessor = Uid::new(self.near(after.get()));
+        let mut commits = Vec::new();
+        for _ in 0..self.below(4) {
+            let uid = Uid::new(predecessor.get().saturating_add(u64::from(self.below(3)) + 1));
+            if uid <= predecessor {
+                break;
+            }
+            let bytes = Bytes::from(vec![0; usize::from(self.byte())]);
+            commits.push(Commit { uid, predecessor, hash: HistoryHash(u128::from(uid.get())), bytes });
+            predecessor = Uid::new(self.near(uid.get()));
+        }
+        commits
+    }
+
+    pub(crate) fn records(&mut self, kinds: u8) -> Vec<Record> {
+        let some = self.below(5);
+        (0..some).map(|_| self.record(kinds)).collect()
+    }
+
+    fn record(&mut self, kinds: u8) -> Record {
+        let end = if self.flag() { None } else { Some(self.key()) };
+        let (kind, row) = match self.below(kinds) {
+            0 => (RecordKind::Put, Bytes::from(vec![1; usize::from(self.byte())])),
+            1 => (RecordKind::Delete, Bytes::new()),
+            2 => (RecordKind::RangeDelete(end), Bytes::new()),
+            3 => (RecordKind::Absent, Bytes::new()),
+            _ => (RecordKind::RangeAbsent(end), Bytes::new()),
+        };
+        Record { table: TableId(u32::from(self.below(2))), key: self.key(), uid: self.uid(), kind, row }
+    }
+}

@@ -1,0 +1,281 @@
+//! A secondary whose primary says anything that passes validation, in any order, and whose engine is late or fails.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use planaria_replication::secondary::{Action, Identity, Local, Replica};
+use planaria_replication::{
+    Again, Bye, ByeCode, DeltaChunk, Live, Message, Millis, Options, PROTOCOL_VERSION, Reason, Refusal,
+    Refused, RewindItem, RewindReply, Way, Welcome,
+};
+use planaria_types::{
+    DatabaseId, Epoch, EpochOrder, GroupId, History, HistoryEntry, InstanceId, TableId, Uid,
+};
+
+use crate::choices::Choices;
+
+const REASONS: [Reason; 9] = [
+    Reason::LogHoldsAll,
+    Reason::LogReleased,
+    Reason::Empty,
+    Reason::MarksDropped,
+    Reason::HistoryHash,
+    Reason::MostDiffers,
+    Reason::LiveOverflow,
+    Reason::ForkBelowMarks,
+    Reason::PinExpired,
+];
+const WAYS: [Way; 4] = [Way::Tail, Way::Delta, Way::PinnedDelta, Way::Bulk];
+const REFUSALS: [Refusal; 4] =
+    [Refusal::Deposed, Refusal::UnrelatedHistory, Refusal::EpochConflict, Refusal::Superseded];
+
+struct World<'a> {
+    choices: Choices<'a>,
+    replica: Replica,
+    local: Local,
+    promised: Epoch,
+    connected: bool,
+    round: u64,
+    now: Millis,
+    /// What the engine was asked and has not answered yet, in order.
+    asked: VecDeque<Action>,
+}
+
+/// No panic; no message that a primary would refuse; nothing shown or acknowledged that is not durable; no cut that falls
+/// but by a taking back; no promise that falls.
+pub(crate) fn run(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let end = choices.uid();
+    let history = choices.history();
+    let end = if history.entries().is_empty() { Uid::ZERO } else { end };
+    let local = Local { history, appended: end, durable: end, visible: end, ..Local::default() };
+    let identity = Identity {
+        database: DatabaseId(1),
+        group: GroupId(1),
+        instance: InstanceId(2),
+        name: "copy".to_owned(),
+    };
+    let options = Options { held_bytes_max: 2_000, rewind_request_bytes: 64, ..Options::default() };
+    let promised = choices.epoch();
+    let now = Millis(0);
+    let replica = Replica::new(identity, options, promised, local.clone(), 1, now);
+    let mut world =
+        World { choices, replica, local, promised, connected: false, round: 0, now, asked: VecDeque::new() };
+    while !world.choices.is_over() {
+        world.step();
+        while let Some(action) = world.replica.poll_action() {
+            world.act(action);
+        }
+    }
+}
+
+impl World<'_> {
+    fn step(&mut self) {
+        let now = self.now;
+        match self.choices.below(16) {
+            0 => {
+                self.now = Millis(now.0 + u64::from(self.choices.byte()) * 40);
+                self.replica.handle_tick(self.now);
+            }
+            1 if self.connected => {
+                self.connected = false;
+                self.replica.handle_disconnected("cut", now);
+            }
+            2 if self.choices.below(4) == 0 => {
+                self.replica.handle_failure(self.local.clone(), "a failing disk", now);
+            }
+            3 => self.make_durable(),
+            4..=8 => self.answer(),
+            _ if self.connected => {
+                let message = self.message();
+                if message.validate().is_ok() {
+                    self.replica.handle_message(message, now);
+                }
+            }
+            _ => self.answer(),
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect => self.connected = true,
+            Action::Disconnect => self.connected = false,
+            Action::Send(message) => self.check(&message),
+            Action::PersistEpoch(epoch) => {
+                let order = epoch.order(&self.promised);
+                assert_eq!(order, EpochOrder::Newer, "the promise {} falls to {epoch}", self.promised);
+                self.promised = epoch;
+            }
+            Action::PersistHistory(history) => self.local.history = history,
+            Action::TakeBack(to) => {
+                self.local.history.truncate(&to);
+                self.local.appended = to.uid;
+                self.local.durable = self.local.durable.min(to.uid);
+                self.local.visible = self.local.visible.min(to.uid);
+            }
+            Action::Show(cut) => {
+                assert!(cut <= self.local.durable, "{cut} is shown and not durable");
+                assert!(cut >= self.local.visible, "the cut falls to {cut}");
+                self.local.visible = cut;
+            }
+            Action::AbandonBulk => self.asked.retain(|action| !matches!(action, Action::FetchBulk { .. })),
+            Action::Quarantine { above, through } => assert!(above < through, "an empty extract"),
+            Action::BeginRefresh { .. } | Action::AbandonRefresh => {}
+            other => self.asked.push_back(other),
+        }
+        if self.connected {
+            self.replica.handle_connected(self.now);
+        }
+    }
+
+    fn check(&mut self, message: &Message) {
+        assert!(message.validate().is_ok(), "{message:?} does not pass its own checks");
+        match message {
+            Message::Hello(hello) => {
+                self.round = hello.round;
+                assert_eq!(hello.promised, self.promised, "a hello under a promise that is not durable");
+                assert!(hello.durable <= self.local.durable, "a hello beyond what is durable");
+            }
+            Message::Ack(ack) => {
+                assert!(ack.durable <= self.local.durable, "{} is acknowledged and not durable", ack.durable);
+                assert_eq!(ack.epoch, self.promised, "an acknowledgement under another epoch than promised");
+            }
+            _ => {}
+        }
+    }
+
+    fn make_durable(&mut self) {
+        self.local.durable = self.local.appended;
+        self.replica.handle_durable(self.local.durable, self.now);
+    }
+
+    fn answer(&mut self) {
+        let Some(asked) = self.asked.pop_front() else { return };
+        let now = self.now;
+        match asked {
+            Action::Sync => self.make_durable(),
+            Action::ReadHash(uid) => {
+                let hash = self.choices.hash();
+                self.replica.handle_hash(uid, hash, now);
+            }
+            Action::Append(commits) => {
+                for commit in commits {
+                    // An engine refuses a commit that does not follow the end of its log.
+                    if commit.predecessor != self.local.appended {
+                        self.replica.handle_failure(self.local.clone(), "a commit does not follow", now);
+                        return;
+                    }
+                    self.local.appended = commit.uid;
+                    self.replica.handle_appended(commit.uid, now);
+                }
+            }
+            Action::StoreDelta { round, .. } | Action::StoreRewind { round, .. } => {
+                self.replica.handle_stored(round, now);
+            }
+            Action::ReadRewindItems { round, .. } => {
+                let key = self.choices.key();
+                let items =
+                    (0..self.choices.below(3)).map(|_| RewindItem::Key(TableId(1), key.clone())).collect();
+                let next = self.choices.flag().then(|| (TableId(1), Bytes::clone(&key)));
+                self.replica.handle_rewind_items(round, items, next, now);
+            }
+            Action::Install(install) => {
+                let last = install.commits.last().map_or(install.base, |commit| commit.uid);
+                assert!(install.cut <= last.max(install.base), "a cut beyond what is installed");
+                self.local.history = install.history;
+                self.local.appended = last;
+                self.local.durable = last;
+                self.local.visible = install.cut;
+                self.local.hash = install.base_hash;
+                self.replica.handle_installed(self.local.clone(), now);
+            }
+            Action::FetchBulk { at_least, .. } => {
+                if self.choices.flag() {
+                    let end = at_least.max(self.choices.uid());
+                    // Run files are verified, so whoever has data has a history.
+                    let entry = HistoryEntry { inherited: Uid::ZERO, ..self.choices.entry() };
+                    self.local = Local {
+                        history: History::from_entries(vec![entry]).unwrap_or_default(),
+                        appended: end,
+                        durable: end,
+                        visible: end,
+                        ..Local::default()
+                    };
+                    self.replica.handle_bulk_installed(self.local.clone(), now);
+                } else {
+                    self.replica.handle_failure(self.local.clone(), "the source is gone", now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn message(&mut self) -> Message {
+        let round = self.choices.near(self.round);
+        let epoch = if self.choices.below(4) == 0 { self.choices.epoch() } else { self.promised };
+        match self.choices.below(8) {
+            0 => Message::Welcome(Box::new(self.welcome(round, epoch))),
+            1 => {
+                let code = REFUSALS[usize::from(self.choices.below(4))];
+                Message::Refused(Refused { round, code, epoch })
+            }
+            2 => Message::DeltaChunk(DeltaChunk {
+                round,
+                number: u64::from(self.choices.below(3)),
+                snapshot: self.choices.uid(),
+                snapshot_hash: self.choices.hash(),
+                records: self.choices.records(3),
+                last: self.choices.flag(),
+            }),
+            3 => Message::RewindReply(RewindReply {
+                round,
+                snapshot: self.choices.uid(),
+                records: self.choices.records(5),
+                complete: self.choices.flag(),
+            }),
+            4 => {
+                let reason = REASONS[usize::from(self.choices.below(9))];
+                Message::Again(Again { round, reason })
+            }
+            5 if self.choices.flag() => {
+                Message::Bye(Bye { code: ByeCode::Shutdown, reason: "enough".to_owned() })
+            }
+            5 => Message::Heartbeat,
+            _ => Message::Live(Live {
+                round,
+                epoch,
+                began: if self.choices.below(4) == 0 { vec![self.choices.entry()] } else { Vec::new() },
+                commits: self.choices.commits(self.local.appended),
+                durable: self.choices.uid(),
+                stable: self.choices.uid(),
+                closed: self.choices.uid(),
+            }),
+        }
+    }
+
+    fn welcome(&mut self, round: u64, epoch: Epoch) -> Welcome {
+        let history = if self.choices.flag() { self.choices.history() } else { self.local.history.clone() };
+        let end = self.local.durable;
+        let fork = if self.choices.flag() { self.choices.uid().min(end) } else { end };
+        let mut position = history.position_of(fork);
+        if self.choices.below(8) == 0 {
+            position.epoch = self.choices.epoch();
+        }
+        Welcome {
+            version: PROTOCOL_VERSION,
+            features: 0,
+            round,
+            epoch,
+            history,
+            fork: position,
+            fork_hash: self.choices.hash(),
+            way: WAYS[usize::from(self.choices.below(4))],
+            reason: REASONS[usize::from(self.choices.below(9))],
+            bytes: 0,
+            live_from: if self.choices.flag() { fork } else { self.choices.uid() },
+            live_from_hash: self.choices.hash(),
+            tail: self.choices.uid(),
+            durable: self.choices.uid(),
+        }
+    }
+}
