@@ -295,9 +295,10 @@ impl CopyState {
         self.snapshots.clear();
         self.session = None;
         self.restarted = self.role == Role::Primary;
-        // An epoch may have been adopted with commits that are lost now.
-        let end = self.history.position_of(durable);
-        self.history.truncate(&end);
+        // An epoch may have been adopted with commits that are lost now. One that began at the durable end stays: its
+        // entry was durable before its first commit.
+        let kept = self.history.entries().iter().filter(|entry| entry.inherited <= durable);
+        self.history = History::from_entries(kept.copied().collect()).unwrap_or_default();
     }
 
     /// The keys with a local record above `uid`, in the log or in runs.
