@@ -1,20 +1,18 @@
 //! Clones over the network: the source sends the files of a pinned cut as they lie on disk, the target checks each
 //! chunk on arrival and can go on after any interruption.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use planaria_engine::{
-    CLONE_CHUNK_BYTES, CloneRole, CloneTarget, FileKind, FileList, FilePin, MissingChunk, Options,
-};
+use planaria_engine::{CloneRole, CloneTarget, FileKind, FileList, FilePin, Options};
 use planaria_types::FileId;
 use tokio::task::JoinSet;
 
 use super::clock::now;
+use super::executor::bulk::{self, Range};
 use super::secondary::open_session;
 use super::{Opening, decode, encode};
 use crate::quic::session::{Opened, ReplicaSession};
@@ -64,11 +62,11 @@ fn file_of(id: FileId) -> (FileKind, u64) {
 pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin) -> Result<()> {
     let pin = Arc::new(pin);
     let list = encode(pin.list())?;
-    let mut bulk = session.open_bulk(bytes::Bytes::new()).await?;
+    let mut sender = session.open_bulk(bytes::Bytes::new()).await?;
     for part in list.chunks(LIST_PART_BYTES) {
-        bulk.send(list.slice_ref(part)).await?;
+        sender.send(list.slice_ref(part)).await?;
     }
-    bulk.finish().await?;
+    sender.finish().await?;
     let mut sending = JoinSet::new();
     loop {
         let opened = tokio::select! {
@@ -82,7 +80,10 @@ pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin) -> Result<
             Ok(Opened::File(request, sender)) => {
                 let (kind, number) = file_of(request.file);
                 let pin = Arc::clone(&pin);
-                sending.spawn(sender.serve(move |offset, len| read(&pin, kind, number, offset, len)));
+                sending.spawn(sender.serve(move |offset, len| {
+                    bulk::read(&pin, kind, number, offset, len)
+                        .map_err(|error| RemoteError::new("clone", error.to_string()))
+                }));
             }
             Ok(Opened::Bulk(..)) => {
                 return Err(Error::Protocol("the target of a clone sends nothing".into()));
@@ -91,24 +92,6 @@ pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin) -> Result<
             Err(_) => return Ok(()),
         }
     }
-}
-
-/// Bytes of a pinned file, of one chunk at a time.
-fn read(
-    pin: &FilePin,
-    kind: FileKind,
-    number: u64,
-    offset: u64,
-    len: usize,
-) -> Result<bytes::Bytes, RemoteError> {
-    let failed = |what: String| RemoteError::new("clone", what);
-    let chunk =
-        pin.read(kind, number, offset / CLONE_CHUNK_BYTES).map_err(|error| failed(error.to_string()))?;
-    let start = (offset % CLONE_CHUNK_BYTES) as usize;
-    let within = start.checked_add(len).filter(|end| *end <= chunk.len());
-    within
-        .map(|end| chunk.slice(start..end))
-        .ok_or_else(|| failed("a request beyond the end of a chunk".into()))
 }
 
 /// Clones the database of the node at `address` into the new directory `target`.
@@ -152,7 +135,7 @@ pub async fn fetch_clone(
         elapsed_ms: 0,
     };
     progress(&state);
-    let ranges = ranges(&target);
+    let ranges = bulk::ranges(&target);
     let shared = Arc::new((Mutex::new(target), Mutex::new(state), progress));
     let mut fetching = JoinSet::new();
     for range in ranges {
@@ -186,34 +169,6 @@ async fn receive_list(session: &ReplicaSession) -> Result<FileList> {
     decode(&bytes)
 }
 
-/// Missing chunks of one file that follow one another.
-struct Range {
-    kind: FileKind,
-    number: u64,
-    offset: u64,
-    length: u64,
-}
-
-fn ranges(target: &CloneTarget) -> Vec<Range> {
-    let lengths: BTreeMap<_, _> =
-        target.list().files.iter().map(|file| ((file.kind, file.number), file.len)).collect();
-    let mut ranges: Vec<Range> = Vec::new();
-    for missing in target.missing() {
-        let MissingChunk { kind, number, chunk } = *missing;
-        let offset = chunk * CLONE_CHUNK_BYTES;
-        let len = lengths.get(&(kind, number)).map_or(0, |len| (len - offset).min(CLONE_CHUNK_BYTES));
-        match ranges.last_mut() {
-            Some(last)
-                if (last.kind, last.number) == (kind, number) && last.offset + last.length == offset =>
-            {
-                last.length += len;
-            }
-            _ => ranges.push(Range { kind, number, offset, length: len }),
-        }
-    }
-    ranges
-}
-
 type Shared<P> = Arc<(Mutex<CloneTarget>, Mutex<CloneProgress>, P)>;
 
 async fn fetch_range<P>(
@@ -229,8 +184,7 @@ where
     let request = FileRequest { lease: 0, file, offset: range.offset, length: range.length };
     let mut receiver = session.fetch(request).await?;
     while let Some(chunk) = receiver.next().await? {
-        let missing =
-            MissingChunk { kind: range.kind, number: range.number, chunk: chunk.offset / CLONE_CHUNK_BYTES };
+        let missing = range.chunk_at(chunk.offset);
         let shared = Arc::clone(&shared);
         blocking(move || {
             shared.0.lock().write(missing, &chunk.data)?;

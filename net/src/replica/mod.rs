@@ -6,6 +6,7 @@
 mod clock;
 mod clone;
 mod convert;
+pub mod executor;
 mod primary;
 mod secondary;
 mod slot;

@@ -4,21 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use planaria_engine::{
-    CloneRecord, Database, Durability, FilePin, Followed, Follower, Registration, Snapshot,
-};
+use planaria_engine::{CloneRecord, Database, FilePin, Registration};
 use planaria_replication::ack::Level;
-use planaria_replication::primary::{
-    CommitsRead, DeltaRead, Group, GroupAction, Identity, Session, SessionAction, SessionId, StatesRead,
-    Survey,
-};
-use planaria_replication::{Lane, Millis, Options, RewindItem};
-use planaria_types::{GroupId, InstanceId, TableId, Uid};
+use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, SessionId};
+use planaria_replication::{Lane, Options};
+use planaria_types::{InstanceId, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::clock::{now, until};
-use super::{Opening, clone, convert, decode, decode_message, encode};
+use super::executor::{self, Kept, Outcome, Registrar, SessionReads};
+use super::{Opening, clone, decode, decode_message, encode};
 use crate::quic::CloseCode;
 use crate::quic::session::{BulkSender, ReplicaSession};
 use crate::wire::rpc::BoxFuture;
@@ -26,8 +22,6 @@ use crate::{Error, Result};
 
 /// A session wakes at least this often.
 const WAKE_AFTER: Duration = Duration::from_millis(500);
-/// A registered position is written down again once it is this old, if commits other than registrations came.
-const REGISTER_AFTER_MS: u64 = 5_000;
 
 /// A database that leads its group: its sessions with secondaries and what they have acknowledged.
 pub struct Primary {
@@ -37,15 +31,7 @@ pub struct Primary {
     /// Woken when more is acknowledged.
     acknowledged: Condvar,
     next_session: AtomicU64,
-    registered: Mutex<Registered>,
-}
-
-/// What was written down of secondaries.
-#[derive(Default)]
-struct Registered {
-    /// When a registration was written last, and the last commit that was one.
-    at: Millis,
-    uid: Uid,
+    registrar: Registrar,
 }
 
 /// Why a write is not known to be acknowledged at its level.
@@ -87,26 +73,16 @@ pub struct ReplicaState {
 impl Primary {
     /// Leads the database's group: begins an epoch, durably, and remembers who was registered.
     pub fn start(db: Database) -> Result<Arc<Self>> {
-        db.begin_epoch()?;
         let options = Options::default();
-        let identity = Identity { database: db.id(), group: GroupId(1), instance: db.instance() };
-        let history = db.history();
-        let mut group = Group::new(identity, options.clone(), history.current(), history, db.position().uid);
-        let mut promotable = BTreeSet::new();
-        for known in db.registrations()? {
-            if known.promotable {
-                promotable.insert(known.instance);
-            }
-            group.restore(known.instance, known.name, known.durable, true, now());
-        }
-        group.restore_promotable(promotable);
+        let group = executor::lead(&db, options.clone(), now())?;
+        let registrar = Registrar::new(db.clone());
         let primary = Self {
             db,
             options,
             group: Mutex::new(group),
             acknowledged: Condvar::new(),
             next_session: AtomicU64::new(1),
-            registered: Mutex::new(Registered::default()),
+            registrar,
         };
         primary.update_floors();
         Ok(Arc::new(primary))
@@ -228,8 +204,7 @@ impl Primary {
             machine: Session::new(SessionId(number), self.options.clone(), now()),
             session,
             runtime,
-            follower: None,
-            pin: None,
+            reads: SessionReads::new(self.db.clone()),
             bulk: None,
         };
         let ended = serving.run(&news);
@@ -259,65 +234,18 @@ impl Primary {
     }
 
     fn persist_promotable(&self, set: &BTreeSet<InstanceId>) -> Result<()> {
-        let members: Vec<_> = {
-            let group = self.group.lock();
-            let of =
-                |(instance, member): (&InstanceId, &planaria_replication::primary::Member)| Registration {
-                    instance: *instance,
-                    name: member.name.clone(),
-                    durable: member.durable,
-                    promotable: set.contains(instance),
-                };
-            group.members().iter().map(of).collect()
-        };
-        for registration in members {
-            self.write_registration(&registration, Durability::Synced)?;
-        }
-        Ok(())
+        let members = Registrar::members(&self.group.lock(), set);
+        self.registrar.persist(&members, now())
     }
 
-    fn write_registration(&self, registration: &Registration, durability: Durability) -> Result<()> {
-        let uid = self.db.register(registration, durability)?;
-        let mut registered = self.registered.lock();
-        *registered = Registered { at: now(), uid };
-        Ok(())
-    }
-
-    /// Writes a secondary's position down now and then: one that is too low only keeps more delete marks.
-    fn register(&self, instance: InstanceId, name: &str, durable: Uid, leaves: bool) -> Result<()> {
-        let known = self.db.registrations()?.into_iter().find(|known| known.instance == instance);
+    fn register(&self, instance: InstanceId, name: String, durable: Uid) -> Result<()> {
         let promotable = self.group.lock().promotable().contains(&instance);
-        let due = {
-            let registered = self.registered.lock();
-            // The commit that wrote the last registration down needs no registration of its own.
-            durable > registered.uid && (leaves || now().since(registered.at).0 >= REGISTER_AFTER_MS)
-        };
-        if known.is_none() || due {
-            let name = name.to_string();
-            self.write_registration(
-                &Registration { instance, name, durable, promotable },
-                Durability::Background,
-            )?;
-        }
-        Ok(())
+        self.registrar.register(&Registration { instance, name, durable, promotable }, now())
     }
 
-    /// Tells retention what must be kept: nothing passes the stable UID, and delete marks stay for registered
-    /// secondaries, unless what is preserved for one exceeds the caps.
     fn update_floors(&self) {
-        let (bytes_max, age_max_ms) = self.db.preserved_max();
-        let newest = self.db.log_end().0;
-        let (stable, mut positions) = {
-            let group = self.group.lock();
-            let stable = (!group.promotable().is_empty()).then(|| group.stable());
-            (stable, group.members().values().map(|member| member.durable).collect::<Vec<_>>())
-        };
-        positions.sort_unstable();
-        let preserved = positions.into_iter().find(|position| {
-            newest.millis().saturating_sub(position.millis()) <= age_max_ms
-                || self.db.estimate_refresh(*position).delta_bytes <= bytes_max
-        });
-        self.db.set_floors(stable, preserved);
+        let kept = Kept::of(&self.group.lock());
+        kept.tell(&self.db);
     }
 }
 
@@ -333,8 +261,7 @@ struct Serving<'a> {
     machine: Session,
     session: &'a ReplicaSession,
     runtime: &'a Handle,
-    follower: Option<Follower>,
-    pin: Option<Snapshot>,
+    reads: SessionReads,
     bulk: Option<BulkSender>,
 }
 
@@ -374,45 +301,21 @@ impl Serving<'_> {
     }
 
     fn tell_news(&self) {
-        let db = &self.primary.db;
-        let mut group = self.primary.group.lock();
-        if group.epoch() != db.epoch() || group.history().entries().len() != db.history().entries().len() {
-            group.handle_history(db.history());
-        }
-        group.handle_appended(db.log_end().0);
-        group.handle_durable(db.durable());
-        group.handle_closed(db.visible());
-        group.handle_tick(now());
+        executor::tell_news(&self.primary.db, &mut self.primary.group.lock(), now());
     }
 
     /// Carries out one action; `false` ends the session.
     fn perform(&mut self, action: SessionAction) -> Result<bool> {
-        let primary = self.primary;
-        match action {
-            SessionAction::Send(message) => self.send(&message)?,
-            SessionAction::Close => return Ok(false),
-            SessionAction::Register { instance, name, durable } => {
-                primary.register(instance, &name, durable, false)?;
+        match self.reads.perform(action)? {
+            Outcome::Done => {}
+            Outcome::Answered(answer) => {
+                answer.tell(&mut self.machine, &mut self.primary.group.lock(), now());
             }
-            SessionAction::Survey { round, since } => {
-                let survey = self.survey(round, since)?;
-                self.machine.handle_survey(&mut primary.group.lock(), &survey, now());
+            Outcome::Driver(SessionAction::Send(message)) => self.send(&message)?,
+            Outcome::Driver(SessionAction::Register { instance, name, durable }) => {
+                self.primary.register(instance, name, durable)?;
             }
-            SessionAction::ReadCommits { round, after, bytes_max } => {
-                let read = self.read_commits(after, bytes_max)?;
-                self.machine.handle_commits(&mut primary.group.lock(), round, read, now());
-            }
-            SessionAction::ReadDelta { round, since, cursor, at_least, pinned, bytes_max } => {
-                let snapshot = self.snapshot(at_least, pinned);
-                let read = self.read_delta(&snapshot, since, cursor, bytes_max)?;
-                self.machine.handle_delta(&mut primary.group.lock(), round, read, now());
-            }
-            SessionAction::ReadStates { round, items, at_least, pinned, bytes_max } => {
-                let snapshot = self.snapshot(at_least, pinned);
-                let read = read_states(&snapshot, items, bytes_max)?;
-                self.machine.handle_states(&mut primary.group.lock(), round, read, now());
-            }
-            SessionAction::ReleasePin => self.pin = None,
+            Outcome::Driver(_) => return Ok(false),
         }
         Ok(true)
     }
@@ -432,97 +335,4 @@ impl Serving<'_> {
             }
         }
     }
-
-    fn survey(&self, round: u64, since: Uid) -> Result<Survey> {
-        let db = &self.primary.db;
-        let estimate = db.estimate_refresh(since);
-        let visible = db.visible();
-        Ok(Survey {
-            round,
-            retained: estimate.retained,
-            hash: db.history_hash_at(since)?,
-            mark_floor: db.mark_floor(),
-            visible,
-            visible_hash: db.history_hash_at(visible)?,
-            tail_bytes: estimate.tail_bytes,
-            delta_bytes: estimate.delta_bytes,
-            total_bytes: estimate.total_bytes,
-        })
-    }
-
-    fn read_commits(&mut self, after: Uid, bytes_max: u64) -> Result<CommitsRead> {
-        let mut follower = match self.follower.take().filter(|follower| follower.at() == after) {
-            Some(follower) => follower,
-            None => self.primary.db.follow(after),
-        };
-        let followed = follower.next(usize::try_from(bytes_max).unwrap_or(usize::MAX))?;
-        self.follower = Some(follower);
-        Ok(match followed {
-            Followed::Commits(commits) => {
-                CommitsRead::Commits(commits.iter().map(convert::commit_out).collect())
-            }
-            Followed::NotRetained => CommitsRead::NotRetained,
-        })
-    }
-
-    /// A snapshot that has reached `at_least`, or the one that the round is pinned to.
-    fn snapshot(&mut self, at_least: Uid, pinned: bool) -> Snapshot {
-        if let Some(pin) = self.pin.as_ref().filter(|_| pinned) {
-            return pin.clone();
-        }
-        let mut snapshot = self.primary.db.snapshot();
-        while snapshot.uid() < at_least {
-            // What was appended is shown as soon as its commit group is done: no more than a sync away.
-            std::thread::yield_now();
-            snapshot = self.primary.db.snapshot();
-        }
-        if pinned {
-            self.pin = Some(snapshot.clone());
-        }
-        snapshot
-    }
-
-    fn read_delta(
-        &self,
-        snapshot: &Snapshot,
-        since: Uid,
-        cursor: Option<(TableId, bytes::Bytes)>,
-        bytes_max: u64,
-    ) -> Result<DeltaRead> {
-        let db = &self.primary.db;
-        // The cursor is the last key that was read: what follows begins right behind it.
-        let from = cursor.map(|(table, key)| (table, [&key[..], &[0]].concat()));
-        let (table, key) =
-            from.as_ref().map_or((TableId::SYSTEM, &[][..]), |(table, key)| (*table, &key[..]));
-        let chunk =
-            snapshot.changes(since, (table, key), usize::try_from(bytes_max).unwrap_or(usize::MAX))?;
-        let last = chunk.changes.last().map(|change| (change.table, change.key.clone()));
-        Ok(DeltaRead::Chunk {
-            snapshot: chunk.at,
-            snapshot_hash: db.history_hash_at(chunk.at)?,
-            mark_floor: db.mark_floor(),
-            next: chunk.next.and(last),
-            records: chunk.changes.into_iter().map(convert::record_out).collect(),
-        })
-    }
-}
-
-fn read_states(snapshot: &Snapshot, items: Vec<RewindItem>, bytes_max: u64) -> Result<StatesRead> {
-    let mut records = Vec::new();
-    let mut bytes = 0;
-    let mut items = items.into_iter();
-    while bytes < bytes_max {
-        match items.next() {
-            Some(RewindItem::Key(table, key)) => {
-                let record = convert::record_out(snapshot.state_of(table, &key)?);
-                bytes += record.weight();
-                records.push(record);
-            }
-            Some(RewindItem::Range(..)) => {
-                return Err(Error::Protocol("range deletes are not part of this protocol version".into()));
-            }
-            None => break,
-        }
-    }
-    Ok(StatesRead::States { snapshot: snapshot.uid(), records, rest: items.collect() })
 }

@@ -5,16 +5,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use planaria_engine::{CloneRole, Database, Options as EngineOptions, Refresh, RefreshEnd};
-use planaria_replication::secondary::{Action, Identity, Install, Local, Replica, State, Status};
+use planaria_engine::{CloneRole, Database, Options as EngineOptions};
+use planaria_replication::secondary::{Action, Replica, State, Status};
 use planaria_replication::{Lane, Message, Options};
-use planaria_types::{GroupId, HistoryHash, InstanceId, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::clock::{now, until};
 use super::clone::{CloneProgress, fetch_clone};
-use super::{Opening, Slot, convert, decode_message, encode};
+use super::executor::FollowingCopy;
+use super::executor::bulk::Places;
+use super::{Opening, Slot, decode_message, encode};
 use crate::quic::session::{BulkReceiver, Opened, ReplicaSession};
 use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Service, Transport};
 use crate::{Error, Result};
@@ -118,13 +119,12 @@ impl Drop for Follower {
 /// The loop of a secondary.
 struct Loop {
     slot: Slot,
-    db: Database,
+    copy: FollowingCopy,
     follow: Follow,
     runtime: Handle,
     shared: Arc<Shared>,
     machine: Replica,
     link: Option<Link>,
-    refresh: Option<Refresh>,
     /// When the refresh that runs began, and the totals at that time.
     refresh_begun: Option<(planaria_replication::Millis, u64, u64)>,
 }
@@ -148,9 +148,9 @@ enum Input {
 
 impl Loop {
     fn new(slot: Slot, follow: Follow, runtime: Handle, shared: Arc<Shared>) -> Self {
-        let db = slot.get();
-        let machine = machine(&db, &follow);
-        Self { slot, db, follow, runtime, shared, machine, link: None, refresh: None, refresh_begun: None }
+        let copy = FollowingCopy::new(slot.get());
+        let machine = copy.machine(follow.name.clone(), Options::default(), now());
+        Self { slot, copy, follow, runtime, shared, machine, link: None, refresh_begun: None }
     }
 
     fn run(mut self) -> Result<()> {
@@ -232,23 +232,22 @@ impl Loop {
 
     /// Makes what was appended durable, once for all that came together.
     fn sync_appended(&mut self) {
-        if self.db.log_end().0 > self.db.durable() && self.refresh.is_none() {
-            match self.db.sync() {
-                Ok(durable) => self.machine.handle_durable(durable, now()),
-                Err(error) => self.failed(&error.into()),
-            }
-            // What became durable may be shown and acknowledged at once.
-            while let Some(action) = self.machine.poll_action() {
-                if let Err(error) = self.perform(action) {
-                    self.failed(&error);
-                }
+        match self.copy.sync_appended(&mut self.machine, now()) {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => self.failed(&error),
+        }
+        // What became durable may be shown and acknowledged at once.
+        while let Some(action) = self.machine.poll_action() {
+            if let Err(error) = self.perform(action) {
+                self.failed(&error);
             }
         }
     }
 
     fn publish(&mut self) {
         let status = self.machine.status();
-        self.db.set_floors(Some(status.stable), None);
+        self.copy.database().set_floors(Some(status.stable), None);
         let mut shared = self.shared.status.lock();
         let counters = status.counters;
         if shared.replica.state != status.state {
@@ -277,69 +276,22 @@ impl Loop {
         self.machine.handle_disconnected(why, now());
     }
 
-    /// The engine could not do something: the session ends, and the next begins from what the copy holds.
     fn failed(&mut self, error: &Error) {
         tracing::warn!(%error, "an action of the secondary failed");
-        self.refresh = None;
-        self.machine.handle_failure(local(&self.db), &error.to_string(), now());
+        self.copy.failed(&error.to_string(), &mut self.machine, now());
     }
 
     fn perform(&mut self, action: Action) -> Result<()> {
-        match action {
-            Action::Connect => self.connect(),
-            Action::Disconnect => self.disconnect("this side ended the session"),
-            Action::Send(message) => self.send(&message),
-            Action::Sync => {
-                let durable = self.db.sync()?;
-                self.machine.handle_durable(durable, now());
-            }
-            Action::PersistEpoch(epoch) => self.db.promise(epoch)?,
-            Action::PersistHistory(history) => self.db.adopt_history(&history)?,
-            Action::ReadHash(uid) => {
-                let hash = self.db.history_hash_at(uid)?;
-                self.machine.handle_hash(uid, hash, now());
-            }
-            Action::Quarantine { above, through } => self.db.quarantine(above, through)?,
-            Action::TakeBack(fork) => {
-                let hash = self.db.history_hash_at(fork.uid)?.unwrap_or(HistoryHash(0));
-                self.db.take_back(fork, hash)?;
-            }
-            Action::Append(commits) => {
-                let last = commits.last().map_or(Uid::ZERO, |commit| commit.uid);
-                self.db.append_replicated(&convert::commits_in(&commits)?)?;
-                self.machine.handle_appended(last, now());
-            }
-            Action::Show(cut) => {
-                self.db.show(cut)?;
-            }
-            Action::BeginRefresh { since, rewind, .. } => {
-                self.refresh = None;
-                self.refresh = Some(self.db.begin_refresh(rewind.then_some(since))?);
-            }
-            Action::StoreDelta { round, records } => {
-                let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
-                for record in records {
-                    refresh.add(&convert::record_in(record)?)?;
-                }
-                self.machine.handle_stored(round, now());
-            }
-            Action::ReadRewindItems { round, above, cursor, bytes_max } => {
-                self.read_rewind_items(round, above, cursor, bytes_max)?;
-            }
-            Action::StoreRewind { round, records } => {
-                let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
-                for record in records {
-                    refresh.add_state(convert::record_in(record)?)?;
-                }
-                self.machine.handle_stored(round, now());
-            }
-            Action::AbandonRefresh => self.refresh = None,
-            Action::Install(install) => self.install(install)?,
-            Action::FetchBulk { reason, bytes, .. } => {
+        match self.copy.perform(action, &mut self.machine, now())? {
+            Some(Action::Connect) => self.connect(),
+            Some(Action::Disconnect) => self.disconnect("this side ended the session"),
+            Some(Action::Send(message)) => self.send(&message),
+            Some(Action::FetchBulk { reason, bytes, .. }) => {
                 tracing::info!(%reason, bytes, "the copy is taken anew");
                 self.fetch_bulk()?;
             }
-            Action::AbandonBulk => {}
+            // A transfer of run files ends before the next action is looked at.
+            Some(_) | None => {}
         }
         Ok(())
     }
@@ -371,81 +323,34 @@ impl Loop {
         }
     }
 
-    fn read_rewind_items(
-        &mut self,
-        round: u64,
-        above: Uid,
-        cursor: Option<(planaria_types::TableId, bytes::Bytes)>,
-        bytes_max: u64,
-    ) -> Result<()> {
-        let from = cursor.map(|(table, key)| (table, [&key[..], &[0]].concat()));
-        let from = from
-            .as_ref()
-            .map_or((planaria_types::TableId::SYSTEM, &[][..]), |(table, key)| (*table, &key[..]));
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let chunk = self.db.snapshot_of_all().changes(above, from, bytes_max)?;
-        let last = chunk.changes.last().map(|change| (change.table, change.key.clone()));
-        let item =
-            |change: planaria_engine::Change| planaria_replication::RewindItem::Key(change.table, change.key);
-        let items = chunk.changes.into_iter().map(item).collect();
-        self.machine.handle_rewind_items(round, items, chunk.next.and(last), now());
-        Ok(())
-    }
-
-    fn install(&mut self, install: Install) -> Result<()> {
-        let refresh = self.refresh.take().ok_or(Error::Closed)?;
-        let base_hash = install.base_hash.ok_or_else(|| {
-            Error::Protocol("the primary does not know the history hash where its live stream begins".into())
-        })?;
-        refresh.install(&RefreshEnd {
-            base: install.base,
-            base_hash,
-            history: install.history,
-            live: convert::commits_in(&install.commits)?,
-            sparse_to: install.sparse_to,
-            cut: install.cut,
-        })?;
-        self.machine.handle_installed(local(&self.db), now());
-        Ok(())
-    }
-
     /// Takes the run files of the primary beside the copy, and puts them in its place once they are complete.
     fn fetch_bulk(&mut self) -> Result<()> {
-        let dir = self.db.path().to_path_buf();
-        let next = dir.with_extension("next");
+        let places = Places::of(self.copy.database().path());
         let (primary, credentials, transport) =
             (self.follow.primary, self.follow.credentials.clone(), self.follow.transport.clone());
         let (options, shared) = (self.follow.options.clone(), Arc::clone(&self.shared));
         let os = Arc::clone(&options.os);
-        let remove = |path: &PathBuf| {
-            if os.exists(path) { os.remove_dir_all(path) } else { Ok(()) }
-        };
-        remove(&next).map_err(|error| Error::file("remove", &next, error))?;
+        places.prepare(&*os)?;
         let progress = move |progress: &CloneProgress| shared.status.lock().bulk = Some(progress.clone());
         self.runtime.block_on(async {
             let (_endpoint, session) =
                 open_session(primary, &credentials, &transport, &Opening::Clone).await?;
-            let fetched = fetch_clone(&session, &next, CloneRole::Secondary, &options, progress).await;
+            let fetched = fetch_clone(&session, &places.next, CloneRole::Secondary, &options, progress).await;
             session.close(CloseCode::Done, "the clone is complete");
             fetched
         })?;
-        let old = dir.with_extension("old");
-        remove(&old).map_err(|error| Error::file("remove", &old, error))?;
         let options = self.follow.options.clone();
-        self.db = self.slot.replace(|| {
-            let rename = |from: &PathBuf, to: &PathBuf| {
-                os.rename(from, to).map_err(|error| Error::file("rename", from, error))
-            };
-            rename(&dir, &old)?;
-            rename(&next, &dir)?;
-            Database::open_with(&dir, options).map_err(Error::from)
+        let db = self.slot.replace(|| {
+            places.swap(&*os)?;
+            Database::open_with(&places.dir, options).map_err(Error::from)
         })?;
         self.shared.status.lock().bulk = None;
         // The new copy has an identity of its own, so the protocol begins anew with it.
-        self.machine = machine(&self.db, &self.follow);
+        self.copy = FollowingCopy::new(db);
+        self.machine = self.copy.machine(self.follow.name.clone(), Options::default(), now());
         self.link = None;
-        // The old copy was replaced by a verified one; what stays behind is garbage.
-        let _ = remove(&old);
+        // What stays behind is garbage.
+        let _ = places.clean(&*os);
         Ok(())
     }
 }
@@ -462,26 +367,4 @@ pub(super) async fn open_session(
     let session = ReplicaSession::over(connection)?;
     session.send(encode(opening)?).await?;
     Ok((endpoint, session))
-}
-
-fn machine(db: &Database, follow: &Follow) -> Replica {
-    let InstanceId(seed) = db.instance();
-    let identity =
-        Identity { database: db.id(), group: GroupId(1), instance: db.instance(), name: follow.name.clone() };
-    Replica::new(identity, Options::default(), db.promised(), local(db), seed as u64, now())
-}
-
-/// What the copy holds.
-fn local(db: &Database) -> Local {
-    let (appended, hash) = db.log_end();
-    Local {
-        history: db.history(),
-        appended,
-        durable: db.durable(),
-        hash: Some(hash),
-        visible: db.visible(),
-        version_floor: db.version_floor(),
-        mark_floor: db.mark_floor(),
-        sparse: db.sparse(),
-    }
 }

@@ -1,0 +1,164 @@
+use bytes::Bytes;
+use planaria_engine::{Change, Database, Refresh, RefreshEnd};
+use planaria_replication::secondary::{Action, Identity, Install, Local, Replica};
+use planaria_replication::{Millis, Options, RewindItem};
+use planaria_types::{GroupId, HistoryHash, InstanceId, TableId, Uid};
+
+use super::super::convert;
+use crate::{Error, Result};
+
+/// Keys to ask the primary for, and the last of them if there are more.
+type RewindItems = (Vec<RewindItem>, Option<(TableId, Bytes)>);
+
+/// A copy that follows, and the refresh that it collects, if there is one.
+#[derive(Debug)]
+pub struct FollowingCopy {
+    db: Database,
+    refresh: Option<Refresh>,
+}
+
+impl FollowingCopy {
+    /// A copy that was opened.
+    pub fn new(db: Database) -> Self {
+        Self { db, refresh: None }
+    }
+
+    /// The copy.
+    pub fn database(&self) -> &Database {
+        &self.db
+    }
+
+    /// The state machine that begins with what the copy holds.
+    pub fn machine(&self, name: String, options: Options, now: Millis) -> Replica {
+        let InstanceId(seed) = self.db.instance();
+        let identity =
+            Identity { database: self.db.id(), group: GroupId(1), instance: self.db.instance(), name };
+        Replica::new(identity, options, self.db.promised(), local(&self.db), seed as u64, now)
+    }
+
+    /// Makes what was appended durable, once for all that came together. A refresh that is being collected waits for
+    /// nothing of it. Whether there was anything.
+    pub fn sync_appended(&mut self, machine: &mut Replica, now: Millis) -> Result<bool> {
+        let due = self.db.log_end().0 > self.db.durable() && self.refresh.is_none();
+        if due {
+            let durable = self.db.sync()?;
+            machine.handle_durable(durable, now);
+        }
+        Ok(due)
+    }
+
+    /// The engine could not do something: the session ends, and the next begins from what the copy holds.
+    pub fn failed(&mut self, what: &str, machine: &mut Replica, now: Millis) {
+        self.refresh = None;
+        machine.handle_failure(local(&self.db), what, now);
+    }
+
+    /// Carries out one action and answers it. An action that is the driver's comes back: connections, messages, and
+    /// the transfer of run files.
+    pub fn perform(&mut self, action: Action, machine: &mut Replica, now: Millis) -> Result<Option<Action>> {
+        match action {
+            Action::Sync => {
+                let durable = self.db.sync()?;
+                machine.handle_durable(durable, now);
+            }
+            Action::PersistEpoch(epoch) => self.db.promise(epoch)?,
+            Action::PersistHistory(history) => self.db.adopt_history(&history)?,
+            Action::ReadHash(uid) => {
+                let hash = self.db.history_hash_at(uid)?;
+                machine.handle_hash(uid, hash, now);
+            }
+            Action::Quarantine { above, through } => self.db.quarantine(above, through)?,
+            Action::TakeBack(fork) => {
+                let hash = self.db.history_hash_at(fork.uid)?.unwrap_or(HistoryHash(0));
+                self.db.take_back(fork, hash)?;
+            }
+            Action::Append(commits) => {
+                let last = commits.last().map_or(Uid::ZERO, |commit| commit.uid);
+                self.db.append_replicated(&convert::commits_in(&commits)?)?;
+                machine.handle_appended(last, now);
+            }
+            Action::Show(cut) => {
+                self.db.show(cut)?;
+            }
+            Action::BeginRefresh { since, rewind, .. } => {
+                self.refresh = None;
+                self.refresh = Some(self.db.begin_refresh(rewind.then_some(since))?);
+            }
+            Action::StoreDelta { round, records } => {
+                let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
+                for record in records {
+                    refresh.add(&convert::record_in(record)?)?;
+                }
+                machine.handle_stored(round, now);
+            }
+            Action::ReadRewindItems { round, above, cursor, bytes_max } => {
+                let (items, next) = self.rewind_items(above, cursor, bytes_max)?;
+                machine.handle_rewind_items(round, items, next, now);
+            }
+            Action::StoreRewind { round, records } => {
+                let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
+                for record in records {
+                    refresh.add_state(convert::record_in(record)?)?;
+                }
+                machine.handle_stored(round, now);
+            }
+            Action::AbandonRefresh => self.refresh = None,
+            Action::Install(install) => {
+                self.install(install)?;
+                machine.handle_installed(local(&self.db), now);
+            }
+            Action::Connect
+            | Action::Disconnect
+            | Action::Send(_)
+            | Action::FetchBulk { .. }
+            | Action::AbandonBulk => return Ok(Some(action)),
+        }
+        Ok(None)
+    }
+
+    fn rewind_items(
+        &self,
+        above: Uid,
+        cursor: Option<(TableId, Bytes)>,
+        bytes_max: u64,
+    ) -> Result<RewindItems> {
+        let from = cursor.map(|(table, key)| (table, [&key[..], &[0]].concat()));
+        let from = from.as_ref().map_or((TableId::SYSTEM, &[][..]), |(table, key)| (*table, &key[..]));
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let chunk = self.db.snapshot_of_all().changes(above, from, bytes_max)?;
+        let last = chunk.changes.last().map(|change| (change.table, change.key.clone()));
+        let item = |change: Change| RewindItem::Key(change.table, change.key);
+        Ok((chunk.changes.into_iter().map(item).collect(), chunk.next.and(last)))
+    }
+
+    fn install(&mut self, install: Install) -> Result<()> {
+        let refresh = self.refresh.take().ok_or(Error::Closed)?;
+        let base_hash = install.base_hash.ok_or_else(|| {
+            Error::Protocol("the primary does not know the history hash where its live stream begins".into())
+        })?;
+        refresh.install(&RefreshEnd {
+            base: install.base,
+            base_hash,
+            history: install.history,
+            live: convert::commits_in(&install.commits)?,
+            sparse_to: install.sparse_to,
+            cut: install.cut,
+        })?;
+        Ok(())
+    }
+}
+
+/// What a copy holds.
+pub fn local(db: &Database) -> Local {
+    let (appended, hash) = db.log_end();
+    Local {
+        history: db.history(),
+        appended,
+        durable: db.durable(),
+        hash: Some(hash),
+        visible: db.visible(),
+        version_floor: db.version_floor(),
+        mark_floor: db.mark_floor(),
+        sparse: db.sparse(),
+    }
+}

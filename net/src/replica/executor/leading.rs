@@ -1,0 +1,299 @@
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+use planaria_engine::{Database, Durability, Followed, Follower, Registration, Snapshot};
+use planaria_replication::primary::{
+    CommitsRead, DeltaRead, Group, Identity, Member, Session, SessionAction, StatesRead, Survey,
+};
+use planaria_replication::{Millis, Options, RewindItem};
+use planaria_types::{GroupId, InstanceId, TableId, Uid};
+
+use super::super::convert;
+use crate::{Error, Result};
+
+/// A registered position is written down again once it is this old, if commits other than registrations came.
+const REGISTER_AFTER_MS: u64 = 5_000;
+
+/// Leads the database's group: begins an epoch, durably, and remembers who was registered.
+pub fn lead(db: &Database, options: Options, now: Millis) -> Result<Group> {
+    db.begin_epoch()?;
+    let identity = Identity { database: db.id(), group: GroupId(1), instance: db.instance() };
+    let history = db.history();
+    let mut group = Group::new(identity, options, history.current(), history, db.position().uid);
+    let mut promotable = BTreeSet::new();
+    for known in db.registrations()? {
+        if known.promotable {
+            promotable.insert(known.instance);
+        }
+        group.restore(known.instance, known.name, known.durable, true, now);
+    }
+    group.restore_promotable(promotable);
+    Ok(group)
+}
+
+/// Tells the group how far the database is.
+pub fn tell_news(db: &Database, group: &mut Group, now: Millis) {
+    if group.epoch() != db.epoch() || group.history().entries().len() != db.history().entries().len() {
+        group.handle_history(db.history());
+    }
+    group.handle_appended(db.log_end().0);
+    group.handle_durable(db.durable());
+    group.handle_closed(db.visible());
+    group.handle_tick(now);
+}
+
+/// What retention must keep for the others: nothing passes the stable UID, and delete marks stay for registered
+/// secondaries, unless what is preserved for one exceeds the caps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    stable: Option<Uid>,
+    positions: Vec<Uid>,
+}
+
+impl Kept {
+    /// What the group's members need.
+    pub fn of(group: &Group) -> Self {
+        let stable = (!group.promotable().is_empty()).then(|| group.stable());
+        let mut positions: Vec<_> = group.members().values().map(|member| member.durable).collect();
+        positions.sort_unstable();
+        Self { stable, positions }
+    }
+
+    /// Tells the engine.
+    pub fn tell(self, db: &Database) {
+        let (bytes_max, age_max_ms) = db.preserved_max();
+        let newest = db.log_end().0;
+        let preserved = self.positions.into_iter().find(|position| {
+            newest.millis().saturating_sub(position.millis()) <= age_max_ms
+                || db.estimate_refresh(*position).delta_bytes <= bytes_max
+        });
+        db.set_floors(self.stable, preserved);
+    }
+}
+
+/// Writes down who follows and how far they are.
+#[derive(Debug)]
+pub struct Registrar {
+    db: Database,
+    last: Mutex<Written>,
+}
+
+/// When a registration was written last, and the last commit that was one.
+#[derive(Clone, Copy, Default, Debug)]
+struct Written {
+    at: Millis,
+    uid: Uid,
+}
+
+impl Registrar {
+    /// A registrar that has written nothing yet.
+    pub fn new(db: Database) -> Self {
+        Self { db, last: Mutex::default() }
+    }
+
+    /// What is to be written down before `set` is the promotable set.
+    pub fn members(group: &Group, set: &BTreeSet<InstanceId>) -> Vec<Registration> {
+        let of = |(instance, member): (&InstanceId, &Member)| Registration {
+            instance: *instance,
+            name: member.name.clone(),
+            durable: member.durable,
+            promotable: set.contains(instance),
+        };
+        group.members().iter().map(of).collect()
+    }
+
+    /// Makes registrations durable.
+    pub fn persist(&self, members: &[Registration], now: Millis) -> Result<()> {
+        for registration in members {
+            self.write(registration, Durability::Synced, now)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a secondary's position down now and then: one that is too low only keeps more delete marks.
+    pub fn register(&self, registration: &Registration, now: Millis) -> Result<()> {
+        let known =
+            self.db.registrations()?.into_iter().find(|known| known.instance == registration.instance);
+        let last = *self.last.lock();
+        // The commit that wrote the last registration down needs no registration of its own.
+        let due = registration.durable > last.uid && now.since(last.at).0 >= REGISTER_AFTER_MS;
+        if known.is_none() || due {
+            self.write(registration, Durability::Background, now)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, registration: &Registration, durability: Durability, now: Millis) -> Result<()> {
+        let uid = self.db.register(registration, durability)?;
+        *self.last.lock() = Written { at: now, uid };
+        Ok(())
+    }
+}
+
+/// What became of an action of a session.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It was a read, and this is to be told to the session.
+    Answered(Answer),
+    /// The driver's to do: to send, to close, to register.
+    Driver(SessionAction),
+}
+
+/// What was read for a session.
+#[derive(Debug)]
+pub enum Answer {
+    /// What a handshake depends on.
+    Survey(Survey),
+    /// Commits for a round.
+    Commits(u64, CommitsRead),
+    /// A chunk of a delta for a round.
+    Delta(u64, DeltaRead),
+    /// States for a round.
+    States(u64, StatesRead),
+}
+
+impl Answer {
+    /// Tells the session.
+    pub fn tell(self, machine: &mut Session, group: &mut Group, now: Millis) {
+        match self {
+            Self::Survey(survey) => machine.handle_survey(group, &survey, now),
+            Self::Commits(round, read) => machine.handle_commits(group, round, read, now),
+            Self::Delta(round, read) => machine.handle_delta(group, round, read, now),
+            Self::States(round, read) => machine.handle_states(group, round, read, now),
+        }
+    }
+}
+
+/// The reads of one session with a secondary.
+#[derive(Debug)]
+pub struct SessionReads {
+    db: Database,
+    follower: Option<Follower>,
+    pin: Option<Snapshot>,
+}
+
+impl SessionReads {
+    /// The reads of a session that begins.
+    pub fn new(db: Database) -> Self {
+        Self { db, follower: None, pin: None }
+    }
+
+    /// Carries out one action.
+    pub fn perform(&mut self, action: SessionAction) -> Result<Outcome> {
+        let answer = match action {
+            SessionAction::Survey { round, since } => Answer::Survey(self.survey(round, since)?),
+            SessionAction::ReadCommits { round, after, bytes_max } => {
+                Answer::Commits(round, self.read_commits(after, bytes_max)?)
+            }
+            SessionAction::ReadDelta { round, since, cursor, at_least, pinned, bytes_max } => {
+                let snapshot = self.snapshot(at_least, pinned);
+                Answer::Delta(round, self.read_delta(&snapshot, since, cursor, bytes_max)?)
+            }
+            SessionAction::ReadStates { round, items, at_least, pinned, bytes_max } => {
+                let snapshot = self.snapshot(at_least, pinned);
+                Answer::States(round, read_states(&snapshot, items, bytes_max)?)
+            }
+            SessionAction::ReleasePin => {
+                self.pin = None;
+                return Ok(Outcome::Done);
+            }
+            SessionAction::Send(_) | SessionAction::Close | SessionAction::Register { .. } => {
+                return Ok(Outcome::Driver(action));
+            }
+        };
+        Ok(Outcome::Answered(answer))
+    }
+
+    fn survey(&self, round: u64, since: Uid) -> Result<Survey> {
+        let estimate = self.db.estimate_refresh(since);
+        let visible = self.db.visible();
+        Ok(Survey {
+            round,
+            retained: estimate.retained,
+            hash: self.db.history_hash_at(since)?,
+            mark_floor: self.db.mark_floor(),
+            visible,
+            visible_hash: self.db.history_hash_at(visible)?,
+            tail_bytes: estimate.tail_bytes,
+            delta_bytes: estimate.delta_bytes,
+            total_bytes: estimate.total_bytes,
+        })
+    }
+
+    fn read_commits(&mut self, after: Uid, bytes_max: u64) -> Result<CommitsRead> {
+        let mut follower = match self.follower.take().filter(|follower| follower.at() == after) {
+            Some(follower) => follower,
+            None => self.db.follow(after),
+        };
+        let followed = follower.next(usize::try_from(bytes_max).unwrap_or(usize::MAX))?;
+        self.follower = Some(follower);
+        Ok(match followed {
+            Followed::Commits(commits) => {
+                CommitsRead::Commits(commits.iter().map(convert::commit_out).collect())
+            }
+            Followed::NotRetained => CommitsRead::NotRetained,
+        })
+    }
+
+    /// A snapshot that has reached `at_least`, or the one that the round is pinned to.
+    fn snapshot(&mut self, at_least: Uid, pinned: bool) -> Snapshot {
+        if let Some(pin) = self.pin.as_ref().filter(|_| pinned) {
+            return pin.clone();
+        }
+        let mut snapshot = self.db.snapshot();
+        while snapshot.uid() < at_least {
+            // What was appended is shown as soon as its commit group is done: no more than a sync away.
+            std::thread::yield_now();
+            snapshot = self.db.snapshot();
+        }
+        if pinned {
+            self.pin = Some(snapshot.clone());
+        }
+        snapshot
+    }
+
+    fn read_delta(
+        &self,
+        snapshot: &Snapshot,
+        since: Uid,
+        cursor: Option<(TableId, bytes::Bytes)>,
+        bytes_max: u64,
+    ) -> Result<DeltaRead> {
+        // The cursor is the last key that was read: what follows begins right behind it.
+        let from = cursor.map(|(table, key)| (table, [&key[..], &[0]].concat()));
+        let (table, key) =
+            from.as_ref().map_or((TableId::SYSTEM, &[][..]), |(table, key)| (*table, &key[..]));
+        let chunk =
+            snapshot.changes(since, (table, key), usize::try_from(bytes_max).unwrap_or(usize::MAX))?;
+        let last = chunk.changes.last().map(|change| (change.table, change.key.clone()));
+        Ok(DeltaRead::Chunk {
+            snapshot: chunk.at,
+            snapshot_hash: self.db.history_hash_at(chunk.at)?,
+            mark_floor: self.db.mark_floor(),
+            next: chunk.next.and(last),
+            records: chunk.changes.into_iter().map(convert::record_out).collect(),
+        })
+    }
+}
+
+fn read_states(snapshot: &Snapshot, items: Vec<RewindItem>, bytes_max: u64) -> Result<StatesRead> {
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    let mut items = items.into_iter();
+    while bytes < bytes_max {
+        match items.next() {
+            Some(RewindItem::Key(table, key)) => {
+                let record = convert::record_out(snapshot.state_of(table, &key)?);
+                bytes += record.weight();
+                records.push(record);
+            }
+            Some(RewindItem::Range(..)) => {
+                return Err(Error::Protocol("range deletes are not part of this protocol version".into()));
+            }
+            None => break,
+        }
+    }
+    Ok(StatesRead::States { snapshot: snapshot.uid(), records, rest: items.collect() })
+}

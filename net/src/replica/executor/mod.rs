@@ -1,0 +1,13 @@
+//! What the state machines ask of the engine, carried out: an action goes in, the engine is called, the answer goes
+//! back to the machine.
+//!
+//! There is no thread, socket or clock in here: time is an argument, and what is the driver's (connections, messages,
+//! transfers) is handed back to it. So the same code runs under the sessions of [`super::Primary`] and
+//! [`super::Follower`], and under a simulation that takes one step at a time.
+
+pub mod bulk;
+mod following;
+mod leading;
+
+pub use following::{FollowingCopy, local};
+pub use leading::{Answer, Kept, Outcome, Registrar, SessionReads, lead, tell_news};
