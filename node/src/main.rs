@@ -1,6 +1,7 @@
 //! The planaria program: a node, its command line and the demo.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod commands;
 mod demo;

@@ -7,6 +7,7 @@ use quinn::{ConnectionError, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use super::endpoint::Admission;
+use super::framed::Received;
 use super::{FrameReader, FrameWriter, Role, Roles, Service, tls};
 use crate::wire::limits::HELLO_TIMEOUT;
 use crate::wire::message::Hello;
@@ -71,6 +72,17 @@ impl Peer {
     }
 }
 
+/// What a connection has carried to this side since it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Bytes of frames, headers included.
+    pub frame_bytes_received: u64,
+    /// Bytes of UDP payload: frames, TLS, acknowledgements, and what was sent twice.
+    pub udp_bytes_received: u64,
+    /// The round trip as QUIC estimates it now.
+    pub round_trip: Duration,
+}
+
 /// A connection with a known peer: both certificates were verified, the role was admitted, versions were agreed upon.
 ///
 /// Cheap to clone; the connection closes when the last clone is dropped.
@@ -85,6 +97,7 @@ struct Parts {
     features: u64,
     /// The stream of the greeting; a replica session goes on with it.
     control: Mutex<Option<(FrameWriter, FrameReader)>>,
+    received: Received,
     /// What this connection counts against, until it ends.
     _admission: Option<Admission>,
 }
@@ -104,9 +117,11 @@ impl Connection {
     pub(crate) async fn greet(quic: quinn::Connection, service: Service) -> Result<Self> {
         let address = quic.remote_address();
         let peer = peer_of(&quic)?;
+        let received = Received::default();
         let greeting = async {
             let (send, receive) = quic.open_bi().await.map_err(|error| lost(address, &error))?;
-            let mut control = (FrameWriter::new(send, address), FrameReader::new(receive, address));
+            let mut control =
+                (FrameWriter::new(send, address), FrameReader::new(receive, address, &received));
             control.0.write(Frame::of(FrameKind::Hello, &Hello::ours())?).await?;
             let hello: Hello = control.1.expect(FrameKind::Hello, "a greeting").await?.message()?;
             Ok::<_, Error>((control, hello))
@@ -114,7 +129,7 @@ impl Connection {
         let (control, hello) = tokio::time::timeout(HELLO_TIMEOUT, greeting)
             .await
             .map_err(|_| Error::TimedOut { peer: address, when: "to the greeting" })??;
-        Self::established(quic, peer, service, &hello, control, None)
+        Self::established(quic, peer, service, &hello, (control, received), None)
     }
 
     /// Greets as the side that accepted, after judging the peer's role.
@@ -125,6 +140,7 @@ impl Connection {
         admission: Admission,
     ) -> Result<Self> {
         let address = peer.address;
+        let received = Received::default();
         if !service.admits(peer.roles) {
             let why = format!(
                 "the certificate of {:?} has {}, and this service takes the role {}",
@@ -136,7 +152,8 @@ impl Connection {
         }
         let greeting = async {
             let (send, receive) = quic.accept_bi().await.map_err(|error| lost(address, &error))?;
-            let mut control = (FrameWriter::new(send, address), FrameReader::new(receive, address));
+            let mut control =
+                (FrameWriter::new(send, address), FrameReader::new(receive, address, &received));
             let hello: Hello = control.1.expect(FrameKind::Hello, "a greeting").await?.message()?;
             Ok::<_, Error>((control, hello))
         };
@@ -153,7 +170,7 @@ impl Connection {
         if Hello::ours().agree(&hello).is_some() {
             control.0.write(Frame::of(FrameKind::Hello, &Hello::ours())?).await?;
         }
-        Self::established(quic, peer, service, &hello, control, Some(admission))
+        Self::established(quic, peer, service, &hello, (control, received), Some(admission))
     }
 
     fn established(
@@ -161,7 +178,7 @@ impl Connection {
         peer: Peer,
         service: Service,
         hello: &Hello,
-        mut control: (FrameWriter, FrameReader),
+        (mut control, received): ((FrameWriter, FrameReader), Received),
         admission: Option<Admission>,
     ) -> Result<Self> {
         let ours = Hello::ours();
@@ -176,7 +193,9 @@ impl Connection {
             control.0.finish();
         }
         let control = Mutex::new((service == Service::Replica).then_some(control));
-        Ok(Self(Arc::new(Parts { quic, peer, service, version, features, control, _admission: admission })))
+        let parts =
+            Parts { quic, peer, service, version, features, control, received, _admission: admission };
+        Ok(Self(Arc::new(parts)))
     }
 
     /// The other side.
@@ -204,6 +223,16 @@ impl Connection {
         self.0.quic.rtt()
     }
 
+    /// What it has carried to this side.
+    pub fn traffic(&self) -> Traffic {
+        let stats = self.0.quic.stats();
+        Traffic {
+            frame_bytes_received: self.0.received.bytes(),
+            udp_bytes_received: stats.udp_rx.bytes,
+            round_trip: stats.path.rtt,
+        }
+    }
+
     /// The packet size that the path is known to carry, in bytes of UDP payload.
     pub fn mtu(&self) -> u16 {
         self.0.quic.stats().path.current_mtu
@@ -228,14 +257,14 @@ impl Connection {
     pub(crate) async fn open(&self) -> Result<(FrameWriter, FrameReader)> {
         let address = self.0.peer.address;
         let (send, receive) = self.0.quic.open_bi().await.map_err(|error| lost(address, &error))?;
-        Ok((FrameWriter::new(send, address), FrameReader::new(receive, address)))
+        Ok((FrameWriter::new(send, address), FrameReader::new(receive, address, &self.0.received)))
     }
 
     /// The next stream that the peer opens.
     pub(crate) async fn accept(&self) -> Result<(FrameWriter, FrameReader)> {
         let address = self.0.peer.address;
         let (send, receive) = self.0.quic.accept_bi().await.map_err(|error| lost(address, &error))?;
-        Ok((FrameWriter::new(send, address), FrameReader::new(receive, address)))
+        Ok((FrameWriter::new(send, address), FrameReader::new(receive, address, &self.0.received)))
     }
 }
 

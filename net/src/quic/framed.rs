@@ -1,9 +1,12 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 
 use super::connection::lost;
+use crate::wire::frame::HEADER_BYTES;
 use crate::wire::limits::READ_AHEAD_BYTES;
 use crate::wire::{Frame, FrameError, FrameKind};
 use crate::{Error, Result};
@@ -14,16 +17,31 @@ const ABANDONED: VarInt = VarInt::from_u32(1);
 /// The bytes that are taken off the connection at a time.
 const READ_BYTES: usize = 64 << 10;
 
+/// Bytes of frames, headers included, that a connection has received on all its streams.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Received(Arc<AtomicU64>);
+
+impl Received {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, frame: &Frame) {
+        self.0.fetch_add((HEADER_BYTES + frame.body.len()) as u64, Ordering::Relaxed);
+    }
+}
+
 /// The receiving half of a stream, as frames.
 pub(crate) struct FrameReader {
     stream: RecvStream,
     buffer: BytesMut,
     peer: SocketAddr,
+    received: Received,
 }
 
 impl FrameReader {
-    pub(crate) fn new(stream: RecvStream, peer: SocketAddr) -> Self {
-        Self { stream, buffer: BytesMut::new(), peer }
+    pub(crate) fn new(stream: RecvStream, peer: SocketAddr, received: &Received) -> Self {
+        Self { stream, buffer: BytesMut::new(), peer, received: received.clone() }
     }
 
     /// The next frame; `None` if the other side has finished the stream between two frames.
@@ -32,6 +50,7 @@ impl FrameReader {
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>> {
         loop {
             if let Some(frame) = Frame::decode(&mut self.buffer)? {
+                self.received.count(&frame);
                 return Ok(Some(frame));
             }
             let missing = Frame::missing_bytes(&self.buffer)?;

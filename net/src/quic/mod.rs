@@ -13,7 +13,7 @@ mod tls;
 mod transport;
 
 pub use authority::{CertAuthority, Issued};
-pub use connection::{CloseCode, Connection, Peer};
+pub use connection::{CloseCode, Connection, Peer, Traffic};
 pub use endpoint::{AcceptLimits, Endpoint, Handshaking, NODE_NAME};
 pub(crate) use framed::{FrameReader, FrameWriter};
 pub use role::{Role, Roles, Service};

@@ -17,7 +17,7 @@ use super::executor::FollowingCopy;
 use super::executor::bulk::Places;
 use super::{Opening, Slot, decode_message, encode};
 use crate::quic::session::{BulkReceiver, Opened, ReplicaSession};
-use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Service, Transport};
+use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Service, Traffic, Transport};
 use crate::{Error, Result};
 
 /// A secondary wakes at least this often.
@@ -65,6 +65,8 @@ pub struct FollowStatus {
     pub last_refresh_records: u64,
     /// Bytes of records of the last refresh.
     pub last_refresh_bytes: u64,
+    /// What the session had carried to this side when the copy came online in it.
+    pub traffic: Traffic,
     /// Why it stopped for good, if it did.
     pub failure: Option<String>,
 }
@@ -264,6 +266,9 @@ impl Loop {
                 shared.last_refresh_ms = Some(now().since(begun).0);
                 shared.last_refresh_records = counters.records - records;
                 shared.last_refresh_bytes = counters.refresh_bytes - bytes;
+                if let Some(link) = &self.link {
+                    shared.traffic = link.session.connection().traffic();
+                }
                 self.refresh_begun = None;
             }
             _ => {}

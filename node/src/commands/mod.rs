@@ -22,6 +22,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
     let global = &cli.global;
     match &cli.command {
         PlanariaCommand::Demo(arguments) => crate::demo::run(global, arguments),
+        PlanariaCommand::Bench(command) => crate::bench::run(global, command),
         PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
         PlanariaCommand::Replica(ReplicaCommand::List(arguments)) => replica::list(global, arguments),
         PlanariaCommand::Clone(CloneCommand::Create(arguments)) => clone::create(global, arguments),

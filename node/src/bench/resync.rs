@@ -1,0 +1,354 @@
+//! `planaria bench resync`: a secondary is away while records change, and comes back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use planaria_engine::{Batch, CloneRole, Database, Durability, Options, Table};
+use planaria_net::quic::{TlsStore, Transport};
+use planaria_net::replica::{FollowStatus, clone_from};
+use planaria_replication::Reason;
+use planaria_replication::secondary::State;
+use tokio::runtime::Runtime;
+
+use crate::cli::{Global, ResyncArgs};
+use crate::commands::print;
+use crate::commands::serve::runtime;
+use crate::node::{Node, NodeOptions};
+use crate::output::{Cell, CliError, Format, Report};
+use crate::stopwatch::Stopwatch;
+
+/// Records in a batch while data is made.
+const BATCH_RECORDS: u64 = 1_000;
+/// How long the secondary may take before the bench gives up.
+const ONLINE_WITHIN: Duration = Duration::from_mins(10);
+/// How often its state is looked at.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// Keys that the live writer writes over and over.
+const LIVE_KEYS: u64 = 1_000;
+const TABLE: &str = "records";
+const LIVE_TABLE: &str = "live";
+const KEY_BYTES: u64 = 8;
+const UID_BYTES: u64 = 8;
+
+/// Measures one return, and a full clone beside it.
+pub(crate) fn run(global: &Global, arguments: &ResyncArgs) -> Result<(), CliError> {
+    let work = Work::of(arguments)?;
+    let dir = match &arguments.dir {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    };
+    let dir = dir.map_err(|error| CliError::new("io", format!("no temporary directory: {error}")))?;
+    let bench =
+        Bench { dir: dir.path(), runtime: Arc::new(runtime()?), work, quiet: global.output == Format::Json };
+    TlsStore::named(bench.dir.join("tls")).create()?;
+    let measured = bench.measure()?;
+    print(global, &measured.report(&bench.work))?;
+    if measured.equal {
+        return Ok(());
+    }
+    Err(CliError::new("bench", "the copies are not equal")
+        .hint("this is a bug: please report it with the output above"))
+}
+
+/// What is done while the secondary is away, in records.
+struct Work {
+    records: u64,
+    value_bytes: usize,
+    changed: u64,
+    overwrite: u64,
+    deleted: u64,
+    live_rate: u64,
+    compact: bool,
+    options: Options,
+}
+
+impl Work {
+    fn of(arguments: &ResyncArgs) -> Result<Self, CliError> {
+        let part = |name: &str, fraction: f64| {
+            if (0.0..=1.0).contains(&fraction) {
+                return Ok((arguments.records as f64 * fraction).round() as u64);
+            }
+            Err(CliError::usage(format!("--{name} {fraction} is not a fraction"))
+                .hint("give a part of the records from 0 to 1, such as 0.01 for one in a hundred"))
+        };
+        let (changed, deleted) = (part("changed", arguments.changed)?, part("deleted", arguments.deleted)?);
+        if changed + deleted > arguments.records {
+            return Err(CliError::usage("more records are changed and deleted than there are")
+                .hint("let --changed and --deleted be 1 together at most"));
+        }
+        let mut options = Options { log_tail_bytes: 0, log_segment_bytes: 4 << 20, ..Options::default() };
+        if arguments.keep_log {
+            options = Options::default();
+        }
+        if arguments.forget_marks {
+            options.preserved_bytes_max = 0;
+            options.preserved_age_max_ms = 0;
+        }
+        Ok(Self {
+            records: arguments.records,
+            value_bytes: arguments.value_size,
+            changed,
+            overwrite: u64::from(arguments.overwrite.max(1)),
+            deleted,
+            live_rate: arguments.live_rate,
+            compact: arguments.compact,
+            options,
+        })
+    }
+
+    /// Bytes that any way must move at least: key, UID and row of what changed, key and UID of what is gone.
+    fn bytes_changed(&self) -> u64 {
+        let changed = self.changed * (KEY_BYTES + UID_BYTES + self.value_bytes as u64);
+        changed + self.deleted * (KEY_BYTES + UID_BYTES)
+    }
+
+    /// The record with this number: numbers are spread over all keys, each once.
+    fn key(number: u64) -> [u8; 8] {
+        mixed(number).to_be_bytes()
+    }
+
+    /// A row, half of it compressible; other rounds have other bytes.
+    fn row(&self, number: u64, round: u64) -> Vec<u8> {
+        let mut row = Vec::with_capacity(self.value_bytes + 8);
+        let mut state = mixed(number ^ round.rotate_left(40));
+        while row.len() < self.value_bytes / 2 {
+            state = mixed(state);
+            row.extend_from_slice(&state.to_le_bytes());
+        }
+        row.resize(self.value_bytes, b'.');
+        row
+    }
+}
+
+/// A permutation of all 64-bit numbers (the finaliser of `SplitMix64`, by Steele, Lea and Flood).
+fn mixed(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What was measured.
+struct Measured {
+    load: Duration,
+    first_copy: Duration,
+    status: FollowStatus,
+    took: Duration,
+    full_clone: Duration,
+    full_clone_bytes: u64,
+    live_commits: u64,
+    equal: bool,
+}
+
+impl Measured {
+    fn report(&self, work: &Work) -> Report {
+        let replica = &self.status.replica;
+        let traffic = self.status.traffic;
+        Report::new()
+            .with("records", Cell::Count(work.records))
+            .with("value_bytes", Cell::Bytes(work.value_bytes as u64))
+            .with("changed", Cell::Count(work.changed))
+            .with("overwrite", Cell::Count(work.overwrite))
+            .with("deleted", Cell::Count(work.deleted))
+            .with("load_seconds", Cell::Duration(self.load))
+            .with("first_copy_seconds", Cell::Duration(self.first_copy))
+            .with("way", Cell::from(replica.way.map(|way| way.to_string()).unwrap_or_default()))
+            .with("reason", Cell::from(replica.reason.map_or("", Reason::code)))
+            .with("records_moved", Cell::Count(self.status.last_refresh_records))
+            .with("bytes_frames", Cell::Bytes(traffic.frame_bytes_received))
+            .with("bytes_udp", Cell::Bytes(traffic.udp_bytes_received))
+            .with("bytes_changed", Cell::Bytes(work.bytes_changed()))
+            .with("seconds", Cell::Duration(self.took))
+            .with("round_trip_seconds", Cell::Duration(traffic.round_trip))
+            .with("live_commits", Cell::Count(self.live_commits))
+            .with("full_clone_seconds", Cell::Duration(self.full_clone))
+            .with("full_clone_bytes", Cell::Bytes(self.full_clone_bytes))
+            .with("digests_equal", Cell::Bool(self.equal))
+    }
+}
+
+struct Bench<'a> {
+    dir: &'a Path,
+    runtime: Arc<Runtime>,
+    work: Work,
+    quiet: bool,
+}
+
+impl Bench<'_> {
+    fn measure(&self) -> Result<Measured, CliError> {
+        let primary = self.node("primary", None)?;
+        let db = primary.database();
+        let (table, live) = (db.create_raw_table(TABLE)?, db.create_raw_table(LIVE_TABLE)?);
+        self.say(&format!("loading {} records", crate::output::count(self.work.records)));
+        let stopwatch = Stopwatch::start();
+        self.write(&db, &table, 0..self.work.records, 0)?;
+        db.compact()?;
+        let load = stopwatch.elapsed();
+        self.say("a secondary takes its first copy");
+        let stopwatch = Stopwatch::start();
+        let second = self.node("secondary", Some(&primary))?;
+        wait_until_online(&second, &db)?;
+        let first_copy = stopwatch.elapsed();
+        drop(second);
+        self.say("it is away while records change");
+        self.change(&db, &table)?;
+        self.say("it comes back");
+        let writer = self.start_writer(&db, &live)?;
+        let (second, status, took) = self.come_back(&primary, &db)?;
+        let live_commits = writer.map_or(Ok(0), Writer::end)?;
+        wait_until_online(&second, &db)?;
+        let equal = second.database().snapshot().digests()? == db.snapshot().digests()?;
+        drop(second);
+        self.say("a full clone for comparison");
+        let (full_clone, full_clone_bytes) = self.clone_whole(&primary)?;
+        Ok(Measured { load, first_copy, status, took, full_clone, full_clone_bytes, live_commits, equal })
+    }
+
+    /// Opening a database is no part of coming back: the clock runs from the moment when the copy can be read.
+    fn come_back(&self, primary: &Node, db: &Database) -> Result<(Node, FollowStatus, Duration), CliError> {
+        let second = self.node("secondary", Some(primary))?;
+        let stopwatch = Stopwatch::start();
+        let status = wait_until_online(&second, db)?;
+        Ok((second, status, stopwatch.elapsed()))
+    }
+
+    fn node(&self, name: &str, replica_of: Option<&Node>) -> Result<Node, CliError> {
+        let options = NodeOptions {
+            dir: self.dir.join(name),
+            listen: ([127, 0, 0, 1], 0).into(),
+            replica_of: replica_of.map(Node::address),
+            tls: Some(self.dir.join("tls")),
+            engine: self.work.options.clone(),
+        };
+        Node::start(&self.runtime, &options, |_| {})
+    }
+
+    fn say(&self, what: &str) {
+        if !self.quiet {
+            eprintln!("{what}");
+        }
+    }
+
+    fn write(
+        &self,
+        db: &Database,
+        table: &Table,
+        numbers: impl Iterator<Item = u64>,
+        round: u64,
+    ) -> Result<(), CliError> {
+        let mut batch = Batch::new();
+        let mut waiting = 0;
+        for number in numbers {
+            batch.put(table.id(), Work::key(number).to_vec(), self.work.row(number, round));
+            waiting += 1;
+            if waiting == BATCH_RECORDS {
+                db.write(std::mem::take(&mut batch), Durability::Background)?;
+                waiting = 0;
+            }
+        }
+        if waiting > 0 {
+            db.write(batch, Durability::Background)?;
+        }
+        db.sync()?;
+        Ok(())
+    }
+
+    /// The records with the lowest numbers change and the next ones go: their keys are spread over all others.
+    fn change(&self, db: &Database, table: &Table) -> Result<(), CliError> {
+        let work = &self.work;
+        for round in 1..=work.overwrite {
+            self.write(db, table, 0..work.changed, round)?;
+        }
+        let mut batch = Batch::new();
+        for number in work.changed..work.changed + work.deleted {
+            batch.delete(table.id(), Work::key(number).to_vec());
+        }
+        if work.deleted > 0 {
+            db.write(batch, Durability::Synced)?;
+        }
+        if work.compact { Ok(db.compact()?) } else { Ok(db.flush()?) }
+    }
+
+    fn start_writer(&self, db: &Database, table: &Table) -> Result<Option<Writer>, CliError> {
+        if self.work.live_rate == 0 {
+            return Ok(None);
+        }
+        Writer::start(db.clone(), table.clone(), self.work.live_rate).map(Some)
+    }
+
+    fn clone_whole(&self, primary: &Node) -> Result<(Duration, u64), CliError> {
+        let target: PathBuf = self.dir.join("clone");
+        let stopwatch = Stopwatch::start();
+        let cloned = self.runtime.block_on(clone_from(
+            primary.address(),
+            primary.credentials(),
+            &Transport::default(),
+            &target,
+            CloneRole::Detached,
+            &self.work.options,
+            |_| {},
+        ))?;
+        Ok((stopwatch.elapsed(), cloned.total_bytes))
+    }
+}
+
+/// A thread that commits at a given rate until it is stopped.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<u64, CliError>>,
+}
+
+impl Writer {
+    fn start(db: Database, table: Table, rate: u64) -> Result<Self, CliError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let body = move || {
+            let begun = Stopwatch::start();
+            let mut written = 0_u64;
+            while !stopped.load(Ordering::Acquire) {
+                let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
+                if written >= due {
+                    std::thread::park_timeout(Duration::from_micros(500));
+                    continue;
+                }
+                let mut batch = Batch::new();
+                batch.put(table.id(), (written % LIVE_KEYS).to_be_bytes().to_vec(), written.to_string());
+                db.write(batch, Durability::Background)?;
+                written += 1;
+            }
+            Ok(written)
+        };
+        let thread = std::thread::Builder::new()
+            .name("bench-writer".into())
+            .spawn(body)
+            .map_err(|error| CliError::new("io", format!("cannot start a thread: {error}")))?;
+        Ok(Self { stop, thread })
+    }
+
+    fn end(self) -> Result<u64, CliError> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().unwrap_or_else(|_| Err(CliError::new("bench", "the writer broke off")))
+    }
+}
+
+/// Waits until the secondary follows live and shows what the primary had when this was called.
+fn wait_until_online(node: &Node, primary: &Database) -> Result<FollowStatus, CliError> {
+    let goal = primary.log_end().0;
+    let stopwatch = Stopwatch::start();
+    while stopwatch.elapsed() < ONLINE_WITHIN {
+        let status = node.follow_status().unwrap_or_default();
+        if let Some(failure) = status.failure {
+            return Err(CliError::new("bench", format!("the secondary stopped: {failure}")));
+        }
+        if status.replica.state == State::Online && node.database().visible() >= goal {
+            return Ok(status);
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    let replica = node.follow_status().unwrap_or_default().replica;
+    Err(CliError::new("bench", format!("the secondary is still {}", replica.state.name()))
+        .because(replica.last_end.unwrap_or_default()))
+}
