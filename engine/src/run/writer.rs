@@ -199,7 +199,17 @@ impl RunWriter {
     /// # Errors
     ///
     /// `Invalid` if nothing was added: a run without records is never written. `TooLarge` if the index passes 4 GiB.
+    /// The file is removed if it cannot be completed.
     pub(crate) fn finish(mut self) -> Result<RunMeta> {
+        let completed = self.complete();
+        if completed.is_err() {
+            // A file that stays behind is garbage that the next open removes.
+            let _ = self.discard();
+        }
+        completed
+    }
+
+    fn complete(&mut self) -> Result<RunMeta> {
         if self.records == 0 {
             return Err(Error::Invalid(format!("the run {} has no records", self.output.path().display())));
         }
