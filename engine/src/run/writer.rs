@@ -6,7 +6,7 @@ use planaria_types::{Fingerprint, Uid};
 
 use super::block_builder::{BlockBuilder, NewVersion};
 use super::decode::common_prefix;
-use super::envelope::{FOOTER_BYTES, Footer, encode_header};
+use super::envelope::{FOOTER_BYTES, Footer, RunKind, encode_header};
 use super::filter::Filter;
 use super::frame::{TRAILER_BYTES, compress, trailer};
 use super::index::{EndedBlock, IndexBuilder};
@@ -66,7 +66,8 @@ impl RunWriter {
     ) -> Result<Self> {
         let options = options.clamped();
         let mut output = Output::create(os, path)?;
-        output.write(&encode_header(identity))?;
+        let kind = if options.one_commit { RunKind::OneCommit } else { RunKind::Versions };
+        output.write(&encode_header(identity, kind))?;
         Ok(Self {
             output,
             identity,
