@@ -31,8 +31,9 @@ pub(crate) struct Figure {
 type Workload = fn(&Setting) -> Result<Vec<Figure>, Error>;
 
 /// The workloads, by name.
-pub(crate) const WORKLOADS: [(&str, Workload); 4] = [
+pub(crate) const WORKLOADS: [(&str, Workload); 5] = [
     ("load in key order", load_in_order),
+    ("bulk ingest", bulk_ingest),
     ("load in random order", load_at_random),
     ("durable commits", durable_commits),
     ("local clone", local_clone),
@@ -107,6 +108,51 @@ fn load_in_order(setting: &Setting) -> Result<Vec<Figure>, Error> {
     })?;
     Ok(vec![
         Figure { label: "", value: rate(setting.records, took), unit: "1/s" },
+        Figure { label: ": full scan", value: rate(count, scan), unit: "1/s" },
+    ])
+}
+
+/// The same rows as [`load_in_order`], as one commit that is durable in the end, and what a writer beside it waits for
+/// one commit at most.
+fn bulk_ingest(setting: &Setting) -> Result<Vec<Figure>, Error> {
+    let dir = temporary()?;
+    let (db, table) = setting.open(&dir.path().join("db"))?;
+    let other = db.create_raw_table("other")?;
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let write = || {
+        let (mut number, mut longest) = (0, Duration::ZERO);
+        while !ended.load(std::sync::atomic::Ordering::Acquire) {
+            longest = longest.max(timed(|| other.put(in_order(number), "beside"))?.0);
+            number += 1;
+        }
+        Ok(longest)
+    };
+    let ingest = || {
+        let mut ingest = table.ingest()?;
+        for number in 0..setting.records {
+            ingest.put(in_order(number), setting.value(number))?;
+        }
+        ingest.finish()
+    };
+    let (alone, _) = timed(ingest)?;
+    let longest = std::thread::scope(|scope| {
+        let writer = scope.spawn(write);
+        let ingested = ingest();
+        ended.store(true, std::sync::atomic::Ordering::Release);
+        let longest = writer.join().unwrap_or(Err(Error::Closed))?;
+        ingested.map(|_| longest)
+    })?;
+    let (scan, count) = timed(|| {
+        let mut count = 0_u64;
+        table.scan(KeyRange::ALL).visit(|_, _| {
+            count += 1;
+            true
+        })?;
+        Ok(count)
+    })?;
+    Ok(vec![
+        Figure { label: "", value: rate(setting.records, alone), unit: "1/s" },
+        Figure { label: ": longest commit beside it", value: longest.as_secs_f64(), unit: "s" },
         Figure { label: ": full scan", value: rate(count, scan), unit: "1/s" },
     ])
 }

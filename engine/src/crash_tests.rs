@@ -98,6 +98,24 @@ impl Model {
         Ok(())
     }
 
+    fn ingest(&mut self, tables: &[Table], dice: &mut Dice) -> Result<()> {
+        let mut next = self.last().clone();
+        let table = &tables[dice.below(tables.len() as u64) as usize];
+        let (from, count) = (dice.below(60), 1 + dice.below(20));
+        let row = vec![b'A' + dice.below(26) as u8; dice.below(700) as usize];
+        let keys: Vec<_> = (from..from + count).map(|number| format!("{number:03}").into_bytes()).collect();
+        next.extend(keys.iter().map(|key| ((table.name().to_owned(), key.clone()), row.clone())));
+        self.in_flight = Some(next);
+        let mut ingest = table.ingest()?;
+        for key in keys {
+            ingest.put(key, &row)?;
+        }
+        let uid = ingest.finish()?.uid;
+        self.states.push((uid, self.in_flight.take().unwrap()));
+        self.promised = self.states.len() - 1;
+        Ok(())
+    }
+
     /// Checks what a reopened database holds, and goes on from there.
     fn recovered(&mut self, db: &Database, what: &str) -> Result<()> {
         let found = try_contents(db)?;
@@ -147,7 +165,7 @@ fn workload(os: &MemOs, model: &mut Model, seed: u64, steps: usize) -> Result<()
     model.recovered(&db, "at the opening")?;
     let mut open = tables(&db)?;
     for _ in 0..steps {
-        match dice.below(24) {
+        match dice.below(26) {
             0..=13 => model.write(&db, &open, &mut dice)?,
             14..=16 => db.flush()?,
             17 => db.compact()?,
@@ -161,6 +179,7 @@ fn workload(os: &MemOs, model: &mut Model, seed: u64, steps: usize) -> Result<()
                 model.promised = model.states.len() - 1;
             }
             22 => db.begin_epoch()?,
+            23 | 24 => model.ingest(&open, &mut dice)?,
             _ => {
                 drop((open, db));
                 db = Database::open_with("/db", options(os))?;

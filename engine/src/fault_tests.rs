@@ -141,6 +141,21 @@ fn a_failed_change_of_names_takes_nothing_back() {
 }
 
 #[test]
+fn a_run_file_that_cannot_be_completed_is_removed() {
+    for (call, error) in [(Call::Write, ErrorKind::StorageFull), (Call::SyncData, ErrorKind::Other)] {
+        let disk = MemOs::new(1);
+        let os = FaultOs::new(Arc::new(disk.clone()));
+        let db = Database::open_with("/db", options(Arc::new(os.clone()))).unwrap();
+        db.create_raw_table("t").unwrap().put("key", "row").unwrap();
+        let before = disk.list("/db/runs".as_ref()).unwrap().len();
+        os.inject(Fault { call, at: 1, error, forever: false });
+        assert!(db.flush().is_err());
+        os.clear();
+        assert_eq!((disk.list("/db/runs".as_ref()).unwrap().len(), os.hits()), (before, 1));
+    }
+}
+
+#[test]
 fn a_failed_allocation_takes_nothing_back() {
     fail_each(Call::Allocate, ErrorKind::StorageFull, 1);
 }

@@ -4,7 +4,7 @@ use planaria_types::{HistoryHash, Uid};
 
 use crate::commit::{EncodedCommit, Listener, LoggedCommit};
 use crate::database::Database;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hash;
 use crate::log::{LogPosition, LogReader, Tail};
 use crate::store::{Store, record_kind};
@@ -147,7 +147,8 @@ impl LogState {
         Ok(reader.map(|reader| Self { reader, uid: segment.uid, hash: segment.hash }))
     }
 
-    /// The next commit; `None` at the end of the log and where it is retained no more.
+    /// The next commit; `None` at the end of the log, where it is retained no more, and where it goes on behind a bulk
+    /// ingest, whose records it never had.
     fn next(&mut self) -> Result<Option<LoggedCommit>> {
         loop {
             let entry = match self.reader.next()? {
@@ -159,7 +160,7 @@ impl LogState {
             }
             let commit = EncodedCommit::parse(entry.payload)?;
             if commit.prev() != self.uid {
-                return Err(Error::Gap { got: commit.uid(), named: commit.prev(), have: self.uid });
+                return Ok(None);
             }
             self.uid = commit.uid();
             self.hash = hash::extend_history(self.hash, self.uid, hash::commit_hash(commit.bytes()));

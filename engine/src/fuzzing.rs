@@ -141,7 +141,16 @@ fn operate(bytes: &[u8]) -> Result<()> {
                 db.write(batch, Durability::Background)?;
                 model.remove(&key);
             }
-            9 | 10 => db.flush()?,
+            9 => db.flush()?,
+            10 => {
+                let row = vec![which; usize::from(what)];
+                let mut ingest = db.table("t")?.ingest()?;
+                for number in which % 32..=which % 32 + which / 16 {
+                    ingest.put([b'k', number], &row)?;
+                    model.insert(vec![b'k', number], row.clone());
+                }
+                ingest.finish()?;
+            }
             11 => db.store().compact_until_settled()?,
             12 => db.compact()?,
             13 => db.split(id, &key)?,
@@ -193,6 +202,7 @@ pub fn samples() -> Result<Vec<(&'static str, Vec<u8>)>> {
         ("block", crate::run::fuzzing::sample_block()),
         ("run_file", crate::run::fuzzing::sample(Codec::None)?),
         ("run_file", crate::run::fuzzing::sample(Codec::Lz4)?),
+        ("run_file", crate::run::fuzzing::sample_of_one_commit()?),
         ("log_segment", sample_segment(&commit)?),
         ("manifest", read(&os, Path::new("/db/MANIFEST"))?),
         ("row", sample_row()?),

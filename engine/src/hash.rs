@@ -1,6 +1,6 @@
 //! The hashes of the formats. Each has one use, and its seed or prefix keeps it apart from the others.
 
-use planaria_types::{HistoryHash, Uid};
+use planaria_types::{HistoryHash, TableId, Uid};
 use xxhash_rust::xxh3;
 
 /// The hash of a key for filters and in-block hash indexes: XXH3, 64 bits.
@@ -26,6 +26,17 @@ pub(crate) fn content_hash(key: &[u8], row: &[u8]) -> u128 {
 /// The checksum of an encoded commit: XXH3, 64 bits.
 pub(crate) fn commit_hash(encoded: &[u8]) -> u64 {
     xxh3::xxh3_64(encoded)
+}
+
+/// The checksum of a bulk ingest, which has no encoded commit: XXH3, 64 bits, over the table and the content hashes of
+/// the run files in the order of their keys.
+pub(crate) fn ingest_hash<'a>(table: TableId, files: impl Iterator<Item = &'a [u8; 32]>) -> u64 {
+    let mut hasher = xxh3::Xxh3::new();
+    hasher.update(&table.0.to_le_bytes());
+    for content_hash in files {
+        hasher.update(content_hash);
+    }
+    hasher.digest()
 }
 
 /// The history hash after a commit: XXH3, 128 bits, over the hash before, the UID and the commit's checksum.

@@ -15,6 +15,7 @@ mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hash;
+mod ingest;
 mod inspect;
 mod log;
 mod memtable;
@@ -42,6 +43,7 @@ pub use cursor::{RecordKind, Version};
 pub use database::{Database, Durability, Snapshot};
 pub use error::{Error, Result};
 pub use follow::{Followed, Follower};
+pub use ingest::{Ingest, Ingested};
 pub use inspect::{Status, TableDigest, TableStatus, Verified};
 pub use options::Options;
 pub use planaria_types as types;

@@ -22,6 +22,10 @@ impl Table {
         Self { database, definition }
     }
 
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// The table's number, for batches.
     pub fn id(&self) -> TableId {
         self.definition.id

@@ -25,18 +25,19 @@ impl Source {
         memtables.chain(Self::of_references(&fragment.upper, &fragment.bottom, since)).collect()
     }
 
-    /// The inputs that references make up: one for each upper, newest first, and one for the bottom.
+    /// The inputs that references make up: one for each tier above the bottom, newest first, and one for the bottom.
     pub(crate) fn of_references<'a>(
         upper: &'a [RunRef],
         bottom: &[RunRef],
         since: Option<Uid>,
     ) -> impl Iterator<Item = Self> + use<'a> {
         let bottom = (!bottom.is_empty()).then(|| Self::chain(bottom.to_vec(), since));
-        upper
-            .iter()
-            .filter(move |reference| since.is_none_or(|since| reference.upto > since))
-            .map(move |reference| Self::chain(vec![reference.clone()], since))
-            .chain(bottom)
+        // References that end at the same UID own different keys, and lie in the order of those: they are read one
+        // behind the other, however many files a refresh or an ingest consists of.
+        let tiers = upper.chunk_by(|a, b| a.upto == b.upto).filter(move |tier| {
+            tier.iter().all(|reference| since.is_none_or(|since| reference.upto > since))
+        });
+        tiers.map(move |tier| Self::chain(tier.to_vec(), since)).chain(bottom)
     }
 
     /// References in key order that do not overlap, as one input.

@@ -154,6 +154,12 @@ impl Block {
         })
     }
 
+    /// The block with all its UIDs raised by `uid`: what a run of one commit shows once the commit has its UID.
+    #[inline]
+    pub(crate) fn raised(self, uid: Uid) -> Self {
+        Self { base: self.base.wrapping_add(uid.get()), ..self }
+    }
+
     /// How many versions are in the block.
     #[inline]
     pub(crate) fn count(&self) -> usize {

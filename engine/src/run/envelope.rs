@@ -16,17 +16,35 @@ pub(crate) const FOOTER_BYTES: usize = 128;
 
 const HEADER_MAGIC: [u8; 8] = *b"PLNARUN\n";
 const FOOTER_MAGIC: [u8; 8] = *b"\nNURANLP";
-/// The kind of file in the header.
-const KIND_RUN: u32 = 1;
+/// What the UIDs in a run file are: the kind of file in the header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum RunKind {
+    /// Those of the commits that wrote the versions.
+    Versions = 1,
+    /// Zeros. All records are of one commit, which had no UID yet when the file was written: the manifest has it.
+    OneCommit = 2,
+}
+
+impl RunKind {
+    fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Versions),
+            2 => Some(Self::OneCommit),
+            _ => None,
+        }
+    }
+}
+
 const HEADER_ZEROS: usize = 20;
 const FOOTER_ZEROS: usize = 32;
 
 /// The first bytes of a run file.
-pub(crate) fn encode_header(identity: RunIdentity) -> Vec<u8> {
+pub(crate) fn encode_header(identity: RunIdentity, kind: RunKind) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_BYTES);
     out.extend_from_slice(&HEADER_MAGIC);
     out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    out.extend_from_slice(&KIND_RUN.to_le_bytes());
+    out.extend_from_slice(&(kind as u32).to_le_bytes());
     out.extend_from_slice(&identity.store.0.to_le_bytes());
     out.extend_from_slice(&identity.file.0.to_le_bytes());
     out.extend_from_slice(&[0; HEADER_ZEROS]);
@@ -35,8 +53,12 @@ pub(crate) fn encode_header(identity: RunIdentity) -> Vec<u8> {
     out
 }
 
-/// Checks that `header` is that of a run with this identity in a format that is known.
-pub(crate) fn check_header(header: &[u8; HEADER_BYTES], identity: RunIdentity, path: &Path) -> Result<()> {
+/// Checks that `header` is that of a run with this identity in a format that is known, and says of which kind.
+pub(crate) fn check_header(
+    header: &[u8; HEADER_BYTES],
+    identity: RunIdentity,
+    path: &Path,
+) -> Result<RunKind> {
     let foreign = |what: String| Error::Foreign { path: path.to_path_buf(), what };
     let damaged = || Error::damaged(path, 0, "the header of a run does not match its checksum");
     let (covered, stored) = header.split_last_chunk::<4>().ok_or_else(damaged)?;
@@ -48,9 +70,10 @@ pub(crate) fn check_header(header: &[u8; HEADER_BYTES], identity: RunIdentity, p
         return Err(foreign("it is not a run of records".to_owned()));
     }
     check_version(decoder.u32().ok_or_else(damaged)?, path)?;
-    if decoder.u32() != Some(KIND_RUN) {
-        return Err(foreign("it is a file of another kind than a run".to_owned()));
-    }
+    let kind = decoder
+        .u32()
+        .and_then(RunKind::from_number)
+        .ok_or_else(|| foreign("it is a file of another kind than a run".to_owned()))?;
     let store = InstanceId(decoder.u128().ok_or_else(damaged)?);
     let file = FileId(decoder.u64().ok_or_else(damaged)?);
     if (RunIdentity { store, file }) != identity {
@@ -59,7 +82,10 @@ pub(crate) fn check_header(header: &[u8; HEADER_BYTES], identity: RunIdentity, p
             identity.file, identity.store
         )));
     }
-    decoder.zeros(HEADER_ZEROS).ok_or_else(|| foreign("its header has fields of a newer format".to_owned()))
+    decoder
+        .zeros(HEADER_ZEROS)
+        .map(|()| kind)
+        .ok_or_else(|| foreign("its header has fields of a newer format".to_owned()))
 }
 
 fn check_version(version: u32, path: &Path) -> Result<()> {

@@ -91,8 +91,24 @@ pub(crate) fn sample(codec: Codec) -> Result<Vec<u8>> {
             writer.add(key.as_bytes(), Uid::new(500 + number), RecordKind::Delete, b"")?;
         }
     }
-    let meta = writer.finish()?;
-    let mut bytes = vec![0; meta.len as usize];
+    read(&os, path, writer)
+}
+
+/// A small sound run file of one commit.
+pub(crate) fn sample_of_one_commit() -> Result<Vec<u8>> {
+    let (os, path) = (system(), Path::new("/run"));
+    let options = RunOptions { block_bytes: 256, one_commit: true, ..RunOptions::default() };
+    let mut writer = RunWriter::create(&os, path, IDENTITY, options)?;
+    for number in 0..40_u64 {
+        let key = format!("key {number:03}");
+        writer.add(key.as_bytes(), Uid::ZERO, RecordKind::Put, key.repeat(3).as_bytes())?;
+    }
+    read(&os, path, writer)
+}
+
+/// The bytes of the file that `writer` completes at `path`.
+fn read(os: &Arc<dyn Os>, path: &Path, writer: RunWriter) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; writer.finish()?.len as usize];
     let failed = |error| crate::Error::io("read", path, error);
     os.open(path, OpenMode::Read).and_then(|file| file.read_exact_at(&mut bytes, 0)).map_err(failed)?;
     Ok(bytes)

@@ -104,6 +104,15 @@ impl Index {
         self.heads = (0..self.len()).map(|at| head(self.separator(at).0, self.prefix_len)).collect();
     }
 
+    /// Raises all UIDs by `uid`: what the index of a run of one commit says once the commit has its UID.
+    pub(crate) fn raise(&mut self, uid: Uid) {
+        let raised = |low: Uid| Uid::new(low.get().wrapping_add(uid.get()));
+        for entry in &mut self.entries {
+            entry.smallest_uid = raised(entry.smallest_uid);
+            entry.highest_uid = raised(entry.highest_uid);
+        }
+    }
+
     /// How many blocks there are.
     #[inline]
     pub(crate) fn len(&self) -> usize {

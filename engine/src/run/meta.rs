@@ -59,6 +59,12 @@ pub(crate) struct RunMeta {
 }
 
 impl RunMeta {
+    /// Enters the UID of the commit that all records are of, for a run of one commit.
+    pub(crate) fn name_commit(&mut self, uid: Uid) {
+        self.smallest_uid = uid;
+        self.largest_uid = uid;
+    }
+
     /// The bytes of the properties block: the fields that describe the records.
     pub(crate) fn encode_properties(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -41,6 +41,9 @@ pub(crate) struct RunOptions {
     pub(crate) bits_per_key: u8,
     /// Whether the index holds a fingerprint of each block, and the meta data that of the run.
     pub(crate) fingerprints: bool,
+    /// Whether all records are of one commit that has no UID yet. They are added at UID zero, and there are no
+    /// fingerprints: those cover UIDs.
+    pub(crate) one_commit: bool,
 }
 
 impl RunOptions {
@@ -48,6 +51,7 @@ impl RunOptions {
     pub(crate) fn clamped(mut self) -> Self {
         self.block_bytes = self.block_bytes.clamp(256, 16 << 20);
         self.restart_interval = self.restart_interval.max(1);
+        self.fingerprints &= !self.one_commit;
         self
     }
 }
@@ -60,6 +64,7 @@ impl Default for RunOptions {
             restart_interval: 16,
             bits_per_key: 10,
             fingerprints: false,
+            one_commit: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use planaria_types::Uid;
 use super::block::{Block, Malformed};
 use super::cache::BlockCache;
 use super::chunks::ChunkHashes;
-use super::envelope::{FOOTER_BYTES, Footer, HEADER_BYTES, check_header};
+use super::envelope::{FOOTER_BYTES, Footer, HEADER_BYTES, RunKind, check_header};
 use super::filter::Filter;
 use super::frame::Frame;
 use super::index::{Index, IndexEntry};
@@ -54,6 +54,9 @@ pub(crate) struct Run {
     path: PathBuf,
     file: Arc<dyn OsFile>,
     meta: RunMeta,
+    kind: RunKind,
+    /// What is added to every UID in the file: that of the commit, for a run of one commit; else zero.
+    uid_base: Uid,
     footer: Footer,
     index: Index,
     filter: Filter,
@@ -90,7 +93,8 @@ impl MappedBlocks {
 }
 
 impl Run {
-    /// Opens the run at `path`, which must be exactly the one that `meta` describes.
+    /// Opens the run at `path`, which must be exactly the one that `meta` describes. A run of one commit learns from
+    /// `meta` the UID of its commit; zero for one that has none yet.
     ///
     /// # Errors
     ///
@@ -104,20 +108,28 @@ impl Run {
         mode: ReadMode,
     ) -> Result<Arc<Self>> {
         let file = os.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
-        let parts = Parts { path, file: file.as_ref(), identity };
-        let (found, footer) = parts.meta()?;
+        let parts = Parts { path, file: file.as_ref(), identity, uid_base: Uid::ZERO };
+        let (mut found, footer, kind) = parts.meta()?;
+        let uid_base = match kind {
+            RunKind::Versions => Uid::ZERO,
+            RunKind::OneCommit => meta.smallest_uid,
+        };
+        if kind == RunKind::OneCommit {
+            found.name_commit(uid_base);
+        }
         if found != *meta {
             return Err(parts.mismatch(&found, meta));
         }
         parts.refuse_range_deletes(&footer)?;
         let filter = parts.part(footer.filter, footer.index)?;
         let filter = Filter::decode(&filter).map_err(|malformed| parts.damaged(footer.filter, malformed))?;
-        let index = Index::decode(
+        let mut index = Index::decode(
             parts.part(footer.index, footer.properties)?,
             HEADER_BYTES as u64,
             footer.range_deletes,
         )
         .map_err(|malformed| parts.damaged(footer.index, malformed))?;
+        index.raise(uid_base);
         let map = match mode {
             ReadMode::Cached => None,
             ReadMode::Mapped => file.map(meta.len).map_err(|error| Error::io("map", path, error))?,
@@ -128,6 +140,8 @@ impl Run {
             path: path.to_path_buf(),
             file,
             meta: found,
+            kind,
+            uid_base,
             footer,
             index,
             filter,
@@ -145,7 +159,22 @@ impl Run {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn read_meta(os: &Arc<dyn Os>, path: &Path, identity: RunIdentity) -> Result<RunMeta> {
         let file = os.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
-        Parts { path, file: file.as_ref(), identity }.meta().map(|(meta, _)| meta)
+        let parts = Parts { path, file: file.as_ref(), identity, uid_base: Uid::ZERO };
+        parts.meta().map(|(meta, ..)| meta)
+    }
+
+    /// Gives a run of one commit, opened before the commit had a UID and read by nobody yet, that UID.
+    pub(crate) fn name_commit(self: Arc<Self>, uid: Uid) -> Result<Arc<Self>> {
+        let named = |run: &Self| run.kind == RunKind::Versions || run.uid_base != Uid::ZERO;
+        match Arc::into_inner(self) {
+            Some(mut run) if !named(&run) => {
+                run.meta.name_commit(uid);
+                run.index.raise(uid);
+                run.uid_base = uid;
+                Ok(Arc::new(run))
+            }
+            _ => Err(Error::Invalid("the UIDs of a run change only before anybody reads it".to_owned())),
+        }
     }
 
     /// What a manifest holds of the run.
@@ -243,7 +272,8 @@ impl Run {
 
     /// The file as a whole, for reads past cache and map.
     pub(crate) fn parts(&self) -> Parts<'_> {
-        Parts { path: &self.path, file: self.file.as_ref(), identity: self.meta.identity }
+        let (path, file) = (&self.path, self.file.as_ref());
+        Parts { path, file, identity: self.meta.identity, uid_base: self.uid_base }
     }
 
     /// Damage in block `number`.
@@ -289,7 +319,8 @@ impl Run {
         if !frame.is_plain() {
             return Ok(None);
         }
-        Block::parse(frame.into_bytes(&self.path, entry.offset)?).map(Some).map_err(malformed)
+        let block = Block::parse(frame.into_bytes(&self.path, entry.offset)?).map_err(malformed)?;
+        Ok(Some(block.raised(self.uid_base)))
     }
 }
 
@@ -313,6 +344,7 @@ pub(crate) struct Parts<'a> {
     path: &'a Path,
     file: &'a dyn OsFile,
     identity: RunIdentity,
+    uid_base: Uid,
 }
 
 impl Parts<'_> {
@@ -349,6 +381,7 @@ impl Parts<'_> {
 
     fn parse_block(&self, frame: Frame, offset: u64) -> Result<Block> {
         Block::parse(frame.into_bytes(self.path, offset)?)
+            .map(|block| block.raised(self.uid_base))
             .map_err(|malformed| self.damaged(offset, malformed))
     }
 
@@ -359,7 +392,7 @@ impl Parts<'_> {
     }
 
     /// What the file says of itself.
-    fn meta(&self) -> Result<(RunMeta, Footer)> {
+    fn meta(&self) -> Result<(RunMeta, Footer, RunKind)> {
         let len = self.file.len().map_err(|error| Error::io("read the length of", self.path, error))?;
         let offset = len
             .checked_sub(FOOTER_BYTES as u64)
@@ -367,15 +400,16 @@ impl Parts<'_> {
             .ok_or_else(|| Error::damaged(self.path, len, "the file is too short for a run"))?;
         let mut header = [0; HEADER_BYTES];
         self.file.read_exact_at(&mut header, 0).map_err(|error| Error::io("read", self.path, error))?;
-        check_header(&header, self.identity, self.path)?;
+        let kind = check_header(&header, self.identity, self.path)?;
         let mut footer = [0; FOOTER_BYTES];
         self.file.read_exact_at(&mut footer, offset).map_err(|error| Error::io("read", self.path, error))?;
         let footer = Footer::decode(&footer, self.identity, offset, self.path)?;
         let properties = self.part(footer.properties, footer.chunks)?;
         let meta =
             RunMeta::decode_properties(&properties, self.identity, len, footer.chunks, footer.content_hash)
+                .filter(|meta| kind == RunKind::Versions || meta.largest_uid == Uid::ZERO)
                 .ok_or_else(|| self.damaged(footer.properties, Malformed("the properties make no sense")))?;
-        Ok((meta, footer))
+        Ok((meta, footer, kind))
     }
 
     fn refuse_range_deletes(&self, footer: &Footer) -> Result<()> {

@@ -6,7 +6,7 @@ use planaria_types::{Fingerprint, Uid};
 
 use super::block_builder::{BlockBuilder, NewVersion};
 use super::decode::common_prefix;
-use super::envelope::{FOOTER_BYTES, Footer, encode_header};
+use super::envelope::{FOOTER_BYTES, Footer, RunKind, encode_header};
 use super::filter::Filter;
 use super::frame::{TRAILER_BYTES, compress, trailer};
 use super::index::{EndedBlock, IndexBuilder};
@@ -66,7 +66,8 @@ impl RunWriter {
     ) -> Result<Self> {
         let options = options.clamped();
         let mut output = Output::create(os, path)?;
-        output.write(&encode_header(identity))?;
+        let kind = if options.one_commit { RunKind::OneCommit } else { RunKind::Versions };
+        output.write(&encode_header(identity, kind))?;
         Ok(Self {
             output,
             identity,
@@ -199,7 +200,17 @@ impl RunWriter {
     /// # Errors
     ///
     /// `Invalid` if nothing was added: a run without records is never written. `TooLarge` if the index passes 4 GiB.
+    /// The file is removed if it cannot be completed.
     pub(crate) fn finish(mut self) -> Result<RunMeta> {
+        let completed = self.complete();
+        if completed.is_err() {
+            // A file that stays behind is garbage that the next open removes.
+            let _ = self.discard();
+        }
+        completed
+    }
+
+    fn complete(&mut self) -> Result<RunMeta> {
         if self.records == 0 {
             return Err(Error::Invalid(format!("the run {} has no records", self.output.path().display())));
         }

@@ -2,7 +2,7 @@
 
 use planaria_types::{FileId, KeyRange, Uid};
 
-use super::Store;
+use super::{Store, Writer};
 use crate::cursor::{Cursor, RecordKind};
 use crate::error::{Error, Result};
 use crate::memtable::Memtable;
@@ -64,7 +64,12 @@ impl Store {
 
     /// Freezes the memtables of the chosen fragments and wakes the flush.
     pub(super) fn freeze(&self, chosen: impl Fn(&Fragment) -> bool) {
-        let writer = self.lock_writer();
+        self.freeze_at(&self.lock_writer(), chosen);
+        self.work.signal_flush();
+    }
+
+    /// Freezes the memtables of the chosen fragments where the log ends now. The caller is the writer.
+    fn freeze_at(&self, writer: &Writer, chosen: impl Fn(&Fragment) -> bool) {
         self.published.replace(|version| {
             let frozen: Vec<_> = version
                 .fragments()
@@ -80,13 +85,18 @@ impl Store {
             let ids: Vec<_> = frozen.iter().map(|fragment| fragment.id).collect();
             (!ids.is_empty()).then(|| version.replace(&ids, frozen))
         });
-        drop(writer);
-        self.work.signal_flush();
     }
 
     /// Writes everything in memory out as runs.
     pub(crate) fn flush_all(&self) -> Result<()> {
         self.freeze(|_| true);
+        while self.flush_oldest()? {}
+        Ok(())
+    }
+
+    /// Writes everything in memory out as runs while no commit can come. The caller is the writer.
+    pub(super) fn flush_at(&self, writer: &Writer) -> Result<()> {
+        self.freeze_at(writer, |_| true);
         while self.flush_oldest()? {}
         Ok(())
     }
@@ -141,15 +151,29 @@ impl Store {
 
     /// A new run file, not yet part of the store.
     pub(crate) fn new_run(&self, bottom: bool) -> Result<NewRunWriter> {
-        let file = FileId(self.next_file.fetch_add(1, Ordering::AcqRel));
-        let path = run_path(&self.dir, file);
-        let identity = RunIdentity { store: self.instance(), file };
-        let options = RunOptions {
+        self.create_run(RunOptions {
             codec: if bottom { self.options.bottom_codec } else { Codec::None },
             block_bytes: self.options.block_bytes,
             fingerprints: bottom,
             ..RunOptions::default()
-        };
+        })
+    }
+
+    /// A new run file for records of one commit that has no UID yet: they are added at UID zero. It is compressed as
+    /// at the bottom, where most of such files go.
+    pub(crate) fn new_run_of_one_commit(&self) -> Result<NewRunWriter> {
+        self.create_run(RunOptions {
+            codec: self.options.bottom_codec,
+            block_bytes: self.options.block_bytes,
+            one_commit: true,
+            ..RunOptions::default()
+        })
+    }
+
+    fn create_run(&self, options: RunOptions) -> Result<NewRunWriter> {
+        let file = FileId(self.next_file.fetch_add(1, Ordering::AcqRel));
+        let path = run_path(&self.dir, file);
+        let identity = RunIdentity { store: self.instance(), file };
         let writer = RunWriter::create(&self.options.os, &path, identity, options)?;
         Ok(NewRunWriter { writer: Some(writer), file, records: 0 })
     }

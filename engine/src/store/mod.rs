@@ -7,6 +7,7 @@
 
 mod catalog;
 mod flush;
+mod ingest;
 mod published;
 mod rebase;
 mod recover;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use planaria_types::{DatabaseId, HistoryHash, Position, TableId, Uid};
 
 use super::catalog::{boundary_in, boundary_of, with_boundary};
-use super::flush::{NewRun, RunRefParts, lies_at_bottom};
+use super::flush::{NewRun, RunRefParts};
 use super::write::follow;
 use super::{Store, Writer, record_kind};
 use crate::commit::LoggedCommit;
@@ -32,11 +32,11 @@ pub(crate) struct Install {
 }
 
 /// An opened run of one table and the interval that it owns.
-struct Layer {
-    table: TableId,
-    parts: RunRefParts,
-    above: Uid,
-    upto: Uid,
+pub(super) struct Layer {
+    pub(super) table: TableId,
+    pub(super) parts: RunRefParts,
+    pub(super) above: Uid,
+    pub(super) upto: Uid,
 }
 
 impl Store {
@@ -139,7 +139,7 @@ impl Store {
     }
 
     /// Puts a changed version in place together with a log that begins behind `state`, and shows `cut`.
-    fn rebase(
+    pub(super) fn rebase(
         &self,
         writer: &mut MutexGuard<'_, Writer>,
         state: Writer,
@@ -167,7 +167,7 @@ impl Store {
         self.write_manifest(&manifest)?;
         let old = self.published.rebase(next, cut);
         *self.segments.lock() = [segment].into();
-        **writer = Writer { segment: segment.number, rebases: writer.rebases + 1, ..state };
+        **writer = Writer { segment: segment.number, ..state };
         self.appended.store(state.last.get(), Ordering::Release);
         self.durable.store(state.last.get(), Ordering::Release);
         drop(synced);
@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// Fails if something is in memory only: a log that begins anew would leave it behind. The caller is the writer.
-    fn check_flushed(&self) -> Result<()> {
+    pub(super) fn check_flushed(&self) -> Result<()> {
         let in_memory =
             |fragment: &Arc<Fragment>| fragment.active.records() > 0 || !fragment.frozen.is_empty();
         if self.pin().0.fragments().iter().any(in_memory) {
@@ -218,7 +218,7 @@ impl Store {
         let mut writer = self.lock_writer();
         self.check_flushed()?;
         self.check_readable(fork)?;
-        let state = Writer { last: fork, hash, ..*writer };
+        let state = Writer { last: fork, hash, rebases: writer.rebases + 1, ..*writer };
         let cut = self.visible().min(fork);
         self.rebase(
             &mut writer,
@@ -265,7 +265,7 @@ fn check_end(writer: &Writer, install: &Install, end: &RefreshEnd) -> Result<Wri
     if writer.last != install.from && !install.rewinds {
         return Err(Error::Gap { got: end.base, named: install.from, have: writer.last });
     }
-    let mut state = Writer { last: end.base, hash: end.base_hash, ..*writer };
+    let mut state = Writer { last: end.base, hash: end.base_hash, rebases: writer.rebases + 1, ..*writer };
     for logged in &end.live {
         state = follow(&state, &logged.commit, logged.hash)?;
     }
@@ -279,16 +279,21 @@ fn check_end(writer: &Writer, install: &Install, end: &RefreshEnd) -> Result<Wri
 }
 
 /// `version` with layers put on top, oldest first; everything at or below `flushed` lies in runs then.
-fn layered_version(version: &StoreVersion, layers: &[Layer], flushed: Uid) -> Result<StoreVersion> {
+pub(super) fn layered_version(
+    version: &StoreVersion,
+    layers: &[Layer],
+    flushed: Uid,
+) -> Result<StoreVersion> {
     let changed = version.fragments().iter().map(|fragment| {
         let mut next = Fragment::clone(fragment);
+        let mut references: Vec<RunRef> = fragment.references().cloned().collect();
         for layer in layers.iter().filter(|layer| layer.table == fragment.table) {
             let Some(keys) = layer.parts.keys.intersect(&fragment.range) else { continue };
-            let above = if lies_at_bottom(&next, &keys) { Uid::ZERO } else { layer.above };
-            let mut references: Vec<RunRef> = next.references().cloned().collect();
+            let is_bottom = !references.iter().any(|beneath| beneath.keys.overlaps(&keys));
+            let above = if is_bottom { Uid::ZERO } else { layer.above };
             references.push(layer.parts.reference(keys, above, layer.upto));
-            next.set_references(references)?;
         }
+        next.set_references(references)?;
         next.flushed = flushed;
         Ok(Arc::new(next))
     });
@@ -301,7 +306,7 @@ fn clipped_version(version: &StoreVersion, fork: Uid) -> Result<StoreVersion> {
         let mut next = Fragment::clone(fragment);
         let kept = fragment
             .references()
-            .filter(|reference| reference.above < fork)
+            .filter(|reference| reference.above < fork && reference.run.meta().smallest_uid <= fork)
             .map(|reference| RunRef { upto: reference.upto.min(fork), ..reference.clone() });
         let kept: Vec<_> = kept.collect();
         next.set_references(kept)?;

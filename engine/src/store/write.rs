@@ -41,6 +41,8 @@ impl Store {
         self.check_sound()?;
         self.wait_for_room()?;
         let mut writer = self.writer.lock();
+        // Whoever had the lock before may have failed to put a manifest in place that says where the log goes on.
+        self.check_sound()?;
         if self.role() == Role::Secondary {
             return Err(Error::ReadOnly);
         }
@@ -48,7 +50,7 @@ impl Store {
         let mut next = *writer;
         let mut logged = Vec::with_capacity(group.len());
         for pending in group {
-            let uid = next.last.max(next.draw_above).tick(self.options.os.now_millis());
+            let uid = self.draw_uid(&next);
             self.reserve(&mut writer, uid)?;
             let commit = name_commit(pending.encoded, uid, next.last);
             next.hash = hash::extend_history(next.hash, uid, hash::commit_hash(commit.bytes()));
@@ -104,8 +106,13 @@ impl Store {
         }
     }
 
+    /// The UID of the commit that follows the state of the writer.
+    pub(super) fn draw_uid(&self, writer: &Writer) -> Uid {
+        writer.last.max(writer.draw_above).tick(self.options.os.now_millis())
+    }
+
     /// Sees to it that `uid` lies below a durable bound, so that no later start draws it again.
-    fn reserve(&self, writer: &mut MutexGuard<'_, Writer>, uid: Uid) -> Result<()> {
+    pub(super) fn reserve(&self, writer: &mut MutexGuard<'_, Writer>, uid: Uid) -> Result<()> {
         if uid.get() < self.reserved.load(Ordering::Acquire) {
             return Ok(());
         }

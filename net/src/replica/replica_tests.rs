@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use planaria_engine::{Batch, CloneRole, Database, Durability, Options, Table};
 use planaria_replication::secondary::State;
 use planaria_replication::{Reason, Way};
+use planaria_types::KeyRange;
 
 use super::{Follow, FollowStatus, Follower, Primary, Slot, clone_from};
 use crate::quic::session::ReplicaSession;
@@ -153,6 +155,95 @@ fn a_secondary_follows_goes_away_and_is_refreshed_by_what_changed_while_a_writer
     assert_eq!(status.replica.way, Some(Way::Delta), "{status:?}");
     let moved = status.replica.counters.records - status.replica.counters.records_dropped;
     assert!((340..1_500).contains(&moved), "{moved} records moved");
+    equal(&db, &slot.get());
+    slot.get().verify().unwrap();
+    follower.stop();
+}
+
+/// Ingests `keys`, all with the same row, as one commit.
+fn ingest(table: &Table, keys: std::ops::Range<u64>, row: &[u8]) {
+    let mut ingest = table.ingest().unwrap();
+    for key in keys {
+        ingest.put(key.to_be_bytes(), row).unwrap();
+    }
+    ingest.finish().unwrap();
+}
+
+/// Looks at the keys on the secondary until `ended` hangs up: they are all there with one row, or none is.
+fn watch(slot: &Slot, table: &Table, keys: std::ops::Range<u64>, ended: &Receiver<()>) {
+    let range = || KeyRange::new(keys.start.to_be_bytes(), Some(keys.end.to_be_bytes().to_vec()));
+    while ended.try_recv() == Err(TryRecvError::Empty) {
+        let rows: Vec<_> =
+            slot.get().snapshot().scan(table.id(), range()).map(|record| record.unwrap().1).collect();
+        assert!(rows.is_empty() || rows.len() as u64 == keys.end - keys.start, "{} rows", rows.len());
+        assert!(rows.windows(2).all(|pair| pair[0] == pair[1]), "rows of two ingests");
+    }
+}
+
+#[test]
+fn a_live_secondary_shows_all_of_a_bulk_ingest_or_nothing_and_goes_on_behind_it() {
+    const KEYS: std::ops::Range<u64> = 50_000..52_000;
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    let db = cluster.primary.database().clone();
+    let table = db.create_raw_table("t").unwrap();
+    fill(&db, &table, 0..10_000, "first");
+    let slot = cluster.secondary(&dir.path().join("secondary"));
+    let follower = cluster.follow(&slot);
+    let before = caught_up(&cluster, &slot, &follower).replica.counters.refreshes;
+    std::thread::scope(|scope| {
+        let (running, ended) = std::sync::mpsc::sync_channel(0);
+        let (slot, table, db) = (&slot, &table, &db);
+        let watcher = scope.spawn(move || watch(slot, table, KEYS, &ended));
+        let writer = scope.spawn(|| fill(db, table, 40_000..42_000, "live"));
+        for round in 0..3 {
+            ingest(table, KEYS, format!("ingest {round}").as_bytes());
+            if round == 0 {
+                caught_up(&cluster, slot, &follower);
+            }
+        }
+        writer.join().unwrap();
+        let status = caught_up(&cluster, slot, &follower);
+        assert!(status.replica.counters.refreshes > before, "{status:?}");
+        assert_eq!(
+            (status.replica.way, status.replica.reason),
+            (Some(Way::Delta), Some(Reason::LogReleased))
+        );
+        drop(running);
+        watcher.join().unwrap();
+    });
+    equal(&db, &slot.get());
+    fill(&db, &table, 60_000..60_100, "behind the ingests");
+    caught_up(&cluster, &slot, &follower);
+    equal(&db, &slot.get());
+    slot.get().verify().unwrap();
+    follower.stop();
+}
+
+#[test]
+fn a_live_secondary_takes_run_files_where_most_of_the_data_was_ingested() {
+    // More than the run files that are never taken as they are, and nothing that shrinks.
+    const KEYS: std::ops::Range<u64> = 1_000_000..1_004_500;
+    let row: Vec<u8> =
+        (1..=2_048_u64).flat_map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    let db = cluster.primary.database().clone();
+    let table = db.create_raw_table("t").unwrap();
+    fill(&db, &table, 0..1_000, "first");
+    let slot = cluster.secondary(&dir.path().join("secondary"));
+    let follower = cluster.follow(&slot);
+    caught_up(&cluster, &slot, &follower);
+    std::thread::scope(|scope| {
+        let (running, ended) = std::sync::mpsc::sync_channel(0);
+        let (slot, table) = (&slot, &table);
+        let watcher = scope.spawn(move || watch(slot, table, KEYS, &ended));
+        ingest(table, KEYS, &row);
+        caught_up(&cluster, slot, &follower);
+        drop(running);
+        watcher.join().unwrap();
+    });
+    assert!(slot.get().lineage().is_some(), "the copy was taken anew");
     equal(&db, &slot.get());
     slot.get().verify().unwrap();
     follower.stop();

@@ -36,9 +36,11 @@ pub fn tell_news(db: &Database, group: &mut Group, now: Millis) {
     if group.epoch() != db.epoch() || group.history().entries().len() != db.history().entries().len() {
         group.handle_history(db.history());
     }
+    // Read in this order: what is closed and durable is appended, also if commits come between the readings.
+    let (closed, durable) = (db.visible(), db.durable());
     group.handle_appended(db.log_end().0);
-    group.handle_durable(db.durable());
-    group.handle_closed(db.visible());
+    group.handle_durable(durable);
+    group.handle_closed(closed);
     group.handle_tick(now);
 }
 
