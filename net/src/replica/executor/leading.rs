@@ -117,9 +117,14 @@ impl Registrar {
         let known =
             self.db.registrations()?.into_iter().find(|known| known.instance == registration.instance);
         let last = *self.last.lock();
-        // The commit that wrote the last registration down needs no registration of its own.
-        let due = registration.durable > last.uid && now.since(last.at).0 >= REGISTER_AFTER_MS;
-        if known.is_none() || due {
+        let due = known.is_none_or(|known| {
+            // The commit that wrote the last registration down needs no registration of its own, and a copy that comes
+            // back as it left need not wait for one.
+            known.durable != registration.durable
+                && registration.durable > last.uid
+                && now.since(last.at).0 >= REGISTER_AFTER_MS
+        });
+        if due {
             self.write(registration, Durability::Background, now)?;
         }
         Ok(())
