@@ -156,6 +156,44 @@ fn a_run_file_that_cannot_be_completed_is_removed() {
 }
 
 #[test]
+fn what_is_written_out_between_the_inputs_of_a_merge_that_runs_is_left_alone() {
+    let mut at = 1;
+    loop {
+        let os = FaultOs::new(Arc::new(MemOs::new(1)));
+        let db = Database::open_with("/db", options(Arc::new(os.clone()))).unwrap();
+        let table = db.create_raw_table("t").unwrap();
+        for keys in [["a0", "a9"], ["x0", "x9"], ["a1", "a2"], ["x1", "x2"]] {
+            for key in keys {
+                table.put(key, key).unwrap();
+            }
+            db.flush().unwrap();
+        }
+        let between = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let hook = {
+            let (db, table, between) = (db.clone(), table.clone(), Arc::clone(&between));
+            move || {
+                table.put("m", "between").unwrap();
+                db.flush().unwrap();
+                between.store(true, std::sync::atomic::Ordering::Release);
+            }
+        };
+        os.run_before(Call::Read, at, hook);
+        db.compact().unwrap_or_else(|error| panic!("read {at}: {error}"));
+        db.verify().unwrap();
+        let reached = between.load(std::sync::atomic::Ordering::Acquire);
+        os.clear();
+        assert_eq!(rows(&table).len(), 8 + usize::from(reached), "read {at}");
+        db.compact().unwrap();
+        assert_eq!(rows(&table).len(), 8 + usize::from(reached), "read {at}, compacted again");
+        if !reached {
+            assert!(at > 4, "a merge reads its inputs");
+            break;
+        }
+        at += 1;
+    }
+}
+
+#[test]
 fn a_failed_allocation_takes_nothing_back() {
     fail_each(Call::Allocate, ErrorKind::StorageFull, 1);
 }

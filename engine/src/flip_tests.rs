@@ -45,6 +45,15 @@ fn sample(codec: Codec) -> (MemOs, Rows) {
         match number {
             20 => db.compact().unwrap(),
             40 | 50 => db.flush().unwrap(),
+            45 => {
+                let mut ingest = table.ingest().unwrap();
+                for number in 38..44 {
+                    let (key, row) = (format!("{number:02}"), format!("ingested {number}"));
+                    ingest.put(&key, &row).unwrap();
+                    rows.insert(key.into_bytes(), row.into_bytes());
+                }
+                ingest.finish().unwrap();
+            }
             _ => {}
         }
     }

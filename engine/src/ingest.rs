@@ -32,6 +32,7 @@ const KEY_SHOWN_BYTES: usize = 64;
 /// ```
 ///
 /// Secondaries have no log to follow over an ingest: they are brought up to date by what has changed, or by run files.
+/// For rows in no order see [`Table::ingest_unsorted`].
 pub struct Ingest {
     table: Table,
     open: Option<NewRunWriter>,
@@ -142,7 +143,7 @@ impl Ingest {
         if self.records > 0 && key <= self.last.as_slice() {
             return Err(Error::Invalid(format!(
                 "key {} comes behind key {}: the rows of a bulk ingest come in the order of their keys, each key once. \
-                 Sort them first, or write them in batches",
+                 `ingest_unsorted` sorts them",
                 shown(key),
                 shown(&self.last)
             )));

@@ -1,7 +1,6 @@
 //! Bulk ingests: one commit in run files, all of it or nothing, whatever happens before, meanwhile and after.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use planaria_types::{KeyRange, Uid};
 
-use crate::os::{Call, CrashStyle, Fault, FaultOs, MemOs, Os};
+use crate::os::{CrashStyle, MemOs, Os};
 use crate::{
     Batch, CloneRole, CloneTarget, Codec, Column, ColumnType, Database, Durability, Followed, Ingested,
     Options, ReadMode, RefreshEnd, Result, Schema, Table, Value,
 };
+
+#[path = "ingest_fault_tests.rs"]
+mod faults;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -297,154 +299,6 @@ fn a_secondary_refuses_an_ingest_even_one_that_was_begun_before() {
     assert_eq!(contents(&table), Rows::new());
     assert!(files(&os) <= run_files, "what was begun is removed; memory may have been written out");
     assert_eq!(files(&os), db.status().unwrap().run_files);
-}
-
-/// What an application has tried to bring about, and how far it was promised.
-struct Story {
-    states: Vec<Rows>,
-    promised: usize,
-}
-
-impl Story {
-    fn attempt<T>(&mut self, change: &Rows, act: impl FnOnce() -> Result<T>) -> Result<T> {
-        let mut next = self.states.last().unwrap().clone();
-        next.extend(change.clone());
-        self.states.push(next);
-        let done = act()?;
-        self.promised = self.states.len() - 1;
-        Ok(done)
-    }
-
-    fn put(&mut self, table: &Table, number: u64) -> Result<()> {
-        let change = rows_of(number..=number, b'p');
-        self.attempt(&change, || table.put(key(number), change[&key(number)].clone())).map(|_| ())
-    }
-
-    fn ingest(&mut self, table: &Table, rows: &Rows) -> Result<()> {
-        self.attempt(rows, || ingest(table, rows)).map(|_| ())
-    }
-
-    /// Ingests over what lies in memory, in runs above and at the bottom, and where nothing is.
-    fn tell(&mut self, os: &MemOs) -> Result<()> {
-        let reopen = || Database::open_with("/db", options(Arc::new(os.clone())));
-        let db = reopen()?;
-        let table = db.create_raw_table("t")?;
-        for number in [10, 20, 30] {
-            self.put(&table, number)?;
-        }
-        db.compact()?;
-        self.put(&table, 20)?;
-        self.ingest(&table, &rows_of((0..80).step_by(2), b'a'))?;
-        self.put(&table, 40)?;
-        self.ingest(&table, &rows_of(500..520, b'b'))?;
-        self.put(&table, 50)?;
-        db.split(table.id(), &key(30))?;
-        self.ingest(&table, &rows_of(25..35, b'c'))?;
-        drop((table, db));
-        let db = reopen()?;
-        let table = db.table("t")?;
-        self.ingest(&table, &rows_of(10..12, b'd'))?;
-        db.compact()?;
-        self.put(&table, 60)
-    }
-}
-
-#[test]
-fn a_crash_at_any_call_leaves_all_of_an_ingest_or_nothing_and_no_files() {
-    let fresh = || Story { states: vec![Rows::new()], promised: 0 };
-    let clean = MemOs::new(3);
-    fresh().tell(&clean).unwrap();
-    for n in 1..=clean.mutations() {
-        for style in CrashStyle::ALL {
-            let what = format!("call {n}, {style:?}");
-            let os = MemOs::new(3);
-            os.crash_at(n);
-            let mut story = fresh();
-            // The last calls are those of closing, whose failure is nobody's concern.
-            let _ = story.tell(&os);
-            let os = os.crash(style, n);
-            let db = Database::open_with("/db", options(Arc::new(os.clone())))
-                .unwrap_or_else(|error| panic!("{what}: {error}"));
-            let Ok(table) = db.table("t") else {
-                assert_eq!(story.promised, 0, "{what}");
-                continue;
-            };
-            let found = contents(&table);
-            let at = story.states.iter().rposition(|state| *state == found);
-            let at = at.unwrap_or_else(|| panic!("{what}: {} rows are no state", found.len()));
-            assert!(at >= story.promised, "{what}: state {at}, {} was promised", story.promised);
-            db.verify().unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert_eq!(files(&os), db.status().unwrap().run_files, "{what}: files are left");
-            let more = rows_of(0..20, b'z');
-            let before = db.visible();
-            assert!(ingest(&table, &more).unwrap().uid > before, "{what}");
-            let mut expected = found;
-            expected.extend(more);
-            drop((table, db));
-            let db = open(&os);
-            assert_eq!(contents(&db.table("t").unwrap()), expected, "{what}");
-        }
-    }
-}
-
-/// Makes the `at`-th call of a kind fail during an ingest; returns whether that call was reached.
-fn fail(call: Call, at: u64, error: ErrorKind) -> bool {
-    let what = format!("{call:?} {at}, {error:?}");
-    let disk = MemOs::new(at);
-    let os = FaultOs::new(Arc::new(disk.clone()));
-    let db = Database::open_with("/db", options(Arc::new(os.clone()))).unwrap();
-    let table = db.create_raw_table("t").unwrap();
-    for number in 0..10 {
-        table.put(key(number), "old").unwrap();
-    }
-    db.flush().unwrap();
-    table.put(key(3), "in memory").unwrap();
-    let before = contents(&table);
-    let rows = rows_of(5..120, b'i');
-    let mut after = before.clone();
-    after.extend(rows.clone());
-    os.inject(Fault { call, at, error, forever: false });
-    let done = ingest(&table, &rows);
-    let reached = os.hits() > 0;
-    os.clear();
-    let poisoned = table.put("probe", "").is_err();
-    let mut shown = contents(&table);
-    let probed = shown.remove(&b"probe"[..]).is_some();
-    assert_eq!(probed, !poisoned, "{what}");
-    match &done {
-        Ok(_) => assert_eq!(shown, after, "{what}"),
-        Err(error) => {
-            assert!(["io", "no_space", "poisoned"].contains(&error.code()), "{what}: {error}");
-            assert_eq!(shown, before, "{what}: {error}");
-            if !poisoned {
-                assert_eq!(files(&disk), db.status().unwrap().run_files, "{what}: files are left");
-                ingest(&table, &rows).unwrap_or_else(|error| panic!("{what}: a second time: {error}"));
-            }
-        }
-    }
-    let certain = done.is_ok() || !poisoned;
-    drop((table, db));
-    for style in CrashStyle::ALL {
-        let db = open(&disk.crash(style, at));
-        let mut found = contents(&db.table("t").unwrap());
-        found.remove(&b"probe"[..]);
-        assert!(found == after || (!certain && found == before), "{what}, {style:?}");
-        db.verify().unwrap_or_else(|error| panic!("{what}: {error}"));
-    }
-    reached
-}
-
-#[test]
-fn a_call_that_fails_leaves_all_of_an_ingest_or_nothing() {
-    for call in [Call::Create, Call::Open, Call::Write, Call::SyncData, Call::SyncDir, Call::Rename] {
-        for error in [ErrorKind::StorageFull, ErrorKind::Other] {
-            let mut reached = 0;
-            while fail(call, reached + 1, error) {
-                reached += 1;
-            }
-            assert!(reached > 0, "{call:?} is never called");
-        }
-    }
 }
 
 #[test]

@@ -205,6 +205,21 @@ fn has_inputs(version: &StoreVersion, job: &Job) -> bool {
     })
 }
 
+/// The parts of `keys` outside of `taken`, which lie in order and do not overlap.
+fn around(keys: &KeyRange, taken: &[KeyRange]) -> Vec<KeyRange> {
+    let mut parts = Vec::new();
+    let mut rest = Some(keys.clone());
+    for gap in taken {
+        let Some(left) = rest.take_if(|rest| rest.overlaps(gap)) else { continue };
+        let before = KeyRange::new(left.start, Some(gap.start.clone()));
+        parts.extend(Some(before).filter(|before| !before.is_empty()));
+        let behind = gap.end.clone().map(|end| KeyRange::new(end, left.end));
+        rest = behind.filter(|behind| !behind.is_empty());
+    }
+    parts.extend(rest);
+    parts
+}
+
 /// `version` with the inputs of a job replaced by its outputs.
 fn merged_version(version: &StoreVersion, job: &Job, new: &[RunRefParts]) -> Result<StoreVersion> {
     let Some(fragment) = find(version, job.fragment.id, &job.fragment.range) else {
@@ -215,8 +230,41 @@ fn merged_version(version: &StoreVersion, job: &Job, new: &[RunRefParts]) -> Res
     }
     let kept = fragment.references().filter(|reference| !is_input(job, reference));
     let mut references: Vec<_> = kept.cloned().collect();
-    references.extend(new.iter().map(|parts| parts.reference(parts.keys.clone(), job.above, job.upto)));
+    // What came to the bottom meanwhile overlapped nothing: it lies between the inputs, where no output has a record.
+    let is_new = |own: &&RunRef| {
+        own.is_bottom() && job.fragment.references().all(|before| before.record() != own.record())
+    };
+    let taken: Vec<_> = references.iter().filter(is_new).map(|own| own.keys.clone()).collect();
+    for parts in new {
+        let placed = around(&parts.keys, &taken);
+        references.extend(placed.into_iter().map(|keys| parts.reference(keys, job.above, job.upto)));
+    }
     let mut next = Fragment::clone(&fragment);
     next.set_references(references)?;
     Ok(version.replace(&[next.id], vec![Arc::new(next)]))
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use planaria_types::KeyRange;
+
+    use super::around;
+
+    #[test]
+    fn what_lies_around_others_leaves_their_keys_to_them() {
+        let range = |start: &str, end: &str| KeyRange::new(start, Some(end.into()));
+        let cases = [
+            (vec![], vec![range("c", "q")]),
+            (vec![range("a", "b"), range("q", "z")], vec![range("c", "q")]),
+            (vec![range("f", "h")], vec![range("c", "f"), range("h", "q")]),
+            (vec![range("a", "d"), range("e", "f"), range("p", "z")], vec![range("d", "e"), range("f", "p")]),
+            (vec![range("c", "d"), range("f", "q")], vec![range("d", "f")]),
+            (vec![range("a", "z")], vec![]),
+            (vec![KeyRange::new("d", None)], vec![range("c", "d")]),
+        ];
+        for (taken, expected) in cases {
+            assert_eq!(around(&range("c", "q"), &taken), expected, "around {taken:?}");
+        }
+    }
 }

@@ -46,8 +46,6 @@ impl Store {
         let opened =
             files.iter().map(|file| self.open_run(file.file, &file.meta)).collect::<Result<Vec<_>>>()?;
         self.sync_run_dir()?;
-        // The outputs of a merge own the gaps between its inputs; the new files may come to lie there.
-        let _no_compaction = self.work().compacting();
         self.flush_all()?;
         let mut writer = self.lock_writer();
         // The copy may have become a secondary, or its manifest unknown.

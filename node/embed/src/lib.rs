@@ -31,7 +31,7 @@
 pub use planaria_engine::{
     Batch, Codec, Column, ColumnType, Database, Durability, Error, Ingest, Ingested, Lineage, LocalClone,
     MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_ROW_BYTES, Options, ReadMode, Result, Role, Scan, Schema, Snapshot,
-    Status, Table, TableDef, TableDigest, TableKind, TableStatus, Value, Verified, table,
+    Status, Table, TableDef, TableDigest, TableKind, TableStatus, UnsortedIngest, Value, Verified, table,
 };
 pub use planaria_types::{
     DatabaseId, Epoch, Fingerprint, FragmentId, InstanceId, KeyRange, Position, TableId, Uid,
