@@ -221,7 +221,10 @@ impl Primary {
             match action {
                 Some(GroupAction::PersistPromotable(set)) => match self.persist_promotable(&set) {
                     Ok(()) => self.group.lock().handle_promotable(),
-                    Err(error) => tracing::warn!(%error, "the promotable set could not be written"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the promotable set could not be written");
+                        self.group.lock().handle_promotable_failure();
+                    }
                 },
                 Some(GroupAction::Deposed(epoch)) => {
                     tracing::error!(%epoch, "a newer primary leads this group");
