@@ -251,6 +251,8 @@ fn create(os: &Arc<dyn Os>, dir: &Path) -> Result<Manifest> {
     for sub in [run_dir(dir), log_dir(dir)] {
         os.create_dir_all(&sub).map_err(|error| Error::io("create", &sub, error))?;
     }
+    // A power cut may keep the manifest's name without the names that were given before it.
+    os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
     let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
     let system = crate::version::FragmentRecord {
         id: FragmentId(1),
