@@ -20,6 +20,7 @@ mod log;
 mod memtable;
 mod options;
 pub mod os;
+mod planted;
 mod read;
 mod refresh;
 mod replicas;
@@ -45,10 +46,14 @@ pub use follow::{Followed, Follower};
 pub use inspect::{Status, TableDigest, TableStatus, Verified};
 pub use options::Options;
 pub use planaria_types as types;
+#[cfg(feature = "planted")]
+pub use planted::Planted;
 pub use read::{Change, Scan};
 pub use refresh::{ChangeChunk, Refresh, RefreshEnd};
 pub use replicas::{RefreshEstimate, Registration};
 pub use run::{Codec, ReadMode};
+#[cfg(feature = "testing")]
+pub use store::Task;
 pub use table::{Column, ColumnType, Schema, TableDef, TableKind, Value};
 pub use table_handle::Table;
 pub use version::{Lineage, Role};
