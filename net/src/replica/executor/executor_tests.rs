@@ -1,14 +1,16 @@
 //! A primary and a copy over disks in memory, whose driver is a loop.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use planaria_engine::os::MemOs;
+use planaria_engine::os::{CrashStyle, MemOs, OpenMode, Os};
 use planaria_engine::{Batch, Database, Durability, Options as EngineOptions, Table};
 use planaria_replication::primary::{Group, Session, SessionAction, SessionId};
 use planaria_replication::secondary::{Action, Replica, State};
 use planaria_replication::{Millis, Options};
-use planaria_types::Uid;
+use planaria_types::{DatabaseId, Epoch, Uid};
 
+use super::bulk::{Places, Terms};
 use super::{FollowingCopy, Outcome, SessionReads, lead, tell_news};
 
 const NOW: Millis = Millis(1_000);
@@ -133,4 +135,63 @@ fn a_read_of_what_is_not_visible_yet_waits_until_it_is() {
     assert!(matches!(pair.reads.perform(read(Uid::MAX)).unwrap(), Outcome::Early));
     pair.reads.perform(SessionAction::ReleasePin).unwrap();
     assert!(!pair.reads.is_waiting(), "the round is over");
+}
+
+#[test]
+fn run_files_take_a_copys_place_only_if_they_keep_what_it_promised() {
+    let db = database(&MemOs::new(1));
+    db.create_raw_table("t").unwrap();
+    let pin = db.pin_files().unwrap();
+    let end = pin.list().position.uid;
+    let terms = Terms { database: db.id(), promised: db.epoch(), at_least: end };
+    terms.check(pin.list()).unwrap();
+    let newer = Epoch { term: db.epoch().term + 1, ..db.epoch() };
+    assert!(Terms { promised: newer, ..terms }.check(pin.list()).is_err());
+    assert!(Terms { at_least: end.next(), ..terms }.check(pin.list()).is_err());
+    assert!(Terms { database: DatabaseId(7), ..terms }.check(pin.list()).is_err());
+}
+
+/// Makes a directory with one file that says what it is, durably.
+fn make(os: &MemOs, dir: &Path, what: &str) {
+    os.create_dir_all(dir).unwrap();
+    let file = os.open(&dir.join("what"), OpenMode::CreateNew).unwrap();
+    file.write_all_at(what.as_bytes(), 0).unwrap();
+    file.sync_data().unwrap();
+    os.sync_dir(dir).unwrap();
+    os.sync_dir(dir.parent().unwrap()).unwrap();
+}
+
+fn what(os: &MemOs, dir: &Path) -> String {
+    let mut bytes = [0; 3];
+    let file = os.open(&dir.join("what"), OpenMode::Read).unwrap();
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn a_copy_is_whole_whenever_its_exchange_for_a_successor_is_interrupted() {
+    let places = Places::of(Path::new("/data/db"));
+    for (at, style, seed) in (1..14)
+        .flat_map(|at| CrashStyle::ALL.map(|style| (at, style)))
+        .flat_map(|(at, style)| (0..8).map(move |seed| (at, style, seed)))
+    {
+        let os = MemOs::new(seed);
+        os.create_dir_all(Path::new("/data")).unwrap();
+        os.sync_dir(Path::new("/")).unwrap();
+        make(&os, &places.dir, "old");
+        make(&os, &places.next, "new");
+        make(&os, &places.dir.join("quarantine"), "kep");
+        os.crash_at(os.mutations() + at);
+        let done = places.swap(&os).is_ok() && places.clean(&os).is_ok();
+        let after = os.crash(style, seed);
+        // Another interruption, in the middle of mending the first.
+        after.crash_at(after.mutations() + seed);
+        let _ = places.settle(&after);
+        let after = after.crash(style, seed + 1);
+        places.settle(&after).unwrap();
+        let found = what(&after, &places.dir);
+        assert!(found == "new" || (found == "old" && !done), "call {at}, {style:?}, seed {seed}: {found}");
+        assert_eq!(what(&after, &places.dir.join("quarantine")), "kep", "call {at}, {style:?}, seed {seed}");
+        assert!(!after.exists(&places.old));
+    }
 }
