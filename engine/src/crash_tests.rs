@@ -262,12 +262,14 @@ fn a_crash_of_the_creation_leaves_something_that_can_be_opened() {
     let clean = MemOs::new(1);
     drop(Database::open_with("/a/b/db", options(&clean)).unwrap());
     for n in 1..=clean.mutations() {
-        for style in CrashStyle::ALL {
+        // Names that a torn power cut keeps are drawn anew for each seed.
+        let torn = (1..8).map(|seed| (CrashStyle::PowerCutTorn, n + 1_000 * seed));
+        for (style, seed) in CrashStyle::ALL.map(|style| (style, n)).into_iter().chain(torn) {
             let os = MemOs::new(1);
             os.crash_at(n);
             assert!(Database::open_with("/a/b/db", options(&os)).is_err() || n == clean.mutations());
             // The second creation is complete and acknowledges a write; then the power goes.
-            let os = os.crash(style, n);
+            let os = os.crash(style, seed);
             let db = Database::open_with("/a/b/db", options(&os)).unwrap();
             db.create_raw_table("t").unwrap().put("k", "v").unwrap();
             drop(db);

@@ -230,6 +230,20 @@ impl Database {
         self.store().compact_all()
     }
 
+    /// Whether a fault is planted.
+    #[cfg(feature = "planted")]
+    #[doc(hidden)]
+    pub fn is_planted(&self, fault: crate::Planted) -> bool {
+        self.store().options.planted == Some(fault)
+    }
+
+    /// Does once what the background does when it is woken, for tests that draw their own schedule.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn work_once(&self, task: crate::Task) -> Result<()> {
+        self.store().work_once(task)
+    }
+
     /// Closes the database for all who hold it: background work ends, writes are refused, reads of snapshots go on.
     pub fn close(&self) {
         let threads = std::mem::take(&mut *self.handle.threads.lock());

@@ -194,6 +194,23 @@ fn a_local_clone_is_one_cut_and_neither_side_reaches_the_other() {
 }
 
 #[test]
+fn a_clone_that_follows_promises_the_epoch_of_its_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open_with(dir.path().join("db"), Options::default()).unwrap();
+    db.create_raw_table("t").unwrap();
+    let pin = db.pin_files().unwrap();
+    assert_eq!(pin.list().epoch(), db.epoch());
+    let path = dir.path().join("copy");
+    let mut target = crate::CloneTarget::open(&path, pin.list().clone(), Options::default()).unwrap();
+    for chunk in target.missing().clone() {
+        target.write(chunk, &pin.read(chunk.kind, chunk.number, chunk.chunk).unwrap()).unwrap();
+    }
+    target.finish(crate::CloneRole::Secondary).unwrap();
+    let copy = Database::open_with(&path, Options::default()).unwrap();
+    assert_eq!(copy.promised(), db.epoch());
+}
+
+#[test]
 fn a_clone_is_received_chunk_by_chunk_resumed_and_checked() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { memtable_bytes: 1 << 20, log_segment_bytes: 1 << 20, ..Options::default() };

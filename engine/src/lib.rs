@@ -21,6 +21,7 @@ mod log;
 mod memtable;
 mod options;
 pub mod os;
+mod planted;
 mod read;
 mod refresh;
 mod replicas;
@@ -48,11 +49,15 @@ pub use ingest::{Ingest, Ingested};
 pub use inspect::{Status, TableDigest, TableStatus, Verified};
 pub use options::Options;
 pub use planaria_types as types;
+#[cfg(feature = "planted")]
+pub use planted::Planted;
 pub use read::{Change, Scan};
 pub use refresh::{ChangeChunk, Refresh, RefreshEnd};
 pub use replicas::{RefreshEstimate, Registration};
 pub use run::{Codec, ReadMode};
 pub use sorter::UnsortedIngest;
+#[cfg(feature = "testing")]
+pub use store::Task;
 pub use table::{Column, ColumnType, Schema, TableDef, TableKind, Value};
 pub use table_handle::Table;
 pub use version::{Lineage, Role};

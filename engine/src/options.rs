@@ -39,6 +39,9 @@ pub struct Options {
     pub background: bool,
     /// The operating system; the real one unless a test says otherwise.
     pub os: Arc<dyn Os>,
+    /// A fault to plant, for the tests of the tests.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::Planted>,
 }
 
 impl Default for Options {
@@ -60,6 +63,8 @@ impl Default for Options {
             preserved_age_max_ms: 30 * 24 * 3_600_000,
             background: true,
             os: Arc::new(Posix),
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 }

@@ -13,7 +13,7 @@ mod target;
 
 use std::path::{Path, PathBuf};
 
-use planaria_types::{DatabaseId, FileId, InstanceId, Position};
+use planaria_types::{DatabaseId, Epoch, EpochOrder, FileId, InstanceId, Position};
 use serde::{Deserialize, Serialize};
 
 use crate::store::log_dir;
@@ -77,6 +77,11 @@ impl FileList {
         self.files.iter().map(|file| file.len).sum()
     }
 
+    /// The epoch under which the source led when the cut was made.
+    pub fn epoch(&self) -> Epoch {
+        self.manifest.group.history.current()
+    }
+
     /// The database that is cloned.
     pub fn database(&self) -> DatabaseId {
         self.manifest.database
@@ -124,7 +129,14 @@ fn clone_manifest(
             clone.database = database;
             clone.group.role = Role::Primary;
         }
-        CloneRole::Secondary => clone.group.role = Role::Secondary,
+        CloneRole::Secondary => {
+            clone.group.role = Role::Secondary;
+            // A primary leads under an epoch that it never promised to follow; its follower has to.
+            let epoch = clone.group.history.current();
+            if epoch.order(&clone.group.promised) == EpochOrder::Newer {
+                clone.group.promised = epoch;
+            }
+        }
     }
     clone
 }

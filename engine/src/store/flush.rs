@@ -6,6 +6,7 @@ use super::{Store, Writer};
 use crate::cursor::{Cursor, RecordKind};
 use crate::error::{Error, Result};
 use crate::memtable::Memtable;
+use crate::planted::planted;
 use crate::run::{Codec, Run, RunIdentity, RunMeta, RunOptions, RunWriter};
 use crate::sync::{Arc, Ordering};
 use crate::version::{Fragment, Frozen, RunRef, StoreVersion, run_dir, run_path};
@@ -186,6 +187,9 @@ impl Store {
 
     /// Makes the names of new run files durable.
     pub(crate) fn sync_run_dir(&self) -> Result<()> {
+        if planted!(self.options, SkipRunDirSync) {
+            return Ok(());
+        }
         let dir = run_dir(&self.dir);
         self.options.os.sync_dir(&dir).map_err(Self::io("sync", &dir))
     }

@@ -25,6 +25,8 @@ pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
 use self::published::Published;
 pub(crate) use self::rebase::Install;
 pub(crate) use self::recover::log_dir;
+#[cfg(feature = "testing")]
+pub use self::worker::Task;
 use self::worker::Work;
 pub(crate) use self::write::Pending;
 use crate::commit::{CommitQueue, Feed};
@@ -32,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::options::Options;
 use crate::os::DirLock;
+use crate::planted::planted;
 use crate::run::BlockCache;
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering};
 use crate::version::{GroupRecord, Manifest, Role, SegmentRecord, StoreVersion};
@@ -156,14 +159,18 @@ impl Store {
         let floors = *self.floors.lock();
         let floor = |floor: Option<Uid>| floor.unwrap_or(Uid::MAX);
         let stable = self.visible().min(floor(floors.stable)).min(floor(floors.fork));
-        Retain { stable, marks: stable.min(floor(floors.preserved)), ..Retain::default() }
+        let preserved =
+            if planted!(self.options, DropMarksEarly) { Uid::MAX } else { floor(floors.preserved) };
+        Retain { stable, marks: stable.min(preserved), ..Retain::default() }
     }
 
     /// Raises the floors over what a merge has dropped, before its outputs become part of the store: whatever the
     /// floors are set to meanwhile, what is gone is gone.
     pub(crate) fn note_dropped(&self, retain: &Retain) {
         let mut floors = self.floors.lock();
-        floors.marks_dropped = floors.marks_dropped.max(retain.marks_dropped);
+        if !planted!(self.options, DropMarksEarly) {
+            floors.marks_dropped = floors.marks_dropped.max(retain.marks_dropped);
+        }
         floors.thinned_to = floors.thinned_to.max(retain.thinned_to);
     }
 

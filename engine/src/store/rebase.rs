@@ -13,6 +13,7 @@ use crate::commit::LoggedCommit;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::memtable::Memtable;
+use crate::planted::planted;
 use crate::refresh::RefreshEnd;
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::version::{Fragment, GroupRecord, Role, RunRef, SegmentRecord, StoreVersion};
@@ -80,7 +81,7 @@ impl Store {
         for (table, run) in &install.outputs {
             layers.push(Layer { table: *table, parts: self.adopt(run)?, above: delta_above, upto: end.base });
         }
-        for (table, run) in &live {
+        for (table, run) in live.iter().filter(|_| !planted!(self.options, InstallHalf)) {
             layers.push(Layer { table: *table, parts: self.adopt(run)?, above: end.base, upto: state.last });
         }
         self.sync_run_dir()?;

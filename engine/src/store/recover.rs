@@ -17,6 +17,7 @@ use crate::hash;
 use crate::log::{KIND_BASE, Log, LogEntry, LogOptions, Replay};
 use crate::options::Options;
 use crate::os::{DirLock, Os};
+use crate::planted::planted;
 use crate::run::{BlockCache, Run};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex};
 use crate::version::{
@@ -82,8 +83,10 @@ impl Store {
         let end = replay.state.last;
         let visible = match role {
             Role::Primary => end,
+            Role::Secondary if planted!(options, ShowAllAtStart) => end,
             Role::Secondary => replay.cut.min(end),
         };
+        let draw_above = if planted!(options, ReuseUid) { end } else { replay.reserved };
         Ok(Self {
             dir: dir.to_path_buf(),
             instance: manifest.instance,
@@ -99,7 +102,7 @@ impl Store {
             reserved: AtomicU64::new(replay.reserved.get()),
             queue: CommitQueue::new(),
             feed: Feed::new(options.log_tail_bytes),
-            writer: Mutex::new(Writer { draw_above: replay.reserved, ..replay.state }),
+            writer: Mutex::new(Writer { draw_above, ..replay.state }),
             segments: Mutex::new(replay.segments),
             floors: Mutex::new(Floors::default()),
             work: Work::new(),
@@ -251,6 +254,8 @@ fn create(os: &Arc<dyn Os>, dir: &Path) -> Result<Manifest> {
     for sub in [run_dir(dir), log_dir(dir)] {
         os.create_dir_all(&sub).map_err(|error| Error::io("create", &sub, error))?;
     }
+    // A power cut may keep the manifest's name without the names that were given before it.
+    os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
     let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
     let system = crate::version::FragmentRecord {
         id: FragmentId(1),

@@ -5,6 +5,7 @@ use planaria_types::{Epoch, FileId, HistoryEntry, InstanceId};
 use super::flush::{NewRun, RunRefParts};
 use super::{Store, Writer};
 use crate::error::{Error, Result};
+use crate::planted::planted;
 use crate::sync::{MutexGuard, Ordering};
 use crate::version::{
     FragmentRecord, GroupRecord, Manifest, Role, RunRecord, RunRef, SegmentRecord, StoreVersion,
@@ -59,8 +60,11 @@ impl Store {
     pub(crate) fn describe(&self, last: &Manifest, version: &StoreVersion) -> Manifest {
         let segments = self.segments.lock().clone();
         let current = segments.back().map_or(last.log_start, |segment| segment.number);
-        let log_start =
-            version.fragments().iter().map(|fragment| fragment.first_segment()).fold(current, u64::min);
+        let log_start = if planted!(self.options, ReleaseLogEarly) {
+            current
+        } else {
+            version.fragments().iter().map(|fragment| fragment.first_segment()).fold(current, u64::min)
+        };
         let mut manifest = Manifest {
             generation: last.generation + 1,
             next_file: self.next_file.load(Ordering::Acquire),
@@ -174,6 +178,10 @@ impl Store {
     /// be this manifest or the last one, and both must find what they name.
     pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
         self.check_sound()?;
+        #[cfg(feature = "planted")]
+        if planted!(self.options, ManifestInPlace) {
+            return manifest.write_in_place(&self.options.os, &self.dir);
+        }
         manifest.write(&self.options.os, &self.dir).map_err(|unwritten| {
             if unwritten.is_uncertain {
                 self.poison(unwritten.error.to_string());

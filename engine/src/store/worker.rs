@@ -35,10 +35,13 @@ struct State {
 }
 
 /// A kind of background work.
-#[derive(Clone, Copy)]
-enum Task {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Task {
+    /// Makes commits durable that nobody waits for, and prepares the log for what is to come.
     Sync,
+    /// Writes out the memtables that are frozen.
     Flush,
+    /// Merges and splits until nothing needs it.
     Compact,
 }
 
@@ -158,36 +161,46 @@ impl Store {
     }
 
     fn run(&self, task: Task) {
+        if task == Task::Sync {
+            self.work.pause(Duration::from_millis(self.options.sync_interval_ms));
+            self.work.unsynced.store(false, Ordering::Release);
+        }
+        let worked = self.work_once(task);
+        let failed = worked.is_err();
         match task {
-            Task::Sync => {
-                self.work.pause(Duration::from_millis(self.options.sync_interval_ms));
-                self.work.unsynced.store(false, Ordering::Release);
-                // A failure poisons the log or is one of room; either way the next writer hears of it.
-                let _ = self.sync_log().and_then(|_| self.reserve_ahead());
-                let _ = self.log.prepare_spare();
-                self.freeze_oldest_beyond_log_limit();
-            }
+            // A failure poisons the log or is one of room; either way the next writer hears of it.
+            Task::Sync => {}
             Task::Flush => {
-                let flushed = loop {
-                    match self.flush_oldest() {
-                        Ok(true) => {}
-                        Ok(false) => break Ok(()),
-                        Err(error) => break Err(error),
-                    }
-                };
-                let failed = flushed.is_err();
-                self.work.signal(|state| state.failure = flushed.err());
+                self.work.signal(|state| state.failure = worked.err());
                 if failed {
                     self.work.pause(RETRY_AFTER);
                     self.work.signal_flush();
                 }
             }
+            Task::Compact if failed => {
+                self.work.pause(RETRY_AFTER);
+                self.work.flushed();
+            }
+            Task::Compact => {}
+        }
+    }
+
+    /// Does what is due of a kind of work, without waiting.
+    pub(crate) fn work_once(&self, task: Task) -> Result<()> {
+        match task {
+            Task::Sync => {
+                let synced = self.sync_log().and_then(|_| self.reserve_ahead());
+                let prepared = self.log.prepare_spare();
+                self.freeze_oldest_beyond_log_limit();
+                synced.and(prepared.map(drop))
+            }
+            Task::Flush => {
+                while self.flush_oldest()? {}
+                Ok(())
+            }
             Task::Compact => {
-                let settled = self.compact_until_settled();
-                if settled.and_then(|()| self.split_large_fragments()).is_err() {
-                    self.work.pause(RETRY_AFTER);
-                    self.work.flushed();
-                }
+                self.compact_until_settled()?;
+                self.split_large_fragments().map(drop)
             }
         }
     }

@@ -194,6 +194,15 @@ impl Manifest {
     }
 }
 
+#[cfg(feature = "planted")]
+impl Manifest {
+    /// The planted fault: a crash in between leaves no manifest, or a part of one.
+    pub(crate) fn write_in_place(&self, os: &Arc<dyn Os>, dir: &Path) -> Result<()> {
+        write_file(os, &dir.join(MANIFEST), &self.encode()?)?;
+        os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
+    }
+}
+
 /// Why a manifest is not, or may not be, in place.
 #[derive(Debug)]
 pub(crate) struct Unwritten {

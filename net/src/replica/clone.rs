@@ -12,7 +12,7 @@ use planaria_types::FileId;
 use tokio::task::JoinSet;
 
 use super::clock::now;
-use super::executor::bulk::{self, Range};
+use super::executor::bulk::{self, Range, Terms};
 use super::secondary::open_session;
 use super::{Opening, decode, encode};
 use crate::quic::session::{Opened, ReplicaSession};
@@ -109,22 +109,26 @@ pub async fn clone_from(
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
     let (endpoint, session) = open_session(address, credentials, transport, &Opening::Clone).await?;
-    let done = fetch_clone(&session, target, role, options, progress).await;
+    let done = fetch_clone(&session, target, role, options, None, progress).await;
     // The source holds its pin until it hears of the end, so the end is waited for.
     endpoint.close(crate::quic::CloseCode::Done, "the clone is complete", FAREWELL).await;
     done
 }
 
-/// Fetches a clone over a session that was opened for it.
+/// Fetches a clone over a session that was opened for it, if it meets the terms.
 pub async fn fetch_clone(
     session: &ReplicaSession,
     target: &Path,
     role: CloneRole,
     options: &Options,
+    terms: Option<&Terms>,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
     let begun = now();
     let list = receive_list(session).await?;
+    if let Some(terms) = terms {
+        terms.check(&list)?;
+    }
     let (path, options) = (target.to_path_buf(), options.clone());
     let target = blocking(move || Ok(CloneTarget::open(path, list, options)?)).await?;
     let state = CloneProgress {

@@ -31,6 +31,11 @@ pub(crate) enum Opening {
     Clone,
 }
 
+/// Ends what an earlier process has begun to do to the directory as a whole. Call it before the directory is opened.
+pub fn settle(dir: &std::path::Path, os: &dyn planaria_engine::os::Os) -> Result<()> {
+    executor::bulk::Places::of(dir).settle(os)
+}
+
 pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes> {
     let bytes =
         postcard::to_stdvec(message).map_err(|error| Error::Protocol(format!("cannot encode: {error}")))?;

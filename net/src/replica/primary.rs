@@ -22,6 +22,8 @@ use crate::{Error, Result};
 
 /// A session wakes at least this often.
 const WAKE_AFTER: Duration = Duration::from_millis(500);
+/// While a read waits for what was appended to be visible, the session looks again this often.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// A database that leads its group: its sessions with secondaries and what they have acknowledged.
 pub struct Primary {
@@ -221,7 +223,10 @@ impl Primary {
             match action {
                 Some(GroupAction::PersistPromotable(set)) => match self.persist_promotable(&set) {
                     Ok(()) => self.group.lock().handle_promotable(),
-                    Err(error) => tracing::warn!(%error, "the promotable set could not be written"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the promotable set could not be written");
+                        self.group.lock().handle_promotable_failure();
+                    }
                 },
                 Some(GroupAction::Deposed(epoch)) => {
                     tracing::error!(%epoch, "a newer primary leads this group");
@@ -269,6 +274,9 @@ impl Serving<'_> {
     fn run(&mut self, news: &Notify) -> Result<()> {
         loop {
             self.tell_news();
+            for answer in self.reads.retry()? {
+                answer.tell(&mut self.machine, &mut self.primary.group.lock(), now());
+            }
             loop {
                 let action = self.machine.poll_action(&mut self.primary.group.lock());
                 let Some(action) = action else { break };
@@ -281,7 +289,8 @@ impl Serving<'_> {
             if self.machine.is_closed() {
                 return Ok(());
             }
-            let wait = until(self.machine.poll_timeout(), WAKE_AFTER);
+            let most = if self.reads.is_waiting() { LOOK_AGAIN_AFTER } else { WAKE_AFTER };
+            let wait = until(self.machine.poll_timeout(), most);
             let message = self.runtime.block_on(async {
                 tokio::select! {
                     message = self.session.receive() => Some(message),
@@ -307,7 +316,7 @@ impl Serving<'_> {
     /// Carries out one action; `false` ends the session.
     fn perform(&mut self, action: SessionAction) -> Result<bool> {
         match self.reads.perform(action)? {
-            Outcome::Done => {}
+            Outcome::Done | Outcome::Early => {}
             Outcome::Answered(answer) => {
                 answer.tell(&mut self.machine, &mut self.primary.group.lock(), now());
             }

@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 use planaria_engine::{CloneRole, Database, Options as EngineOptions};
 use planaria_replication::secondary::{Action, Replica, State, Status};
 use planaria_replication::{Lane, Message, Options};
+use planaria_types::Uid;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::clock::{now, until};
 use super::clone::{CloneProgress, fetch_clone};
 use super::executor::FollowingCopy;
-use super::executor::bulk::Places;
+use super::executor::bulk::{Places, Terms};
 use super::{Opening, Slot, decode_message, encode};
 use crate::quic::session::{BulkReceiver, Opened, ReplicaSession};
 use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Service, Traffic, Transport};
@@ -249,7 +250,7 @@ impl Loop {
 
     fn publish(&mut self) {
         let status = self.machine.status();
-        self.copy.database().set_floors(Some(status.stable), None);
+        self.copy.update_floors(&self.machine);
         let mut shared = self.shared.status.lock();
         let counters = status.counters;
         if shared.replica.state != status.state {
@@ -291,9 +292,9 @@ impl Loop {
             Some(Action::Connect) => self.connect(),
             Some(Action::Disconnect) => self.disconnect("this side ended the session"),
             Some(Action::Send(message)) => self.send(&message),
-            Some(Action::FetchBulk { reason, bytes, .. }) => {
+            Some(Action::FetchBulk { reason, bytes, at_least }) => {
                 tracing::info!(%reason, bytes, "the copy is taken anew");
-                self.fetch_bulk()?;
+                self.fetch_bulk(at_least)?;
             }
             // A transfer of run files ends before the next action is looked at.
             Some(_) | None => {}
@@ -329,7 +330,8 @@ impl Loop {
     }
 
     /// Takes the run files of the primary beside the copy, and puts them in its place once they are complete.
-    fn fetch_bulk(&mut self) -> Result<()> {
+    fn fetch_bulk(&mut self, at_least: Uid) -> Result<()> {
+        let terms = Terms::of(self.copy.database(), at_least);
         let places = Places::of(self.copy.database().path());
         let (primary, credentials, transport) =
             (self.follow.primary, self.follow.credentials.clone(), self.follow.transport.clone());
@@ -340,7 +342,8 @@ impl Loop {
         self.runtime.block_on(async {
             let (_endpoint, session) =
                 open_session(primary, &credentials, &transport, &Opening::Clone).await?;
-            let fetched = fetch_clone(&session, &places.next, CloneRole::Secondary, &options, progress).await;
+            let (next, role) = (&places.next, CloneRole::Secondary);
+            let fetched = fetch_clone(&session, next, role, &options, Some(&terms), progress).await;
             session.close(CloseCode::Done, "the clone is complete");
             fetched
         })?;

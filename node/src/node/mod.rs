@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use planaria_engine::{CloneRole, Database, Options, Role};
 use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, TlsStore, Transport};
-use planaria_net::replica::{CloneProgress, Follow, FollowStatus, Follower, Primary, Slot, clone_from};
+use planaria_net::replica::{
+    CloneProgress, Follow, FollowStatus, Follower, Primary, Slot, clone_from, settle,
+};
 use planaria_net::wire::client::Client;
 use planaria_net::wire::message::{DatabaseStatus, Request, Response};
 use planaria_net::wire::rpc::{ServeLimits, Server, serve};
@@ -58,6 +60,7 @@ impl Node {
         options: &NodeOptions,
         progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
     ) -> Result<Self, CliError> {
+        settle(&options.dir, &*options.engine.os)?;
         let store = TlsStore::choose(options.tls.as_deref(), Some(&options.dir))?;
         let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
         let (db, first_copy) = match options.replica_of {

@@ -9,7 +9,8 @@ use crate::{Commit, Message, Record, RewindItem};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GroupAction {
     /// Make this the promotable set, durably, in the system fragment; then call
-    /// [`super::Group::handle_promotable`]. The primary itself is not listed.
+    /// [`super::Group::handle_promotable`], or [`super::Group::handle_promotable_failure`]. The primary itself is not
+    /// listed.
     PersistPromotable(BTreeSet<InstanceId>),
     /// A newer epoch exists: stop taking updates. Nothing that a protected level acknowledged is at risk, because
     /// those who acknowledge refuse this epoch from now on.

@@ -57,6 +57,8 @@ pub struct Group {
     members: BTreeMap<InstanceId, Member>,
     promotable: BTreeSet<InstanceId>,
     pending: Option<BTreeSet<InstanceId>>,
+    /// The set that is pending could not be made durable, and is to be asked for again.
+    unwritten: bool,
     deposed: Option<Epoch>,
     actions: VecDeque<GroupAction>,
 }
@@ -77,6 +79,7 @@ impl Group {
             members: BTreeMap::new(),
             promotable: BTreeSet::new(),
             pending: None,
+            unwritten: false,
             deposed: None,
             actions: VecDeque::new(),
         }
@@ -132,6 +135,12 @@ impl Group {
         }
     }
 
+    /// The promotable set asked for could not be made durable, or it is not known whether it is: both sets go on to count,
+    /// and the next tick asks again.
+    pub fn handle_promotable_failure(&mut self) {
+        self.unwritten = self.pending.is_some();
+    }
+
     /// Another node showed a newer epoch.
     pub fn handle_newer_epoch(&mut self, epoch: Epoch) {
         if self.deposed.is_none() && matches!(epoch.order(&self.epoch), EpochOrder::Newer) {
@@ -156,6 +165,11 @@ impl Group {
 
     /// Time passed: copies that have been away for too long leave the promotable set.
     pub fn handle_tick(&mut self, now: Millis) {
+        if std::mem::take(&mut self.unwritten)
+            && let Some(pending) = self.pending.clone()
+        {
+            self.actions.push_back(GroupAction::PersistPromotable(pending));
+        }
         let limit = self.options.leave_after;
         let members = &self.members;
         let away = |id: InstanceId| {

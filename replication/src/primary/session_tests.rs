@@ -239,6 +239,22 @@ fn an_acknowledgement_of_what_was_never_sent_or_durable_ends_the_session() {
 }
 
 #[test]
+fn a_promotable_set_that_could_not_be_written_is_asked_for_again() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+    drain(&mut session, group);
+    session.handle_message(group, ack(10, 0), NOW);
+    let joins = Some(GroupAction::PersistPromotable([COPY].into()));
+    assert_eq!(group.poll_action(), joins);
+    group.handle_promotable_failure();
+    assert_eq!(group.poll_action(), None, "not before time has passed");
+    group.handle_tick(NOW);
+    assert_eq!(group.poll_action(), joins);
+    group.handle_promotable();
+    assert_eq!(group.acknowledged(Level::One), Some(Uid::new(10)));
+}
+
+#[test]
 fn a_copy_counts_once_it_is_durably_in_the_promotable_set_and_until_it_is_durably_out() {
     let group = &mut group(10);
     let mut session = welcomed(group, hello(10), &survey(10), Options::default());

@@ -36,6 +36,8 @@ pub struct Replica {
     pub(super) seed: u64,
     pub(super) local: Local,
     pub(super) promised: Epoch,
+    /// Whether the promise may not be durable, because an action failed.
+    pub(super) unpromised: bool,
     pub(super) phase: Phase,
     pub(super) connected: bool,
     pub(super) round: u64,
@@ -97,6 +99,7 @@ impl Replica {
             seed,
             local,
             promised,
+            unpromised: false,
             phase: Phase::Apart { until: now },
             connected: false,
             round: 0,
@@ -243,10 +246,13 @@ impl Replica {
 
     /// The engine could not carry out an action: what the copy holds now, and why.
     ///
-    /// The session ends; what was not confirmed counts as not done.
+    /// The session ends; what was not confirmed counts as not done, and what was to be done after it is not begun.
     pub fn handle_failure(&mut self, local: Local, what: &str, now: Millis) {
         self.local = local;
         self.appending.clear();
+        self.unpromised = true;
+        // A take back must not follow a quarantine that failed, nor an acknowledgement a promise.
+        self.actions.retain(|action| matches!(action, Action::Connect | Action::Disconnect));
         if matches!(self.phase, Phase::Installing(_)) {
             self.phase = Phase::Settling { asked: false };
         }

@@ -203,6 +203,38 @@ fn a_newer_epoch_is_durable_before_anything_is_acknowledged_under_it() {
 }
 
 #[test]
+fn a_promise_that_could_not_be_made_durable_is_made_again() {
+    let mut replica = greeting(local(10), Options::default());
+    drain(&mut replica);
+    let message = |round| Welcome { epoch: epoch(2), ..welcome(round, 10, Way::Tail, 10) };
+    replica.handle_message(Message::Welcome(Box::new(message(1))), NOW);
+    assert_eq!(replica.poll_action(), Some(Action::PersistEpoch(epoch(2))));
+    replica.handle_failure(local(10), "no room", NOW);
+    drain(&mut replica);
+    replica.handle_tick(NOW.plus(Millis(60_000)));
+    replica.handle_connected(NOW);
+    let round = hello(&drain(&mut replica)).round;
+    replica.handle_message(Message::Welcome(Box::new(message(round))), NOW);
+    let actions = drain(&mut replica);
+    assert_eq!(actions[0], Action::PersistEpoch(epoch(2)));
+    assert_eq!(acks(&actions)[0].epoch, epoch(2));
+}
+
+#[test]
+fn nothing_is_begun_after_an_action_that_failed() {
+    let mut replica = greeting(local(10), Options::default());
+    drain(&mut replica);
+    let message = Welcome { tail: Uid::new(7), ..welcome(1, 7, Way::Tail, 7) };
+    replica.handle_message(Message::Welcome(Box::new(message)), NOW);
+    assert!(matches!(replica.poll_action(), Some(Action::Quarantine { .. })));
+    replica.handle_failure(local(10), "no room", NOW);
+    let actions = drain(&mut replica);
+    assert_eq!(bye(&actions), ByeCode::Engine);
+    assert_eq!(actions.last(), Some(&Action::Disconnect));
+    assert!(!actions.iter().any(|action| matches!(action, Action::TakeBack(_))), "{actions:?}");
+}
+
+#[test]
 fn what_was_shown_beyond_the_fork_is_quarantined_before_it_is_taken_back() {
     let mut replica = greeting(local(10), Options::default());
     drain(&mut replica);

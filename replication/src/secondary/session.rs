@@ -140,9 +140,10 @@ impl Replica {
     /// before anything is said or done under it.
     fn promise(&mut self, welcome: &Welcome) -> Result<(), End> {
         match welcome.epoch.order(&self.promised) {
-            EpochOrder::Same => {}
-            EpochOrder::Newer => {
+            EpochOrder::Same if !self.unpromised => {}
+            EpochOrder::Same | EpochOrder::Newer => {
                 self.promised = welcome.epoch;
+                self.unpromised = false;
                 if !planted!(self.options, ForgetEpoch) {
                     self.actions.push_back(Action::PersistEpoch(welcome.epoch));
                 }

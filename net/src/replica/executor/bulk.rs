@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use planaria_engine::os::Os;
-use planaria_engine::{CLONE_CHUNK_BYTES, CloneTarget, FileKind, FilePin, MissingChunk};
+use planaria_engine::{CLONE_CHUNK_BYTES, CloneTarget, Database, FileKind, FileList, FilePin, MissingChunk};
+use planaria_types::{DatabaseId, Epoch, EpochOrder, Uid};
 
 use crate::{Error, Result};
+
+/// Directories within a copy's that outlive the copy.
+const KEPT: [&str; 2] = ["quarantine", "tls"];
 
 /// Missing chunks of one file that follow one another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +55,44 @@ pub fn ranges(target: &CloneTarget) -> Vec<Range> {
     ranges
 }
 
+/// What files must be to take a copy's place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// The copy's database.
+    pub database: DatabaseId,
+    /// The epoch that the copy has promised to follow: none that is older.
+    pub promised: Epoch,
+    /// The copy may have acknowledged everything up to this UID.
+    pub at_least: Uid,
+}
+
+impl Terms {
+    /// The terms of a copy that takes run files.
+    pub fn of(copy: &Database, at_least: Uid) -> Self {
+        Self { database: copy.id(), promised: copy.promised(), at_least }
+    }
+
+    /// Refuses files that do not meet them: whoever answers at the primary's address may be another one by now.
+    pub fn check(&self, list: &FileList) -> Result<()> {
+        let Self { database, promised, at_least } = self;
+        let (of, epoch, end) = (list.database(), list.epoch(), list.position.uid);
+        if of != *database {
+            return Err(Error::Protocol(format!("the run files are of database {of}, not of {database}")));
+        }
+        if !matches!(epoch.order(promised), EpochOrder::Newer | EpochOrder::Same) {
+            return Err(Error::Protocol(format!(
+                "the run files are of epoch {epoch}, promised is {promised}"
+            )));
+        }
+        if end < *at_least {
+            return Err(Error::Protocol(format!(
+                "the run files end at {end}, the copy may have acknowledged {at_least}"
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// Bytes of a pinned file, of one chunk at a time.
 pub fn read(pin: &FilePin, kind: FileKind, number: u64, offset: u64, len: usize) -> Result<Bytes> {
     let chunk = pin.read(kind, number, offset / CLONE_CHUNK_BYTES)?;
@@ -75,23 +117,56 @@ pub struct Places {
 impl Places {
     /// The places that belong to the copy at `dir`.
     pub fn of(dir: &Path) -> Self {
-        Self { dir: dir.to_path_buf(), next: dir.with_extension("next"), old: dir.with_extension("old") }
+        let beside = |ending: &str| {
+            let mut name = dir.file_name().unwrap_or_default().to_os_string();
+            name.push(ending);
+            dir.with_file_name(name)
+        };
+        Self { dir: dir.to_path_buf(), next: beside(".next"), old: beside(".replaced") }
     }
 
     /// Makes room for a successor. What an earlier attempt brought of one stays for this attempt to go on with.
     pub fn prepare(&self, os: &dyn Os) -> Result<()> {
-        remove(os, &self.next)?;
-        remove(os, &self.old)
+        remove(os, &self.next)
     }
 
-    /// Puts the complete successor in the copy's place. The copy must be closed.
+    /// Puts the complete successor in the copy's place, durably. The copy must be closed. Where this ends in between,
+    /// [`Places::settle`] goes on.
     pub fn swap(&self, os: &dyn Os) -> Result<()> {
+        remove(os, &self.old)?;
         rename(os, &self.dir, &self.old)?;
-        rename(os, &self.next, &self.dir)
+        rename(os, &self.next, &self.dir)?;
+        self.sync(os)
     }
 
-    /// Removes the copy that was replaced: a verified one is in its place.
+    /// Before the copy is opened: ends an exchange that was interrupted. Between its two renames there is nothing under
+    /// the copy's name, and whoever finds nothing there would begin an empty copy.
+    pub fn settle(&self, os: &dyn Os) -> Result<()> {
+        if !os.exists(&self.dir) {
+            let complete = [&self.next, &self.old].into_iter().find(|place| os.exists(place));
+            let Some(complete) = complete else { return Ok(()) };
+            rename(os, complete, &self.dir)?;
+        }
+        // The exchange may not be durable yet: a power cut must not bring back a copy that was removed in part.
+        if os.exists(&self.old) { self.sync(os).and_then(|()| self.clean(os)) } else { Ok(()) }
+    }
+
+    fn sync(&self, os: &dyn Os) -> Result<()> {
+        let parent = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        os.sync_dir(parent).map_err(|error| Error::file("sync", parent, error))
+    }
+
+    /// Removes the copy that was replaced, once a verified one is in its place. What is not the store's, and what it took
+    /// back for people to look at, moves over.
     pub fn clean(&self, os: &dyn Os) -> Result<()> {
+        for name in KEPT {
+            let (from, to) = (self.old.join(name), self.dir.join(name));
+            if os.exists(&from) && !os.exists(&to) {
+                rename(os, &from, &to)?;
+                os.sync_dir(&self.dir).map_err(|error| Error::file("sync", &self.dir, error))?;
+            }
+        }
         remove(os, &self.old)
     }
 }

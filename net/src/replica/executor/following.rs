@@ -36,15 +36,22 @@ impl FollowingCopy {
         Replica::new(identity, options, self.db.promised(), local(&self.db), seed as u64, now)
     }
 
-    /// Makes what was appended durable, once for all that came together. A refresh that is being collected waits for
-    /// nothing of it. Whether there was anything.
+    /// Makes what was appended durable, once for all that came together, and tells the machine. A flush may have synced
+    /// it before; the machine has yet to hear of it. A refresh that is being collected waits for nothing of it. Whether
+    /// there was anything.
     pub fn sync_appended(&mut self, machine: &mut Replica, now: Millis) -> Result<bool> {
-        let due = self.db.log_end().0 > self.db.durable() && self.refresh.is_none();
+        let due = self.db.log_end().0 > machine.local().durable && self.refresh.is_none();
         if due {
-            let durable = self.db.sync()?;
+            let durable =
+                if planted!(self.db, AckUnsynced) { self.db.log_end().0 } else { self.db.sync()? };
             machine.handle_durable(durable, now);
         }
         Ok(due)
+    }
+
+    /// Tells retention what the promotable set has, as far as the copy shares it.
+    pub fn update_floors(&self, machine: &Replica) {
+        self.db.set_floors(Some(machine.status().stable), None);
     }
 
     /// The engine could not do something: the session ends, and the next begins from what the copy holds.

@@ -39,6 +39,7 @@ pub fn tell_news(db: &Database, group: &mut Group, now: Millis) {
     // Read in this order: what is closed and durable is appended, also if commits come between the readings.
     let (closed, durable) = (db.visible(), db.durable());
     group.handle_appended(db.log_end().0);
+    let durable = if planted!(db, TellUnsynced) { db.log_end().0 } else { durable };
     group.handle_durable(durable);
     group.handle_closed(closed);
     group.handle_tick(now);
@@ -144,6 +145,8 @@ pub enum Outcome {
     Done,
     /// It was a read, and this is to be told to the session.
     Answered(Answer),
+    /// It is a read of what is not visible yet: [`SessionReads::retry`] takes it up again.
+    Early,
     /// The driver's to do: to send, to close, to register.
     Driver(SessionAction),
 }
@@ -179,31 +182,58 @@ pub struct SessionReads {
     db: Database,
     follower: Option<Follower>,
     pin: Option<Snapshot>,
+    /// Reads of a snapshot that is not there yet.
+    early: Vec<SessionAction>,
 }
 
 impl SessionReads {
     /// The reads of a session that begins.
     pub fn new(db: Database) -> Self {
-        Self { db, follower: None, pin: None }
+        Self { db, follower: None, pin: None, early: Vec::new() }
+    }
+
+    /// Whether reads wait for more to be visible. It is a sync away, unless the disk fails.
+    pub fn is_waiting(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// Tries the reads again that had to wait.
+    pub fn retry(&mut self) -> Result<Vec<Answer>> {
+        let mut answers = Vec::new();
+        for action in std::mem::take(&mut self.early) {
+            if let Outcome::Answered(answer) = self.perform(action)? {
+                answers.push(answer);
+            }
+        }
+        Ok(answers)
     }
 
     /// Carries out one action.
     pub fn perform(&mut self, action: SessionAction) -> Result<Outcome> {
+        if let SessionAction::ReadDelta { at_least, pinned, .. }
+        | SessionAction::ReadStates { at_least, pinned, .. } = &action
+            && !self.has_reached(*at_least, *pinned)
+        {
+            self.early.push(action);
+            return Ok(Outcome::Early);
+        }
         let answer = match action {
             SessionAction::Survey { round, since } => Answer::Survey(self.survey(round, since)?),
             SessionAction::ReadCommits { round, after, bytes_max } => {
                 Answer::Commits(round, self.read_commits(after, bytes_max)?)
             }
-            SessionAction::ReadDelta { round, since, cursor, at_least, pinned, bytes_max } => {
-                let snapshot = self.snapshot(at_least, pinned);
+            SessionAction::ReadDelta { round, since, cursor, pinned, bytes_max, .. } => {
+                let snapshot = self.snapshot(pinned);
                 Answer::Delta(round, self.read_delta(&snapshot, since, cursor, bytes_max)?)
             }
-            SessionAction::ReadStates { round, items, at_least, pinned, bytes_max } => {
-                let snapshot = self.snapshot(at_least, pinned);
+            SessionAction::ReadStates { round, items, pinned, bytes_max, .. } => {
+                let snapshot = self.snapshot(pinned);
                 Answer::States(round, read_states(&snapshot, items, bytes_max)?)
             }
             SessionAction::ReleasePin => {
                 self.pin = None;
+                // The round is over, and with it what was to be read for it.
+                self.early.clear();
                 return Ok(Outcome::Done);
             }
             SessionAction::Send(_) | SessionAction::Close | SessionAction::Register { .. } => {
@@ -244,17 +274,17 @@ impl SessionReads {
         })
     }
 
-    /// A snapshot that has reached `at_least`, or the one that the round is pinned to.
-    fn snapshot(&mut self, at_least: Uid, pinned: bool) -> Snapshot {
+    /// Whether a read finds what it needs: the round is pinned, or enough is visible.
+    fn has_reached(&self, at_least: Uid, pinned: bool) -> bool {
+        (pinned && self.pin.is_some()) || self.db.visible() >= at_least
+    }
+
+    /// The newest snapshot, or the one that the round is pinned to.
+    fn snapshot(&mut self, pinned: bool) -> Snapshot {
         if let Some(pin) = self.pin.as_ref().filter(|_| pinned) {
             return pin.clone();
         }
-        let mut snapshot = self.db.snapshot();
-        while snapshot.uid() < at_least {
-            // What was appended is shown as soon as its commit group is done: no more than a sync away.
-            std::thread::yield_now();
-            snapshot = self.db.snapshot();
-        }
+        let snapshot = self.db.snapshot();
         if pinned {
             self.pin = Some(snapshot.clone());
         }
@@ -274,7 +304,10 @@ impl SessionReads {
             from.as_ref().map_or((TableId::SYSTEM, &[][..]), |(table, key)| (*table, &key[..]));
         let chunk =
             snapshot.changes(since, (table, key), usize::try_from(bytes_max).unwrap_or(usize::MAX))?;
-        let last = chunk.changes.last().map(|change| (change.table, change.key.clone()));
+        let last = match &chunk.next {
+            Some(next) if planted!(self.db, LoseCursor) => Some(next.clone()),
+            _ => chunk.changes.last().map(|change| (change.table, change.key.clone())),
+        };
         Ok(DeltaRead::Chunk {
             snapshot: chunk.at,
             snapshot_hash: self.db.history_hash_at(chunk.at)?,

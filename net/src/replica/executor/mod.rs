@@ -5,9 +5,26 @@
 //! transfers) is handed back to it. So the same code runs under the sessions of [`super::Primary`] and
 //! [`super::Follower`], and under a simulation that takes one step at a time.
 
+/// Whether a fault is planted; never without the feature.
+macro_rules! planted {
+    ($db:expr, $fault:ident) => {{
+        #[cfg(feature = "planted")]
+        let planted = $db.is_planted(planaria_engine::Planted::$fault);
+        #[cfg(not(feature = "planted"))]
+        let planted = {
+            let _ = &$db;
+            false
+        };
+        planted
+    }};
+}
+
 pub mod bulk;
 mod following;
 mod leading;
 
 pub use following::{FollowingCopy, local};
 pub use leading::{Answer, Kept, Outcome, Registrar, SessionReads, lead, tell_news};
+
+#[cfg(test)]
+mod executor_tests;

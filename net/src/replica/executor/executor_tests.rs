@@ -1,0 +1,197 @@
+//! A primary and a copy over disks in memory, whose driver is a loop.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use planaria_engine::os::{CrashStyle, MemOs, OpenMode, Os};
+use planaria_engine::{Batch, Database, Durability, Options as EngineOptions, Table};
+use planaria_replication::primary::{Group, Session, SessionAction, SessionId};
+use planaria_replication::secondary::{Action, Replica, State};
+use planaria_replication::{Millis, Options};
+use planaria_types::{DatabaseId, Epoch, Uid};
+
+use super::bulk::{Places, Terms};
+use super::{FollowingCopy, Outcome, SessionReads, lead, tell_news};
+
+const NOW: Millis = Millis(1_000);
+
+fn database(os: &MemOs) -> Database {
+    let os = Arc::new(os.clone());
+    Database::open_with("/db", EngineOptions { background: false, os, ..EngineOptions::default() }).unwrap()
+}
+
+fn put(table: &Table, db: &Database, key: &'static str, durability: Durability) -> Uid {
+    let mut batch = Batch::new();
+    batch.put(table.id(), key, "row");
+    db.write(batch, durability).unwrap()
+}
+
+/// A primary, a copy, and the session between them.
+struct Pair {
+    db: Database,
+    table: Table,
+    group: Group,
+    session: Session,
+    reads: SessionReads,
+    copy: FollowingCopy,
+    machine: Replica,
+    /// Flushes the copy right after it appended.
+    flushes: bool,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let db = database(&MemOs::new(1));
+        let table = db.create_raw_table("t").unwrap();
+        let group = lead(&db, Options::default(), NOW).unwrap();
+        let copy = database(&MemOs::new(2));
+        copy.become_secondary(db.id()).unwrap();
+        let copy = FollowingCopy::new(copy);
+        let machine = copy.machine("two".into(), Options::default(), NOW);
+        let session = Session::new(SessionId(1), Options::default(), NOW);
+        let reads = SessionReads::new(db.clone());
+        Self { db, table, group, session, reads, copy, machine, flushes: false }
+    }
+
+    /// Lets both sides act until neither has anything to do.
+    fn run(&mut self) {
+        self.machine.handle_tick(NOW);
+        loop {
+            let (led, followed) = (self.run_primary(), self.run_copy());
+            if !led && !followed {
+                break;
+            }
+        }
+    }
+
+    fn run_primary(&mut self) -> bool {
+        tell_news(&self.db, &mut self.group, NOW);
+        for answer in self.reads.retry().unwrap() {
+            answer.tell(&mut self.session, &mut self.group, NOW);
+        }
+        let mut acted = false;
+        while let Some(action) = self.session.poll_action(&mut self.group) {
+            acted = true;
+            match self.reads.perform(action).unwrap() {
+                Outcome::Answered(answer) => answer.tell(&mut self.session, &mut self.group, NOW),
+                Outcome::Driver(SessionAction::Send(message)) => self.machine.handle_message(message, NOW),
+                Outcome::Done | Outcome::Early | Outcome::Driver(_) => {}
+            }
+        }
+        acted
+    }
+
+    fn run_copy(&mut self) -> bool {
+        let mut acted = false;
+        while let Some(action) = self.machine.poll_action() {
+            acted = true;
+            let appends = matches!(action, Action::Append(_));
+            match self.copy.perform(action, &mut self.machine, NOW).unwrap() {
+                Some(Action::Connect) => self.machine.handle_connected(NOW),
+                Some(Action::Send(message)) => {
+                    self.session.handle_message(&mut self.group, message, NOW);
+                }
+                _ => {}
+            }
+            if appends && self.flushes {
+                self.copy.database().flush().unwrap();
+            }
+        }
+        self.copy.sync_appended(&mut self.machine, NOW).unwrap() || acted
+    }
+}
+
+#[test]
+fn what_a_flush_has_synced_is_shown_and_acknowledged() {
+    let mut pair = Pair::new();
+    pair.run();
+    assert_eq!(pair.machine.status().state, State::Online);
+    pair.flushes = true;
+    let uid = put(&pair.table, &pair.db, "a", Durability::Synced);
+    pair.run();
+    assert_eq!(pair.copy.database().visible(), uid);
+    assert_eq!(pair.group.members().values().next().unwrap().durable, uid);
+}
+
+#[test]
+fn a_read_of_what_is_not_visible_yet_waits_until_it_is() {
+    let mut pair = Pair::new();
+    let first = put(&pair.table, &pair.db, "a", Durability::Synced);
+    let read = |at_least| SessionAction::ReadDelta {
+        round: 1,
+        since: Uid::ZERO,
+        cursor: None,
+        at_least,
+        pinned: false,
+        bytes_max: 1 << 20,
+    };
+    assert!(matches!(pair.reads.perform(read(first)).unwrap(), Outcome::Answered(_)));
+    assert!(matches!(pair.reads.perform(read(first.next())).unwrap(), Outcome::Early));
+    assert!(pair.reads.retry().unwrap().is_empty() && pair.reads.is_waiting());
+    put(&pair.table, &pair.db, "b", Durability::Synced);
+    assert_eq!(pair.reads.retry().unwrap().len(), 1);
+    assert!(!pair.reads.is_waiting());
+
+    assert!(matches!(pair.reads.perform(read(Uid::MAX)).unwrap(), Outcome::Early));
+    pair.reads.perform(SessionAction::ReleasePin).unwrap();
+    assert!(!pair.reads.is_waiting(), "the round is over");
+}
+
+#[test]
+fn run_files_take_a_copys_place_only_if_they_keep_what_it_promised() {
+    let db = database(&MemOs::new(1));
+    db.create_raw_table("t").unwrap();
+    let pin = db.pin_files().unwrap();
+    let end = pin.list().position.uid;
+    let terms = Terms { database: db.id(), promised: db.epoch(), at_least: end };
+    terms.check(pin.list()).unwrap();
+    let newer = Epoch { term: db.epoch().term + 1, ..db.epoch() };
+    assert!(Terms { promised: newer, ..terms }.check(pin.list()).is_err());
+    assert!(Terms { at_least: end.next(), ..terms }.check(pin.list()).is_err());
+    assert!(Terms { database: DatabaseId(7), ..terms }.check(pin.list()).is_err());
+}
+
+/// Makes a directory with one file that says what it is, durably.
+fn make(os: &MemOs, dir: &Path, what: &str) {
+    os.create_dir_all(dir).unwrap();
+    let file = os.open(&dir.join("what"), OpenMode::CreateNew).unwrap();
+    file.write_all_at(what.as_bytes(), 0).unwrap();
+    file.sync_data().unwrap();
+    os.sync_dir(dir).unwrap();
+    os.sync_dir(dir.parent().unwrap()).unwrap();
+}
+
+fn what(os: &MemOs, dir: &Path) -> String {
+    let mut bytes = [0; 3];
+    let file = os.open(&dir.join("what"), OpenMode::Read).unwrap();
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn a_copy_is_whole_whenever_its_exchange_for_a_successor_is_interrupted() {
+    let places = Places::of(Path::new("/data/db"));
+    for (at, style, seed) in (1..14)
+        .flat_map(|at| CrashStyle::ALL.map(|style| (at, style)))
+        .flat_map(|(at, style)| (0..8).map(move |seed| (at, style, seed)))
+    {
+        let os = MemOs::new(seed);
+        os.create_dir_all(Path::new("/data")).unwrap();
+        os.sync_dir(Path::new("/")).unwrap();
+        make(&os, &places.dir, "old");
+        make(&os, &places.next, "new");
+        make(&os, &places.dir.join("quarantine"), "kep");
+        os.crash_at(os.mutations() + at);
+        let done = places.swap(&os).is_ok() && places.clean(&os).is_ok();
+        let after = os.crash(style, seed);
+        // Another interruption, in the middle of mending the first.
+        after.crash_at(after.mutations() + seed);
+        let _ = places.settle(&after);
+        let after = after.crash(style, seed + 1);
+        places.settle(&after).unwrap();
+        let found = what(&after, &places.dir);
+        assert!(found == "new" || (found == "old" && !done), "call {at}, {style:?}, seed {seed}: {found}");
+        assert_eq!(what(&after, &places.dir.join("quarantine")), "kep", "call {at}, {style:?}, seed {seed}");
+        assert!(!after.exists(&places.old));
+    }
+}
