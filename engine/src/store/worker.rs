@@ -36,6 +36,7 @@ struct State {
 
 /// A kind of background work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests draw what the background does"))]
 pub enum Task {
     /// Makes commits durable that nobody waits for, and prepares the log for what is to come.
     Sync,
