@@ -108,7 +108,7 @@ pub(super) fn publish(os: &Arc<dyn Os>, partial: &Path, target: &Path) -> Result
 }
 
 /// Links a file, or copies it where that is impossible; tells whether it was linked.
-fn link_or_copy(os: &Arc<dyn Os>, from: &Path, to: &Path) -> Result<bool> {
+pub(crate) fn link_or_copy(os: &Arc<dyn Os>, from: &Path, to: &Path) -> Result<bool> {
     match os.hard_link(from, to) {
         Ok(()) => return Ok(true),
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::CrossesDevices) => {}

@@ -20,6 +20,7 @@ use crate::store::log_dir;
 use crate::version::{Lineage, Manifest, Role, run_path};
 
 pub use local::LocalClone;
+pub(crate) use local::link_or_copy;
 pub use pin::FilePin;
 pub use record::CloneRecord;
 pub use target::{CloneTarget, MissingChunk};

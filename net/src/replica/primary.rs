@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::clock::{now, until};
+use super::wards::Wards;
 use super::{Opening, clone, convert, decode, decode_message, encode};
 use crate::quic::CloseCode;
 use crate::quic::session::{BulkSender, ReplicaSession};
@@ -31,13 +32,15 @@ const REGISTER_AFTER_MS: u64 = 5_000;
 
 /// A database that leads its group: its sessions with secondaries and what they have acknowledged.
 pub struct Primary {
-    db: Database,
+    pub(super) db: Database,
     options: Options,
-    group: Mutex<Group>,
+    pub(super) group: Mutex<Group>,
     /// Woken when more is acknowledged.
     acknowledged: Condvar,
     next_session: AtomicU64,
     registered: Mutex<Registered>,
+    /// What is known of each secondary besides the protocol's view.
+    pub(super) wards: Wards,
 }
 
 /// What was written down of secondaries.
@@ -65,25 +68,6 @@ pub enum AckError {
     },
 }
 
-/// One secondary, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaState {
-    /// The copy.
-    pub instance: InstanceId,
-    /// Its name.
-    pub name: String,
-    /// `online`, `refreshing` or `offline`.
-    pub state: &'static str,
-    /// Whether it is in the promotable set.
-    pub promotable: bool,
-    /// Everything up to this UID is durable there.
-    pub durable: Uid,
-    /// Everything up to this UID is visible there.
-    pub visible: Uid,
-    /// How far its durable position is behind the last commit, in milliseconds.
-    pub lag_ms: u64,
-}
-
 impl Primary {
     /// Leads the database's group: begins an epoch, durably, and remembers who was registered.
     pub fn start(db: Database) -> Result<Arc<Self>> {
@@ -93,7 +77,9 @@ impl Primary {
         let history = db.history();
         let mut group = Group::new(identity, options.clone(), history.current(), history, db.position().uid);
         let mut promotable = BTreeSet::new();
+        let wards = Wards::default();
         for known in db.registrations()? {
+            wards.restore(&known);
             if known.promotable {
                 promotable.insert(known.instance);
             }
@@ -107,6 +93,7 @@ impl Primary {
             acknowledged: Condvar::new(),
             next_session: AtomicU64::new(1),
             registered: Mutex::new(Registered::default()),
+            wards,
         };
         primary.update_floors();
         Ok(Arc::new(primary))
@@ -115,31 +102,6 @@ impl Primary {
     /// The database.
     pub fn database(&self) -> &Database {
         &self.db
-    }
-
-    /// The secondaries that are registered.
-    pub fn replicas(&self) -> Vec<ReplicaState> {
-        let last = self.db.log_end().0;
-        let group = self.group.lock();
-        let state =
-            |(instance, member): (&InstanceId, &planaria_replication::primary::Member)| ReplicaState {
-                instance: *instance,
-                name: member.name.clone(),
-                state: match (member.online, member.session) {
-                    (true, _) => "online",
-                    (false, Some(_)) => "refreshing",
-                    (false, None) => "offline",
-                },
-                promotable: group.promotable().contains(instance),
-                durable: member.durable,
-                visible: member.visible,
-                lag_ms: if member.durable >= last {
-                    0
-                } else {
-                    last.millis().saturating_sub(member.durable.millis())
-                },
-            };
-        group.members().iter().map(state).collect()
     }
 
     /// Waits until `uid` is acknowledged at `level`.
@@ -240,7 +202,7 @@ impl Primary {
     }
 
     /// Carries out what the group wants, and lets retention know.
-    fn after_input(&self) {
+    pub(super) fn after_input(&self) {
         loop {
             let action = self.group.lock().poll_action();
             match action {
@@ -261,13 +223,10 @@ impl Primary {
     fn persist_promotable(&self, set: &BTreeSet<InstanceId>) -> Result<()> {
         let members: Vec<_> = {
             let group = self.group.lock();
-            let of =
-                |(instance, member): (&InstanceId, &planaria_replication::primary::Member)| Registration {
-                    instance: *instance,
-                    name: member.name.clone(),
-                    durable: member.durable,
-                    promotable: set.contains(instance),
-                };
+            let of = |(instance, member): (&InstanceId, &planaria_replication::primary::Member)| {
+                let known = Registration::new(*instance, member.name.clone(), member.durable);
+                self.wards.describe(Registration { promotable: set.contains(instance), ..known })
+            };
             group.members().iter().map(of).collect()
         };
         for registration in members {
@@ -276,7 +235,11 @@ impl Primary {
         Ok(())
     }
 
-    fn write_registration(&self, registration: &Registration, durability: Durability) -> Result<()> {
+    pub(super) fn write_registration(
+        &self,
+        registration: &Registration,
+        durability: Durability,
+    ) -> Result<()> {
         let uid = self.db.register(registration, durability)?;
         let mut registered = self.registered.lock();
         *registered = Registered { at: now(), uid };
@@ -293,30 +256,19 @@ impl Primary {
             durable > registered.uid && (leaves || now().since(registered.at).0 >= REGISTER_AFTER_MS)
         };
         if known.is_none() || due {
-            let name = name.to_string();
-            self.write_registration(
-                &Registration { instance, name, durable, promotable },
-                Durability::Background,
-            )?;
+            let known = Registration { promotable, ..Registration::new(instance, name, durable) };
+            self.write_registration(&self.wards.describe(known), Durability::Background)?;
         }
         Ok(())
     }
 
     /// Tells retention what must be kept: nothing passes the stable UID, and delete marks stay for registered
-    /// secondaries, unless what is preserved for one exceeds the caps.
-    fn update_floors(&self) {
-        let (bytes_max, age_max_ms) = self.db.preserved_max();
-        let newest = self.db.log_end().0;
-        let (stable, mut positions) = {
-            let group = self.group.lock();
-            let stable = (!group.promotable().is_empty()).then(|| group.stable());
-            (stable, group.members().values().map(|member| member.durable).collect::<Vec<_>>())
-        };
-        positions.sort_unstable();
-        let preserved = positions.into_iter().find(|position| {
-            newest.millis().saturating_sub(position.millis()) <= age_max_ms
-                || self.db.estimate_refresh(*position).delta_bytes <= bytes_max
-        });
+    /// secondaries, except those that nothing is preserved for any more.
+    pub(super) fn update_floors(&self) {
+        let group = self.group.lock();
+        let stable = (!group.promotable().is_empty()).then(|| group.stable());
+        let kept = group.members().iter().filter(|(instance, _)| !self.wards.is_given_up(**instance));
+        let preserved = kept.map(|(_, member)| member.durable).min();
         self.db.set_floors(stable, preserved);
     }
 }
@@ -352,6 +304,10 @@ impl Serving<'_> {
             }
             self.primary.after_input();
             if self.machine.is_closed() {
+                return Ok(());
+            }
+            if self.machine.instance().is_some_and(|instance| self.primary.wards.is_paused(instance)) {
+                self.session.close(CloseCode::Refused, "an operator has this secondary wait");
                 return Ok(());
             }
             let wait = until(self.machine.poll_timeout(), WAKE_AFTER);
@@ -419,6 +375,9 @@ impl Serving<'_> {
 
     fn send(&mut self, message: &planaria_replication::Message) -> Result<()> {
         let bytes = encode(message)?;
+        if let Some(instance) = self.machine.instance() {
+            self.primary.wards.note_sent(instance, message);
+        }
         match message.lane() {
             Lane::Control => self.runtime.block_on(self.session.send(bytes)),
             Lane::Bulk => {

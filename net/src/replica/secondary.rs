@@ -429,6 +429,8 @@ impl Loop {
             session.close(CloseCode::Done, "the clone is complete");
             fetched
         })?;
+        // What was taken back, and the node's certificates, stay with the name of the directory.
+        planaria_engine::carry_over(&os, &dir, &next)?;
         let old = dir.with_extension("old");
         remove(&old).map_err(|error| Error::file("remove", &old, error))?;
         let options = self.follow.options.clone();
