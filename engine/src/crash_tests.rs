@@ -477,7 +477,7 @@ fn marks_for_a_registered_secondary_outlive_a_restart() {
     let table = db.create_raw_table("t").unwrap();
     let away = table.put("k", "row").unwrap();
     let instance = planaria_types::InstanceId(3);
-    let registration = Registration { instance, name: "away".into(), durable: away, promotable: false };
+    let registration = Registration::new(instance, "away", away);
     db.register(&registration, Durability::Synced).unwrap();
     table.delete("k").unwrap();
     drop((table, db));

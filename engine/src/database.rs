@@ -89,7 +89,9 @@ impl Database {
     /// Whoever serves them sets the floors from then on.
     fn preserve_for_registered(&self) {
         let preserved = match self.registrations() {
-            Ok(known) => known.iter().map(|known| known.durable).min(),
+            Ok(known) => {
+                known.iter().filter(|known| known.given_up.is_none()).map(|known| known.durable).min()
+            }
             // What cannot be read may need everything.
             Err(_) => Some(Uid::ZERO),
         };

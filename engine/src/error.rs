@@ -78,6 +78,12 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// No extract of that name.
+    #[error("there is no extract {name:?}; `planaria quarantine list` shows those that exist")]
+    UnknownExtract {
+        /// The name asked for.
+        name: String,
+    },
     /// A table of that name exists.
     #[error("table {name:?} exists already")]
     TableExists {
@@ -134,6 +140,7 @@ impl Error {
             Self::Poisoned { .. } => "poisoned",
             Self::NoSpace { .. } => "no_space",
             Self::UnknownTable { .. } => "unknown_table",
+            Self::UnknownExtract { .. } => "unknown_extract",
             Self::TableExists { .. } => "table_exists",
             Self::Schema(_) => "schema",
             Self::TooLarge { .. } => "too_large",

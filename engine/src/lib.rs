@@ -22,6 +22,7 @@ mod memtable;
 mod options;
 pub mod os;
 mod planted;
+mod quarantine;
 mod read;
 mod refresh;
 mod replicas;
@@ -51,9 +52,10 @@ pub use options::Options;
 pub use planaria_types as types;
 #[cfg(feature = "planted")]
 pub use planted::Planted;
+pub use quarantine::{Extract, ExtractFile, ExtractPart, Tended};
 pub use read::{Change, Scan};
 pub use refresh::{ChangeChunk, Refresh, RefreshEnd};
-pub use replicas::{RefreshEstimate, Registration};
+pub use replicas::{Cap, GivenUp, Lag, Preserved, RefreshEstimate, Registration};
 pub use run::{Codec, ReadMode};
 pub use sorter::UnsortedIngest;
 #[cfg(feature = "testing")]

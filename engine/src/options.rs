@@ -35,6 +35,10 @@ pub struct Options {
     pub preserved_bytes_max: u64,
     /// The longest time in milliseconds for which delete marks are preserved for a secondary that is away.
     pub preserved_age_max_ms: u64,
+    /// The most bytes of extracts that are kept; beyond it the oldest go.
+    pub quarantine_bytes_max: u64,
+    /// The longest time in milliseconds for which an extract is kept.
+    pub quarantine_age_max_ms: u64,
     /// Background threads for compaction; 0 leaves flush and compaction to explicit calls, for tests.
     pub background: bool,
     /// The operating system; the real one unless a test says otherwise.
@@ -61,6 +65,8 @@ impl Default for Options {
             sync_interval_ms: 10,
             preserved_bytes_max: 1 << 30,
             preserved_age_max_ms: 30 * 24 * 3_600_000,
+            quarantine_bytes_max: 2 << 30,
+            quarantine_age_max_ms: 30 * 24 * 3_600_000,
             background: true,
             os: Arc::new(Posix),
             #[cfg(feature = "planted")]

@@ -21,6 +21,69 @@ pub struct Registration {
     pub durable: Uid,
     /// Whether it is in the promotable set.
     pub promotable: bool,
+    /// Whether an operator has it wait: it stays registered, and is not served.
+    pub paused: bool,
+    /// Why nothing is preserved for it any more, if so. Being brought up to date ends that.
+    pub given_up: Option<GivenUp>,
+}
+
+impl Registration {
+    /// A registration as it begins.
+    pub fn new(instance: InstanceId, name: impl Into<String>, durable: Uid) -> Self {
+        Self { instance, name: name.into(), durable, promotable: false, paused: false, given_up: None }
+    }
+}
+
+/// That delete marks are not preserved for a secondary any more: it was away for too long, or they became too many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Bytes of delete marks that were preserved until then, about.
+    pub bytes: u64,
+    /// The age of its position at that time, in milliseconds.
+    pub age_ms: u64,
+    /// Which cap was exceeded.
+    pub cap: Cap,
+}
+
+/// A cap on what is preserved for secondaries that are away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Cap {
+    /// `Options::preserved_bytes_max`.
+    Bytes,
+    /// `Options::preserved_age_max_ms`.
+    Age,
+}
+
+impl std::fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.cap {
+            Cap::Bytes => write!(f, "{} bytes of delete marks exceed preserved_bytes_max", self.bytes),
+            Cap::Age => write!(f, "away for {} s, longer than preserved_age_max_ms", self.age_ms / 1_000),
+        }
+    }
+}
+
+/// What is preserved for a secondary that is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Preserved {
+    /// Bytes of the delete marks above its position, as they lie in run files: an estimate from a sample of blocks. It
+    /// contains what is preserved for those that are further ahead.
+    pub bytes: u64,
+    /// How long ago its position was current, in milliseconds; 0 if it has everything.
+    pub age_ms: u64,
+}
+
+/// How far a position lies behind the last commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lag {
+    /// Commits, where memory still holds all of them.
+    pub commits: Option<u64>,
+    /// Bytes that bringing a copy up to date would move, about.
+    pub bytes: u64,
+    /// Milliseconds between the two commits.
+    pub ms: u64,
 }
 
 /// What bringing a copy up to date would take, in bytes.
@@ -38,10 +101,6 @@ pub struct RefreshEstimate {
 
 /// Blocks of a run that are looked into for an estimate, at most.
 const SAMPLED_BLOCKS: usize = 32;
-/// Keys and rows in one commit of an extract, in bytes.
-const EXTRACT_BATCH_BYTES: usize = 4 << 20;
-/// The largest extract, in bytes; what exceeds it is not kept.
-const EXTRACT_BYTES_MAX: usize = 256 << 20;
 
 fn registration_key(instance: InstanceId) -> Vec<u8> {
     [REGISTRATION_PREFIX, &instance.0.to_be_bytes()].concat()
@@ -72,6 +131,55 @@ impl Database {
         let mut batch = Batch::new();
         batch.delete(TableId::SYSTEM, registration_key(instance));
         self.commit(batch, Durability::Synced)
+    }
+
+    /// What is preserved for a copy at `position`.
+    pub fn preserved(&self, position: Uid) -> Preserved {
+        let store = self.store();
+        if position >= store.appended() {
+            return Preserved::default();
+        }
+        let version = store.pin().0;
+        let references = version.fragments().iter().flat_map(|fragment| fragment.references());
+        let bytes = references
+            .filter(|reference| reference.upto > position)
+            .map(|reference| {
+                let meta = reference.run.meta();
+                let marks = u128::from(meta.records.saturating_sub(meta.puts));
+                let changed = u128::from(changed_bytes(&reference.run, position));
+                (changed * marks / u128::from(meta.records.max(1))) as u64
+            })
+            .sum();
+        Preserved { bytes, age_ms: self.now_millis().saturating_sub(position.millis()) }
+    }
+
+    /// Whether a cap ends what is preserved for a copy at `position`.
+    pub fn exceeds_cap(&self, position: Uid) -> Option<GivenUp> {
+        let options = &self.store().options;
+        let Preserved { bytes, age_ms } = self.preserved(position);
+        let cap = if age_ms > options.preserved_age_max_ms {
+            Cap::Age
+        } else if bytes > options.preserved_bytes_max {
+            Cap::Bytes
+        } else {
+            return None;
+        };
+        Some(GivenUp { at_ms: self.now_millis(), bytes, age_ms, cap })
+    }
+
+    /// How far `position` lies behind the last commit.
+    pub fn lag(&self, position: Uid) -> Lag {
+        let last = self.store().appended();
+        if position >= last {
+            return Lag { commits: Some(0), ..Lag::default() };
+        }
+        let ms = last.millis().saturating_sub(position.millis());
+        if let Some((commits, bytes)) = self.store().feed.measure_after(position) {
+            return Lag { commits: Some(commits), bytes, ms };
+        }
+        let estimate = self.estimate_refresh(position);
+        let bytes = if estimate.retained { estimate.tail_bytes } else { estimate.delta_bytes };
+        Lag { commits: None, bytes, ms }
     }
 
     /// Promises, durably, to follow no epoch older than this.
@@ -126,46 +234,6 @@ impl Database {
             || store.feed.after(since, 1).is_some()
             || from.is_some_and(|from| from.number >= store.log.retained_from());
         RefreshEstimate { retained, tail_bytes, delta_bytes, total_bytes }
-    }
-
-    /// Keeps what the copy shows above `above`, up to `through`, as an extract in `quarantine/` of its directory,
-    /// durably: commits that are about to be taken back. Doing it twice changes nothing.
-    ///
-    /// An extract is a file of encoded commits, each with its length (u32, little-endian) in front.
-    pub fn quarantine(&self, above: Uid, through: Uid) -> Result<()> {
-        let store = self.store();
-        let (os, dir) = (&store.options.os, store.dir.join("quarantine"));
-        os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
-        let snapshot = self.snapshot().at(through);
-        let mut from = (TableId::SYSTEM, Vec::new());
-        let mut extract = Vec::new();
-        loop {
-            let chunk = snapshot.changes(above, (from.0, &from.1), EXTRACT_BATCH_BYTES)?;
-            let mut batch = Batch::new();
-            for change in chunk.changes {
-                match change.kind {
-                    crate::RecordKind::Put => batch.put(change.table, change.key, change.row),
-                    _ => batch.delete(change.table, change.key),
-                };
-            }
-            let encoded = batch.encode()?;
-            extract.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
-            extract.extend_from_slice(&encoded);
-            match chunk.next.filter(|_| extract.len() < EXTRACT_BYTES_MAX) {
-                Some((table, key)) => from = (table, key.to_vec()),
-                None => break,
-            }
-        }
-        let path = dir.join(format!("{:016x}-{:016x}.extract", above.get(), through.get()));
-        crate::version::write_file(os, &path, &extract)?;
-        os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
-        os.sync_dir(&store.dir).map_err(|error| Error::io("sync", &store.dir, error))
-    }
-
-    /// The cap on what is preserved for secondaries that are away: bytes, and milliseconds.
-    pub fn preserved_max(&self) -> (u64, u64) {
-        let options = &self.store().options;
-        (options.preserved_bytes_max, options.preserved_age_max_ms)
     }
 }
 

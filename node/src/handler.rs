@@ -1,5 +1,6 @@
 //! What a node does with the requests of its clients: a [`Handler`] over one database.
 
+pub(crate) mod quarantine;
 mod rows;
 mod tables;
 
@@ -89,6 +90,7 @@ impl DatabaseHandler {
 
     fn status(&self) -> Result<Response, RemoteError> {
         let mut database = database_status(&self.name, &self.database().status().map_err(remote)?);
+        database.notices.extend(quarantine::notices(&self.database()));
         self.companion.describe(&mut database);
         Ok(Response::Status(Status {
             node: self.node.clone(),
@@ -188,6 +190,16 @@ impl Handler for DatabaseHandler {
             Request::Import { table, options } => self.import(&table, &options, exchange),
             Request::Digest { tables, at } => self.digest(&tables, at),
             Request::Verify => self.verify(),
+            Request::ExtractList => {
+                quarantine::list(&self.database()).map(Response::Extracts).map_err(remote)
+            }
+            Request::ExtractRead { name, at } => {
+                let (records, next) = quarantine::read(&self.database(), &name, at).map_err(remote)?;
+                Ok(Response::ExtractPart { records, next })
+            }
+            Request::ExtractDrop { name } => {
+                self.database().drop_extract(&name).map(|()| Response::Done).map_err(remote)
+            }
             request => self.companion.call(peer, request, exchange),
         }
     }
@@ -242,6 +254,8 @@ pub(crate) fn database_status(name: &str, status: &planaria_engine::Status) -> D
         // Alone, a primary is all of the promotable set.
         stable: status.durable,
         disk_bytes: status.run_bytes + status.log_bytes,
+        primary: String::new(),
+        notices: Vec::new(),
     }
 }
 
@@ -260,6 +274,7 @@ pub(crate) fn unsupported(what: impl Into<String>) -> RemoteError {
 fn request_name(request: &Request) -> &'static str {
     match request {
         Request::ReplicaList => "which replicas follow",
+        Request::ReplicaDo { .. } => "requests about a replica",
         Request::CloneCreate(_) => "requests to make a clone",
         Request::CloneList => "which clones there are",
         Request::CloneShow { .. } => "how a clone is",

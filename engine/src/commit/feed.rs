@@ -82,6 +82,16 @@ impl Feed {
         Some(recent.commits.iter().skip(from).take_while(fits).cloned().collect())
     }
 
+    /// How many commits there are after `uid`, and their bytes; `None` if some of them are gone.
+    pub(crate) fn measure_after(&self, uid: Uid) -> Option<(u64, u64)> {
+        let recent = self.recent.lock();
+        let from = recent.commits.partition_point(|logged| logged.commit.uid() <= uid);
+        recent.commits.get(from).filter(|first| first.commit.prev() <= uid)?;
+        let after = recent.commits.iter().skip(from);
+        let bytes = after.map(|logged| logged.commit.bytes().len() as u64).sum();
+        Some(((recent.commits.len() - from) as u64, bytes))
+    }
+
     /// Forgets everything, as after taking back commits.
     pub(crate) fn clear(&self) {
         *self.recent.lock() = Recent::default();

@@ -10,6 +10,7 @@ pub mod executor;
 mod primary;
 mod secondary;
 mod slot;
+mod wards;
 
 use bytes::Bytes;
 use planaria_replication::Message;
@@ -18,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 pub use clone::{CloneProgress, clone_from, fetch_clone};
-pub use primary::{AckError, Primary, ReplicaState};
+pub use primary::{AckError, Primary};
 pub use secondary::{Follow, FollowStatus, Follower};
 pub use slot::Slot;
+pub use wards::{ReplicaState, WardError};
 
 /// What a replica connection is for: its first message.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

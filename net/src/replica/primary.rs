@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::clock::{now, until};
 use super::executor::{self, Kept, Outcome, Registrar, SessionReads};
+use super::wards::Wards;
 use super::{Opening, clone, decode, decode_message, encode};
 use crate::quic::CloseCode;
 use crate::quic::session::{BulkSender, ReplicaSession};
@@ -27,13 +28,15 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// A database that leads its group: its sessions with secondaries and what they have acknowledged.
 pub struct Primary {
-    db: Database,
+    pub(super) db: Database,
     options: Options,
-    group: Mutex<Group>,
+    pub(super) group: Mutex<Group>,
     /// Woken when more is acknowledged.
     acknowledged: Condvar,
     next_session: AtomicU64,
-    registrar: Registrar,
+    pub(super) registrar: Registrar,
+    /// What is known of each secondary besides the protocol's view.
+    pub(super) wards: Wards,
 }
 
 /// Why a write is not known to be acknowledged at its level.
@@ -53,31 +56,16 @@ pub enum AckError {
     },
 }
 
-/// One secondary, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaState {
-    /// The copy.
-    pub instance: InstanceId,
-    /// Its name.
-    pub name: String,
-    /// `online`, `refreshing` or `offline`.
-    pub state: &'static str,
-    /// Whether it is in the promotable set.
-    pub promotable: bool,
-    /// Everything up to this UID is durable there.
-    pub durable: Uid,
-    /// Everything up to this UID is visible there.
-    pub visible: Uid,
-    /// How far its durable position is behind the last commit, in milliseconds.
-    pub lag_ms: u64,
-}
-
 impl Primary {
     /// Leads the database's group: begins an epoch, durably, and remembers who was registered.
     pub fn start(db: Database) -> Result<Arc<Self>> {
         let options = Options::default();
         let group = executor::lead(&db, options.clone(), now())?;
         let registrar = Registrar::new(db.clone());
+        let wards = Wards::default();
+        for known in db.registrations()? {
+            wards.restore(&known);
+        }
         let primary = Self {
             db,
             options,
@@ -85,6 +73,7 @@ impl Primary {
             acknowledged: Condvar::new(),
             next_session: AtomicU64::new(1),
             registrar,
+            wards,
         };
         primary.update_floors();
         Ok(Arc::new(primary))
@@ -93,31 +82,6 @@ impl Primary {
     /// The database.
     pub fn database(&self) -> &Database {
         &self.db
-    }
-
-    /// The secondaries that are registered.
-    pub fn replicas(&self) -> Vec<ReplicaState> {
-        let last = self.db.log_end().0;
-        let group = self.group.lock();
-        let state =
-            |(instance, member): (&InstanceId, &planaria_replication::primary::Member)| ReplicaState {
-                instance: *instance,
-                name: member.name.clone(),
-                state: match (member.online, member.session) {
-                    (true, _) => "online",
-                    (false, Some(_)) => "refreshing",
-                    (false, None) => "offline",
-                },
-                promotable: group.promotable().contains(instance),
-                durable: member.durable,
-                visible: member.visible,
-                lag_ms: if member.durable >= last {
-                    0
-                } else {
-                    last.millis().saturating_sub(member.durable.millis())
-                },
-            };
-        group.members().iter().map(state).collect()
     }
 
     /// Waits until `uid` is acknowledged at `level`.
@@ -217,7 +181,7 @@ impl Primary {
     }
 
     /// Carries out what the group wants, and lets retention know.
-    fn after_input(&self) {
+    pub(super) fn after_input(&self) {
         loop {
             let action = self.group.lock().poll_action();
             match action {
@@ -240,16 +204,18 @@ impl Primary {
 
     fn persist_promotable(&self, set: &BTreeSet<InstanceId>) -> Result<()> {
         let members = Registrar::members(&self.group.lock(), set);
+        let members: Vec<_> = members.into_iter().map(|known| self.wards.describe(known)).collect();
         self.registrar.persist(&members, now())
     }
 
     fn register(&self, instance: InstanceId, name: String, durable: Uid) -> Result<()> {
         let promotable = self.group.lock().promotable().contains(&instance);
-        self.registrar.register(&Registration { instance, name, durable, promotable }, now())
+        let known = Registration { promotable, ..Registration::new(instance, name, durable) };
+        self.registrar.register(&self.wards.describe(known), now())
     }
 
-    fn update_floors(&self) {
-        let kept = Kept::of(&self.group.lock());
+    pub(super) fn update_floors(&self) {
+        let kept = Kept::of(&self.group.lock(), |instance| self.wards.is_given_up(instance));
         kept.tell(&self.db);
     }
 }
@@ -287,6 +253,10 @@ impl Serving<'_> {
             }
             self.primary.after_input();
             if self.machine.is_closed() {
+                return Ok(());
+            }
+            if self.machine.instance().is_some_and(|instance| self.primary.wards.is_paused(instance)) {
+                self.session.close(CloseCode::Refused, "an operator has this secondary wait");
                 return Ok(());
             }
             let most = if self.reads.is_waiting() { LOOK_AGAIN_AFTER } else { WAKE_AFTER };
@@ -331,6 +301,9 @@ impl Serving<'_> {
 
     fn send(&mut self, message: &planaria_replication::Message) -> Result<()> {
         let bytes = encode(message)?;
+        if let Some(instance) = self.machine.instance() {
+            self.primary.wards.note_sent(instance, message);
+        }
         match message.lane() {
             Lane::Control => self.runtime.block_on(self.session.send(bytes)),
             Lane::Bulk => {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use planaria_types::{DatabaseId, Epoch, Fingerprint, GroupId, InstanceId, KeyRange, Uid};
+use planaria_types::{DatabaseId, Epoch, Fingerprint, GroupId, InstanceId, KeyRange, TableId, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
@@ -282,12 +282,47 @@ pub enum Request {
         /// What is done.
         action: CloneAction,
     },
+    /// Does something with a secondary \[`Replicas`: what there is afterwards\].
+    ReplicaDo {
+        /// Its name or instance.
+        name: String,
+        /// What is done.
+        action: ReplicaAction,
+    },
+    /// What was taken back here and is kept \[`Extracts`\].
+    ExtractList,
+    /// Some records of an extract \[`ExtractPart`\].
+    ExtractRead {
+        /// Its name.
+        name: String,
+        /// Where to go on; none for the beginning.
+        at: Option<u64>,
+    },
+    /// Removes an extract \[`Done`\].
+    ExtractDrop {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What is done with a registered secondary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ReplicaAction {
+    /// It waits: it stays registered, and is not served.
+    Pause,
+    /// It is served again.
+    Resume,
+    /// It is forgotten: nothing is preserved for it, and it counts for nothing.
+    Forget,
 }
 
 impl Request {
     /// Whether it takes the role control rather than client.
     pub fn needs_control(&self) -> bool {
-        matches!(self, Self::CloneCreate(_) | Self::CloneDo { .. })
+        matches!(
+            self,
+            Self::CloneCreate(_) | Self::CloneDo { .. } | Self::ReplicaDo { .. } | Self::ExtractDrop { .. }
+        )
     }
 }
 
@@ -326,6 +361,11 @@ pub struct DatabaseStatus {
     pub stable: Uid,
     /// Bytes on disk.
     pub disk_bytes: u64,
+    /// The address of the primary that is followed, or that leads instead, if that is known.
+    pub primary: String,
+    /// What an operator should know of: what was given up, what will expire.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub notices: Vec<String>,
 }
 
 /// One table.
@@ -350,16 +390,36 @@ pub struct ReplicaInfo {
     pub instance: InstanceId,
     /// Its node, by address or name.
     pub node: String,
-    /// `online`, `stale` or `refreshing`.
+    /// `online`, `refreshing`, `paused` or `offline`.
     pub state: String,
     /// Whether it may be promoted.
     pub promotable: bool,
     /// Its durable position.
     pub durable: Uid,
+    /// The cut that it shows, as far as known.
+    pub visible: Uid,
     /// How far it is behind, in milliseconds.
     pub lag_ms: u64,
-    /// Its refresh, with the reason for the way, or empty.
-    pub refresh: String,
+    /// How far it is behind in commits, where that is known.
+    pub lag_commits: Option<u64>,
+    /// How many bytes would bring it up to date, about.
+    pub lag_bytes: u64,
+    /// Bytes of delete marks that are preserved for it, about.
+    pub preserved_bytes: u64,
+    /// For how long they are, in milliseconds.
+    pub preserved_age_ms: u64,
+    /// Why nothing is preserved for it any more, or empty.
+    pub given_up: String,
+    /// The way of its last refresh since its primary started, or empty.
+    pub way: String,
+    /// The code of the reason for that way, or empty.
+    pub reason: String,
+    /// Records that it was sent since then.
+    pub moved_records: u64,
+    /// Commits that it was sent since then.
+    pub moved_commits: u64,
+    /// Bytes of both.
+    pub moved_bytes: u64,
 }
 
 /// One clone.
@@ -447,6 +507,55 @@ pub enum Response {
     Clones(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<CloneInfo>),
     /// One clone.
     Clone(CloneInfo),
+    /// The extracts, oldest first.
+    Extracts(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<ExtractInfo>),
+    /// Some records of an extract, in (table, key) order.
+    ExtractPart {
+        /// The records.
+        #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+        records: Vec<ExtractRecord>,
+        /// Where the next part begins; none after the last.
+        next: Option<u64>,
+    },
+}
+
+/// What was taken back and is kept.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ExtractInfo {
+    /// Its name.
+    pub name: String,
+    /// The fork: everything at or below it was kept.
+    pub above: Uid,
+    /// The last commit that was taken back.
+    pub through: Uid,
+    /// The epoch under which that was written.
+    pub epoch: Epoch,
+    /// When, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// How long ago that was, in milliseconds.
+    pub age_ms: u64,
+    /// When it will be removed, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// The number of its records.
+    pub records: u64,
+    /// Its bytes on disk.
+    pub bytes: u64,
+    /// Whether it holds all that was taken back.
+    pub is_whole: bool,
+    /// The definitions of its tables, in the engine's encoding.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub tables: Vec<Bytes>,
+}
+
+/// The state of a record that was taken back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExtractRecord {
+    /// The table, as in the definitions of the extract.
+    pub table: TableId,
+    /// The key.
+    pub key: Bytes,
+    /// The row; none if it was deleted.
+    pub row: Option<Bytes>,
 }
 
 /// What an import has taken so far.

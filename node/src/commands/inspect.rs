@@ -64,6 +64,7 @@ pub(super) fn status(global: &Global, arguments: &PlaceArgs) -> Result<(), CliEr
             .with("stable", database.stable.to_string())
             .with("disk_bytes", Cell::Bytes(database.disk_bytes))
             .with("tables", Cell::List(tables.iter().map(|table| table.definition.name.clone()).collect()))
+            .with("notices", Cell::List(database.notices.clone()))
     };
     let reports: Vec<_> = status.databases.iter().map(report).collect();
     Ok(Report::write_all(&reports, stdout(), target(global))?)

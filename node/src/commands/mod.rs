@@ -6,6 +6,7 @@ mod generate;
 mod import;
 mod inspect;
 mod progress;
+mod quarantine;
 mod record;
 mod replica;
 pub(crate) mod serve;
@@ -14,7 +15,7 @@ mod table;
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock};
 
-use crate::cli::{Cli, CloneCommand, Global, PlanariaCommand, ReplicaCommand};
+use crate::cli::{Cli, CloneCommand, Global, PlanariaCommand};
 use crate::output::{CliError, Report, Target};
 
 /// Does what the command line says.
@@ -24,7 +25,8 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Demo(arguments) => crate::demo::run(global, arguments),
         PlanariaCommand::Bench(command) => crate::bench::run(global, command),
         PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
-        PlanariaCommand::Replica(ReplicaCommand::List(arguments)) => replica::list(global, arguments),
+        PlanariaCommand::Replica(command) => replica::run(global, command),
+        PlanariaCommand::Quarantine(command) => quarantine::run(global, command),
         PlanariaCommand::Clone(CloneCommand::Create(arguments)) => clone::create(global, arguments),
         PlanariaCommand::Clone(CloneCommand::List(arguments)) => clone::list(global, arguments),
         PlanariaCommand::Table(command) => table::run(global, command),

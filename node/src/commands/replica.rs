@@ -1,14 +1,29 @@
-use super::{stdout, target};
-use crate::cli::{Global, PlaceArgs};
-use crate::output::{Cell, CliError, Heading, RowWriter};
+use std::time::Duration;
+
+use planaria_net::wire::message::{ReplicaAction, ReplicaInfo};
+
+use super::{print, stdout, target};
+use crate::cli::{Global, PlaceArgs, ReplicaArgs, ReplicaCommand};
+use crate::output::{Cell, CliError, Heading, Report, RowWriter};
 use crate::session::IfAbsent;
 
-/// `planaria replica list`.
-pub(super) fn list(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
+/// `planaria replica`.
+pub(super) fn run(global: &Global, command: &ReplicaCommand) -> Result<(), CliError> {
+    match command {
+        ReplicaCommand::List(arguments) => list(global, arguments),
+        ReplicaCommand::Show(arguments) => show(global, arguments),
+        ReplicaCommand::Pause(arguments) => act(global, arguments, ReplicaAction::Pause),
+        ReplicaCommand::Resume(arguments) => act(global, arguments, ReplicaAction::Resume),
+        ReplicaCommand::Forget(arguments) => act(global, arguments, ReplicaAction::Forget),
+    }
+}
+
+fn list(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
     let session = arguments.place(global)?.open(IfAbsent::Fail)?;
-    let headings = ["name", "state", "promotable", "durable"].map(Heading::text);
+    let headings = ["name", "state", "promotable", "durable"].map(Heading::text).into_iter();
     let headings =
-        headings.into_iter().chain([Heading::number("lag_ms"), Heading::text("instance")]).collect();
+        headings.chain(["lag_ms", "lag_commits", "lag_bytes", "preserved_bytes"].map(Heading::number));
+    let headings = headings.chain(["way", "given_up", "instance"].map(Heading::text)).collect();
     let mut rows = RowWriter::new(stdout(), target(global), headings, "")?;
     for replica in session.replicas()? {
         rows.write(&[
@@ -17,9 +32,68 @@ pub(super) fn list(global: &Global, arguments: &PlaceArgs) -> Result<(), CliErro
             Cell::Bool(replica.promotable),
             replica.durable.to_string().into(),
             Cell::Count(replica.lag_ms),
+            replica.lag_commits.map_or(Cell::None, Cell::Count),
+            Cell::Bytes(replica.lag_bytes),
+            Cell::Bytes(replica.preserved_bytes),
+            text(replica.way),
+            text(replica.given_up),
             replica.instance.to_string().into(),
         ])?;
     }
     rows.finish()?;
     Ok(())
+}
+
+fn show(global: &Global, arguments: &ReplicaArgs) -> Result<(), CliError> {
+    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    let named = &arguments.name;
+    let is_meant = |replica: &ReplicaInfo| replica.node == *named || replica.instance.to_string() == *named;
+    let mut meant = session.replicas()?.into_iter().filter(is_meant);
+    match (meant.next(), meant.next()) {
+        (Some(replica), None) => print(global, &report(replica)),
+        (None, _) => Err(CliError::new("unknown_replica", format!("no secondary {named:?} is registered"))
+            .hint("`planaria replica list` shows those that are")),
+        (Some(_), Some(_)) => {
+            Err(CliError::new("ambiguous", format!("several secondaries are called {named:?}"))
+                .hint("name it by its instance; `planaria replica list` shows it"))
+        }
+    }
+}
+
+fn report(replica: ReplicaInfo) -> Report {
+    Report::new()
+        .with("name", replica.node)
+        .with("instance", replica.instance.to_string())
+        .with("state", replica.state)
+        .with("promotable", Cell::Bool(replica.promotable))
+        .with("durable", replica.durable.to_string())
+        .with("visible", replica.visible.to_string())
+        .with("lag_ms", Cell::Count(replica.lag_ms))
+        .with("lag_commits", replica.lag_commits.map_or(Cell::None, Cell::Count))
+        .with("lag_bytes", Cell::Bytes(replica.lag_bytes))
+        .with("preserved_bytes", Cell::Bytes(replica.preserved_bytes))
+        .with("preserved_age", Cell::Duration(Duration::from_millis(replica.preserved_age_ms)))
+        .with("given_up", text(replica.given_up))
+        .with("way", text(replica.way))
+        .with("reason", text(replica.reason))
+        .with("moved_records", Cell::Count(replica.moved_records))
+        .with("moved_commits", Cell::Count(replica.moved_commits))
+        .with("moved_bytes", Cell::Bytes(replica.moved_bytes))
+}
+
+fn act(global: &Global, arguments: &ReplicaArgs, action: ReplicaAction) -> Result<(), CliError> {
+    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    let left = session.replica_do(&arguments.name, action)?;
+    let done = match action {
+        ReplicaAction::Pause => "paused",
+        ReplicaAction::Resume => "resumed",
+        ReplicaAction::Forget => "forgotten",
+    };
+    let report = Report::new().with(done, arguments.name.clone());
+    print(global, &report.with("registered", Cell::Count(left.len() as u64)))
+}
+
+/// A text, or nothing where it is empty.
+fn text(text: String) -> Cell {
+    if text.is_empty() { Cell::None } else { text.into() }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
-use planaria_net::replica::{FollowStatus, Follower, Primary, ReplicaState, Slot};
+use planaria_net::replica::{FollowStatus, Follower, Primary, Slot};
 use planaria_net::wire::message::{
     CloneInfo, CloneRole, CloneSpec, DatabaseStatus, Level, RemoteError, ReplicaInfo, Request, Response,
     WriteOptions,
@@ -13,6 +13,7 @@ use planaria_net::wire::message::{
 use planaria_net::wire::rpc::{BoxFuture, Exchange};
 use planaria_types::Uid;
 
+use super::replicas::{replica_do, replica_info};
 use crate::handler::{Companion, remote, unsupported};
 
 /// How long a commit waits for other copies if the client does not say.
@@ -85,6 +86,15 @@ impl Companion for NodeCompanion {
     fn call(&self, _: &Peer, request: Request, _: &mut Exchange) -> Result<Response, RemoteError> {
         match request {
             Request::ReplicaList => Ok(Response::Replicas(self.replicas())),
+            Request::ReplicaDo { name, action } => {
+                let primary = self.primary.as_ref().ok_or_else(|| {
+                    let mut error = RemoteError::new("read_only", "this node is a secondary");
+                    error.hint = "ask its primary, which keeps the list of secondaries".into();
+                    error
+                })?;
+                replica_do(primary, &name, action)?;
+                Ok(Response::Replicas(self.replicas()))
+            }
             Request::CloneCreate(spec) => Ok(Response::Clone(self.clone_here(&spec)?)),
             Request::CloneList => {
                 let clones = self.slot.get().clones().map_err(remote)?;
@@ -139,7 +149,13 @@ impl Companion for NodeCompanion {
                 _ => replica.state.name().to_owned(),
             };
             status.stable = replica.stable;
+            status.primary = following.primary.to_string();
         }
+        let given_up = |replica: ReplicaInfo| {
+            let why = replica.given_up;
+            (!why.is_empty()).then(|| format!("preserves nothing for {}: {why}", replica.node))
+        };
+        status.notices.extend(self.replicas().into_iter().filter_map(given_up));
     }
 }
 
@@ -176,17 +192,5 @@ pub(crate) fn clone_info(record: &CloneRecord) -> CloneInfo {
         total_bytes: Some(record.bytes),
         expires_ms: None,
         reasons: Vec::new(),
-    }
-}
-
-fn replica_info(state: ReplicaState) -> ReplicaInfo {
-    ReplicaInfo {
-        instance: state.instance,
-        node: state.name,
-        state: state.state.to_owned(),
-        promotable: state.promotable,
-        durable: state.durable,
-        lag_ms: state.lag_ms,
-        refresh: String::new(),
     }
 }

@@ -1,6 +1,8 @@
 //! A node: a database that is served over the network, as a primary or as a secondary.
 
 mod companion;
+mod replicas;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use tokio::runtime::Runtime;
 
 use self::companion::{Following, NodeCompanion};
 pub(crate) use self::companion::{clone_info, clone_locally};
+pub(crate) use self::replicas::{registered_do, registered_info};
+use self::watch::Watch;
 use crate::handler::DatabaseHandler;
 use crate::output::CliError;
 
@@ -41,7 +45,8 @@ pub(crate) struct NodeOptions {
 
 /// A node that runs.
 pub(crate) struct Node {
-    // In the order in which they end: nobody follows any more, then nobody listens.
+    // In the order in which they end: nobody watches, nobody follows any more, then nobody listens.
+    watch: Option<Watch>,
     following: Option<Arc<Following>>,
     server: Option<Server>,
     slot: Slot,
@@ -73,6 +78,7 @@ impl Node {
             Role::Primary => Some(Primary::start(db)?),
             Role::Secondary => None,
         };
+        let watch = Watch::start(slot.clone(), primary.clone())?;
         let following = options.replica_of.map(|address| {
             let follow = Follow {
                 primary: address,
@@ -93,6 +99,7 @@ impl Node {
         let server = serve(endpoint, handler, ServeLimits::default());
         let address = server.local_address();
         Ok(Self {
+            watch: Some(watch),
             following,
             server: Some(server),
             slot,
@@ -131,6 +138,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        drop(self.watch.take());
         if let Some(following) = &self.following {
             following.stop();
         }

@@ -2,12 +2,16 @@ use std::path::Path;
 
 use bytes::Bytes;
 use planaria_engine::{Batch, Database, Durability, Options, Schema, TableStatus};
-use planaria_net::wire::message::{CloneInfo, DatabaseStatus, ReplicaInfo, ScanSpec};
+use planaria_net::wire::message::{
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, ReplicaAction, ReplicaInfo, ScanSpec,
+};
 use planaria_types::{Fingerprint, Uid};
 
-use super::{Appender, IfAbsent, PlaceStatus, Session, StoredRow, TableSummary, Verification, Visitor};
-use crate::handler::database_status;
-use crate::node::{clone_info, clone_locally};
+use super::{
+    Appender, IfAbsent, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification, Visitor,
+};
+use crate::handler::{database_status, quarantine};
+use crate::node::{clone_info, clone_locally, registered_do, registered_info};
 use crate::output::CliError;
 
 /// A database in a directory, opened by this process alone.
@@ -38,7 +42,8 @@ impl Session for LocalSession {
         let path = self.database.path();
         let name =
             path.file_name().map_or_else(|| path.display().to_string(), |name| name.display().to_string());
-        let status: DatabaseStatus = database_status(&name, &self.database.status()?);
+        let mut status: DatabaseStatus = database_status(&name, &self.database.status()?);
+        status.notices = quarantine::notices(&self.database);
         Ok(PlaceStatus {
             place: path.display().to_string(),
             software: concat!("planaria ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -70,20 +75,19 @@ impl Session for LocalSession {
         Ok(self.database.snapshot().get(table.definition.id, key)?)
     }
 
-    fn get_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, CliError> {
+    fn find_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<(Uid, Bytes)>>, CliError> {
         let snapshot = self.database.snapshot();
-        keys.iter().map(|key| Ok(snapshot.get(table.definition.id, key)?)).collect()
+        keys.iter().map(|key| Ok(snapshot.find(table.definition.id, key)?)).collect()
     }
 
-    fn put(&self, table: &TableSummary, row: StoredRow) -> Result<Uid, CliError> {
+    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Uid, CliError> {
         let mut batch = Batch::new();
-        batch.put(table.definition.id, row.key, row.row);
-        Ok(self.database.write(batch, Durability::Synced)?)
-    }
-
-    fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Uid, CliError> {
-        let mut batch = Batch::new();
-        batch.delete(table.definition.id, key.to_vec());
+        for RowChange { key, row } in changes {
+            match row {
+                Some(row) => batch.put(table.definition.id, key, row),
+                None => batch.delete(table.definition.id, key),
+            };
+        }
         Ok(self.database.write(batch, Durability::Synced)?)
     }
 
@@ -136,21 +140,33 @@ impl Session for LocalSession {
     }
 
     fn replicas(&self) -> Result<Vec<ReplicaInfo>, CliError> {
-        let last = self.database.log_end().0;
-        let known = self.database.registrations()?.into_iter().map(|known| ReplicaInfo {
-            instance: known.instance,
-            node: known.name,
-            state: "offline".into(),
-            promotable: known.promotable,
-            durable: known.durable,
-            lag_ms: last.millis().saturating_sub(known.durable.millis()),
-            refresh: String::new(),
-        });
-        Ok(known.collect())
+        let known = self.database.registrations()?;
+        Ok(known.into_iter().map(|known| registered_info(&self.database, known)).collect())
+    }
+
+    fn replica_do(&self, named: &str, action: ReplicaAction) -> Result<Vec<ReplicaInfo>, CliError> {
+        registered_do(&self.database, named, action).map_err(planaria_net::Error::from)?;
+        self.replicas()
     }
 
     fn clones(&self) -> Result<Vec<CloneInfo>, CliError> {
         Ok(self.database.clones()?.iter().map(clone_info).collect())
+    }
+
+    fn extracts(&self) -> Result<Vec<ExtractInfo>, CliError> {
+        Ok(quarantine::list(&self.database)?)
+    }
+
+    fn read_extract(
+        &self,
+        name: &str,
+        at: Option<u64>,
+    ) -> Result<(Vec<ExtractRecord>, Option<u64>), CliError> {
+        Ok(quarantine::read(&self.database, name, at)?)
+    }
+
+    fn drop_extract(&self, name: &str) -> Result<(), CliError> {
+        Ok(self.database.drop_extract(name)?)
     }
 
     fn clone_locally(&self, target: &Path) -> Result<CloneInfo, CliError> {

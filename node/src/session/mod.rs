@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
-use planaria_net::wire::message::{CloneInfo, DatabaseStatus, ReplicaInfo, ScanSpec};
+use planaria_net::wire::message::{
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, ReplicaAction, ReplicaInfo, ScanSpec,
+};
 use planaria_types::{Fingerprint, Uid};
 
 use crate::output::CliError;
@@ -85,6 +87,15 @@ pub(crate) struct StoredRow {
     pub(crate) row: Bytes,
 }
 
+/// What happens to a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RowChange {
+    /// The key.
+    pub(crate) key: Bytes,
+    /// The row that it gets; none deletes it.
+    pub(crate) row: Option<Bytes>,
+}
+
 /// What a verification has read, where the place tells it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Verification {
@@ -132,14 +143,27 @@ pub(crate) trait Session {
     /// The row of a key.
     fn get(&self, table: &TableSummary, key: &[u8]) -> Result<Option<Bytes>, CliError>;
 
-    /// The rows of many keys, in their order. No consistent view: whoever needs one is the only writer.
-    fn get_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, CliError>;
+    /// The rows of many keys, in their order, and the commits that wrote them. No consistent view: whoever needs one is
+    /// the only writer.
+    fn find_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<(Uid, Bytes)>>, CliError>;
+
+    /// As [`Session::find_many`], the rows alone.
+    fn get_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, CliError> {
+        Ok(self.find_many(table, keys)?.into_iter().map(|found| found.map(|(_, row)| row)).collect())
+    }
+
+    /// Writes and deletes rows in one commit; the last word about a key counts.
+    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Uid, CliError>;
 
     /// Writes a row, over an existing one if there is one.
-    fn put(&self, table: &TableSummary, row: StoredRow) -> Result<Uid, CliError>;
+    fn put(&self, table: &TableSummary, row: StoredRow) -> Result<Uid, CliError> {
+        self.write(table, vec![RowChange { key: row.key, row: Some(row.row) }])
+    }
 
     /// Deletes a row.
-    fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Uid, CliError>;
+    fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Uid, CliError> {
+        self.write(table, vec![RowChange { key: Bytes::copy_from_slice(key), row: None }])
+    }
 
     /// Shows the rows of a scan, in its order.
     fn scan(&self, scan: ScanSpec, visit: &mut Visitor<'_>) -> Result<(), CliError>;
@@ -156,8 +180,24 @@ pub(crate) trait Session {
     /// The secondaries.
     fn replicas(&self) -> Result<Vec<ReplicaInfo>, CliError>;
 
+    /// Does something with the secondary of that name or instance; gives those that there are afterwards.
+    fn replica_do(&self, named: &str, action: ReplicaAction) -> Result<Vec<ReplicaInfo>, CliError>;
+
     /// The clones that were taken.
     fn clones(&self) -> Result<Vec<CloneInfo>, CliError>;
+
+    /// What was taken back here and is kept, oldest first.
+    fn extracts(&self) -> Result<Vec<ExtractInfo>, CliError>;
+
+    /// A part of an extract, from its beginning or from where the part before ended, and where the next one begins.
+    fn read_extract(
+        &self,
+        name: &str,
+        at: Option<u64>,
+    ) -> Result<(Vec<ExtractRecord>, Option<u64>), CliError>;
+
+    /// Removes an extract.
+    fn drop_extract(&self, name: &str) -> Result<(), CliError>;
 
     /// Makes a clone on the disk of the place.
     fn clone_locally(&self, target: &Path) -> Result<CloneInfo, CliError>;

@@ -6,14 +6,15 @@ use planaria_engine::{Schema, TableDef};
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::client::{Client, Import};
 use planaria_net::wire::message::{
-    CloneInfo, CloneSpec, ReplicaInfo, Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions,
+    CloneInfo, CloneSpec, ExtractInfo, ExtractRecord, ReplicaAction, ReplicaInfo, Request, Response,
+    ScanSpec, TableInfo, WriteOp, WriteOptions,
 };
 use planaria_net::wire::rows::RowsBuilder;
 use planaria_types::{Fingerprint, TableId, Uid};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::{Appender, PlaceStatus, Session, StoredRow, TableSummary, Verification, Visitor};
+use super::{Appender, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification, Visitor};
 use crate::output::CliError;
 
 /// So many single reads are under way at a time.
@@ -43,14 +44,6 @@ impl RemoteSession {
 
     fn call(&self, request: Request) -> Result<Response, CliError> {
         Ok(self.runtime.block_on(self.client.call(request))?)
-    }
-
-    fn write(&self, op: WriteOp) -> Result<Uid, CliError> {
-        let options = WriteOptions { durable: true, ..WriteOptions::default() };
-        match self.call(Request::Write { ops: vec![op], options })? {
-            Response::Committed { uid, .. } => Ok(uid),
-            other => Err(unexpected(&other)),
-        }
     }
 }
 
@@ -121,10 +114,10 @@ impl Session for RemoteSession {
     }
 
     fn get(&self, table: &TableSummary, key: &[u8]) -> Result<Option<Bytes>, CliError> {
-        row_of(self.call(get(table, key))?)
+        Ok(found_in(self.call(get(table, key))?)?.map(|(_, row)| row))
     }
 
-    fn get_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, CliError> {
+    fn find_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<(Uid, Bytes)>>, CliError> {
         self.runtime.block_on(async {
             let mut rows = vec![None; keys.len()];
             let mut reads = JoinSet::new();
@@ -140,19 +133,25 @@ impl Session for RemoteSession {
                 let (index, answer) =
                     read.map_err(|error| CliError::new("internal", format!("a read ended badly: {error}")))?;
                 if let Some(row) = rows.get_mut(index) {
-                    *row = row_of(answer?)?;
+                    *row = found_in(answer?)?;
                 }
             }
         })
     }
 
-    fn put(&self, table: &TableSummary, row: StoredRow) -> Result<Uid, CliError> {
-        self.write(WriteOp::Put { table: table.definition.name.clone(), key: row.key, value: row.row })
-    }
-
-    fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Uid, CliError> {
-        let key = Bytes::copy_from_slice(key);
-        self.write(WriteOp::Delete { table: table.definition.name.clone(), key })
+    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Uid, CliError> {
+        let op = |RowChange { key, row }: RowChange| {
+            let table = table.definition.name.clone();
+            match row {
+                Some(value) => WriteOp::Put { table, key, value },
+                None => WriteOp::Delete { table, key },
+            }
+        };
+        let options = WriteOptions { durable: true, ..WriteOptions::default() };
+        match self.call(Request::Write { ops: changes.into_iter().map(op).collect(), options })? {
+            Response::Committed { uid, .. } => Ok(uid),
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn scan(&self, scan: ScanSpec, visit: &mut Visitor<'_>) -> Result<(), CliError> {
@@ -201,9 +200,41 @@ impl Session for RemoteSession {
         }
     }
 
+    fn replica_do(&self, named: &str, action: ReplicaAction) -> Result<Vec<ReplicaInfo>, CliError> {
+        match self.call(Request::ReplicaDo { name: named.to_owned(), action })? {
+            Response::Replicas(replicas) => Ok(replicas),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn clones(&self) -> Result<Vec<CloneInfo>, CliError> {
         match self.call(Request::CloneList)? {
             Response::Clones(clones) => Ok(clones),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn extracts(&self) -> Result<Vec<ExtractInfo>, CliError> {
+        match self.call(Request::ExtractList)? {
+            Response::Extracts(extracts) => Ok(extracts),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn read_extract(
+        &self,
+        name: &str,
+        at: Option<u64>,
+    ) -> Result<(Vec<ExtractRecord>, Option<u64>), CliError> {
+        match self.call(Request::ExtractRead { name: name.to_owned(), at })? {
+            Response::ExtractPart { records, next } => Ok((records, next)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn drop_extract(&self, name: &str) -> Result<(), CliError> {
+        match self.call(Request::ExtractDrop { name: name.to_owned() })? {
+            Response::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
@@ -221,9 +252,9 @@ fn get(table: &TableSummary, key: &[u8]) -> Request {
     Request::Get { table: table.definition.name.clone(), key: Bytes::copy_from_slice(key), at: None }
 }
 
-fn row_of(response: Response) -> Result<Option<Bytes>, CliError> {
+fn found_in(response: Response) -> Result<Option<(Uid, Bytes)>, CliError> {
     match response {
-        Response::Row(row) => Ok(row.map(|(_, row)| row)),
+        Response::Row(row) => Ok(row),
         other => Err(unexpected(&other)),
     }
 }

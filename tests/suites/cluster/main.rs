@@ -14,3 +14,5 @@ mod kills;
 mod million;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod replicas;

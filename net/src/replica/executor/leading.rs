@@ -46,31 +46,24 @@ pub fn tell_news(db: &Database, group: &mut Group, now: Millis) {
 }
 
 /// What retention must keep for the others: nothing passes the stable UID, and delete marks stay for registered
-/// secondaries, unless what is preserved for one exceeds the caps.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// secondaries, except those that nothing is preserved for any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Kept {
     stable: Option<Uid>,
-    positions: Vec<Uid>,
+    preserved: Option<Uid>,
 }
 
 impl Kept {
     /// What the group's members need.
-    pub fn of(group: &Group) -> Self {
+    pub fn of(group: &Group, is_given_up: impl Fn(InstanceId) -> bool) -> Self {
         let stable = (!group.promotable().is_empty()).then(|| group.stable());
-        let mut positions: Vec<_> = group.members().values().map(|member| member.durable).collect();
-        positions.sort_unstable();
-        Self { stable, positions }
+        let kept = group.members().iter().filter(|(instance, _)| !is_given_up(**instance));
+        Self { stable, preserved: kept.map(|(_, member)| member.durable).min() }
     }
 
     /// Tells the engine.
     pub fn tell(self, db: &Database) {
-        let (bytes_max, age_max_ms) = db.preserved_max();
-        let newest = db.log_end().0;
-        let preserved = self.positions.into_iter().find(|position| {
-            newest.millis().saturating_sub(position.millis()) <= age_max_ms
-                || db.estimate_refresh(*position).delta_bytes <= bytes_max
-        });
-        db.set_floors(self.stable, preserved);
+        db.set_floors(self.stable, self.preserved);
     }
 }
 
@@ -97,10 +90,8 @@ impl Registrar {
     /// What is to be written down before `set` is the promotable set.
     pub fn members(group: &Group, set: &BTreeSet<InstanceId>) -> Vec<Registration> {
         let of = |(instance, member): (&InstanceId, &Member)| Registration {
-            instance: *instance,
-            name: member.name.clone(),
-            durable: member.durable,
             promotable: set.contains(instance),
+            ..Registration::new(*instance, member.name.clone(), member.durable)
         };
         group.members().iter().map(of).collect()
     }

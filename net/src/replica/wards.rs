@@ -1,0 +1,250 @@
+//! The secondaries as an operator meets them: what they are told, what they cost, and what is done with them.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use planaria_engine::{GivenUp, Lag, Preserved, Registration};
+use planaria_replication::primary::Member;
+use planaria_replication::{Commit, Message, Reason, Record, Way};
+use planaria_types::{InstanceId, Uid};
+
+use super::Primary;
+use crate::Result;
+
+/// What a primary knows of its secondaries besides what the protocol tells.
+#[derive(Default)]
+pub(super) struct Wards(Mutex<BTreeMap<InstanceId, Ward>>);
+
+#[derive(Clone, Default)]
+struct Ward {
+    paused: bool,
+    given_up: Option<GivenUp>,
+    moved: Moved,
+}
+
+/// How a secondary was brought up to date last, and what was sent to it since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Moved {
+    /// The way and why it was chosen.
+    pub way: Option<(Way, Reason)>,
+    /// Records of deltas and rewinds.
+    pub records: u64,
+    /// Commits.
+    pub commits: u64,
+    /// The bytes of both.
+    pub bytes: u64,
+}
+
+/// One secondary, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// The copy.
+    pub instance: InstanceId,
+    /// Its name.
+    pub name: String,
+    /// `online`, `refreshing`, `paused` or `offline`.
+    pub state: &'static str,
+    /// Whether it is in the promotable set.
+    pub promotable: bool,
+    /// Everything up to this UID is durable there.
+    pub durable: Uid,
+    /// Everything up to this UID is visible there.
+    pub visible: Uid,
+    /// How far its durable position is behind the last commit.
+    pub lag: Lag,
+    /// What is preserved for it; nothing while it has a session.
+    pub preserved: Preserved,
+    /// Why nothing is preserved for it any more, if so.
+    pub given_up: Option<GivenUp>,
+    /// How it was brought up to date last, since this primary started.
+    pub moved: Moved,
+}
+
+/// Why an operator's wish is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WardError {
+    /// Nobody of that name is registered.
+    #[error("no secondary {0:?} is registered")]
+    Unknown(String),
+    /// Several are.
+    #[error("several secondaries are called {0:?}")]
+    Ambiguous(String),
+    /// It has a session.
+    #[error("the secondary {0:?} is connected and would come back at once")]
+    Connected(String),
+}
+
+impl Wards {
+    /// What was written down of a secondary.
+    pub(super) fn restore(&self, known: &Registration) {
+        let ward = Ward { paused: known.paused, given_up: known.given_up, moved: Moved::default() };
+        self.0.lock().insert(known.instance, ward);
+    }
+
+    /// The registration with what is known here.
+    pub(super) fn describe(&self, known: Registration) -> Registration {
+        let wards = self.0.lock();
+        let Some(ward) = wards.get(&known.instance) else { return known };
+        Registration { paused: ward.paused, given_up: ward.given_up, ..known }
+    }
+
+    pub(super) fn is_given_up(&self, instance: InstanceId) -> bool {
+        self.0.lock().get(&instance).is_some_and(|ward| ward.given_up.is_some())
+    }
+
+    pub(super) fn is_paused(&self, instance: InstanceId) -> bool {
+        self.0.lock().get(&instance).is_some_and(|ward| ward.paused)
+    }
+
+    /// Counts what goes to a secondary.
+    pub(super) fn note_sent(&self, instance: InstanceId, message: &Message) {
+        let (records, commits, bytes) = match message {
+            Message::Welcome(welcome) => {
+                let moved = Moved { way: Some((welcome.way, welcome.reason)), ..Moved::default() };
+                self.0.lock().entry(instance).or_default().moved = moved;
+                return;
+            }
+            Message::DeltaChunk(chunk) => (chunk.records.len(), 0, weight(&chunk.records)),
+            Message::RewindReply(reply) => (reply.records.len(), 0, weight(&reply.records)),
+            Message::Live(live) => (0, live.commits.len(), live.commits.iter().map(Commit::weight).sum()),
+            _ => return,
+        };
+        let mut wards = self.0.lock();
+        let moved = &mut wards.entry(instance).or_default().moved;
+        moved.records += records as u64;
+        moved.commits += commits as u64;
+        moved.bytes += bytes;
+    }
+
+    fn set(&self, instance: InstanceId, change: impl FnOnce(&mut Ward)) {
+        change(self.0.lock().entry(instance).or_default());
+    }
+}
+
+fn weight(records: &[Record]) -> u64 {
+    records.iter().map(Record::weight).sum()
+}
+
+impl Primary {
+    /// The secondaries that are registered.
+    pub fn replicas(&self) -> Vec<ReplicaState> {
+        let group = self.group.lock().clone();
+        let wards = self.wards.0.lock().clone();
+        let state = |(instance, member): (&InstanceId, &Member)| {
+            let ward = wards.get(instance);
+            let away = member.session.is_none();
+            ReplicaState {
+                instance: *instance,
+                name: member.name.clone(),
+                state: match (member.online, away) {
+                    _ if ward.is_some_and(|ward| ward.paused) => "paused",
+                    (true, _) => "online",
+                    (false, false) => "refreshing",
+                    (false, true) => "offline",
+                },
+                promotable: group.promotable().contains(instance),
+                durable: member.durable,
+                visible: member.visible,
+                lag: self.db.lag(member.durable),
+                preserved: if away { self.db.preserved(member.durable) } else { Preserved::default() },
+                given_up: ward.and_then(|ward| ward.given_up),
+                moved: ward.map(|ward| ward.moved).unwrap_or_default(),
+            }
+        };
+        group.members().iter().map(state).collect()
+    }
+
+    /// The registered secondary of that name or instance.
+    pub fn replica_named(&self, named: &str) -> Result<InstanceId, WardError> {
+        let group = self.group.lock();
+        let is_meant = |(instance, member): &(&InstanceId, &Member)| {
+            member.name == named || instance.to_string() == named
+        };
+        let mut found = group.members().iter().filter(is_meant).map(|(instance, _)| *instance);
+        match (found.next(), found.next()) {
+            (Some(instance), None) => Ok(instance),
+            (None, _) => Err(WardError::Unknown(named.to_owned())),
+            (Some(_), Some(_)) => Err(WardError::Ambiguous(named.to_owned())),
+        }
+    }
+
+    /// Has a secondary wait, durably, or no longer: it stays registered, and is not served.
+    pub fn pause(&self, instance: InstanceId, paused: bool) -> Result<()> {
+        self.wards.set(instance, |ward| ward.paused = paused);
+        self.write_ward(instance)
+    }
+
+    /// Forgets a secondary that will not come back: nothing is preserved for it, and it counts for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`WardError::Connected`] while it has a session.
+    pub fn forget(&self, instance: InstanceId) -> Result<Result<(), WardError>> {
+        let connected = {
+            let group = self.group.lock();
+            let member = group.members().get(&instance).filter(|member| member.session.is_some());
+            member.map(|member| member.name.clone())
+        };
+        if let Some(name) = connected {
+            return Ok(Err(WardError::Connected(name)));
+        }
+        self.db.forget(instance)?;
+        self.group.lock().forget(instance);
+        self.wards.0.lock().remove(&instance);
+        self.after_input();
+        Ok(Ok(()))
+    }
+
+    /// Does what time asks for: copies that are away for too long leave the promotable set, and what exceeds the caps
+    /// is preserved no longer. Call it about once a second.
+    pub fn watch(&self) {
+        self.group.lock().handle_tick(super::clock::now());
+        self.keep_to_caps();
+        self.after_input();
+    }
+
+    /// Gives up, durably, what is preserved for secondaries beyond the caps, those furthest behind first; and takes up
+    /// again those that are up to date.
+    fn keep_to_caps(&self) {
+        let mut members: Vec<_> = {
+            let group = self.group.lock();
+            group.members().iter().map(|(instance, member)| (*instance, member.clone())).collect()
+        };
+        members.sort_by_key(|(_, member)| member.durable);
+        for (instance, member) in members {
+            let given_up = self.wards.is_given_up(instance);
+            if given_up && member.online {
+                self.wards.set(instance, |ward| ward.given_up = None);
+            } else if let Some(given_up) = self.db.exceeds_cap(member.durable)
+                && !self.wards.is_given_up(instance)
+                && member.session.is_none()
+            {
+                tracing::warn!(
+                    secondary = %member.name, %instance, bytes = given_up.bytes, age_ms = given_up.age_ms,
+                    "preserves nothing for this secondary any more: {given_up}; it will be brought up to date by run files"
+                );
+                self.wards.set(instance, |ward| ward.given_up = Some(given_up));
+            } else {
+                continue;
+            }
+            if let Err(error) = self.write_ward(instance) {
+                tracing::warn!(secondary = %member.name, %error, "its registration could not be written");
+            }
+        }
+    }
+
+    /// Writes down what is known of a secondary.
+    fn write_ward(&self, instance: InstanceId) -> Result<()> {
+        let known = {
+            let group = self.group.lock();
+            let Some(member) = group.members().get(&instance) else { return Ok(()) };
+            let promotable = group.promotable().contains(&instance);
+            Registration { promotable, ..Registration::new(instance, member.name.clone(), member.durable) }
+        };
+        self.registrar.persist(&[self.wards.describe(known)], super::clock::now())
+    }
+}
+
+#[cfg(test)]
+#[path = "wards_tests.rs"]
+mod tests;

@@ -1,0 +1,70 @@
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use planaria_engine::Database;
+use planaria_net::replica::{Primary, Slot};
+
+use crate::output::CliError;
+
+/// How often a node looks at what time asks for.
+const EVERY: Duration = Duration::from_secs(1);
+/// How many looks lie between two at the quarantine.
+const LOOKS_AT_QUARANTINE: u32 = 600;
+
+/// A thread that has a node do what time asks for, until it is dropped.
+pub(super) struct Watch {
+    /// Dropping it ends the thread.
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    pub(super) fn start(slot: Slot, primary: Option<Arc<Primary>>) -> Result<Self, CliError> {
+        let (stop, stopped) = sync_channel(0);
+        let thread = std::thread::Builder::new()
+            .name("planaria-watch".into())
+            .spawn(move || watch(&slot, primary.as_deref(), &stopped))
+            .map_err(|error| CliError::new("io", format!("cannot start a thread: {error}")))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+fn watch(slot: &Slot, primary: Option<&Primary>, stopped: &Receiver<()>) {
+    let mut looks = 0;
+    loop {
+        if looks % LOOKS_AT_QUARANTINE == 0 {
+            tend_quarantine(&slot.get());
+        }
+        looks = looks.wrapping_add(1);
+        if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        if let Some(primary) = primary {
+            primary.watch();
+        }
+    }
+}
+
+/// Removes extracts in time, and warns of it before.
+fn tend_quarantine(db: &Database) {
+    match db.tend_quarantine() {
+        Ok(tended) => {
+            for what in tended.removed.into_iter().chain(tended.expiring) {
+                tracing::warn!("quarantine: {what}");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the quarantine could not be looked at"),
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
