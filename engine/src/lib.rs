@@ -16,6 +16,7 @@ mod follow;
 pub mod fuzzing;
 mod hash;
 mod inspect;
+mod key_order;
 mod log;
 mod memtable;
 mod options;

@@ -288,7 +288,7 @@ fn spawn_writer(
         let mut number = 0_u64;
         while !stop.load(Ordering::Acquire) {
             let mut batch = Batch::new();
-            batch.put(table.id(), (number % 500).to_be_bytes().to_vec(), number.to_string());
+            batch.put(table.id(), (number % 500).to_be_bytes(), number.to_string());
             db.write(batch, Durability::Synced)?;
             number += 1;
             // A pace that leaves the machine to the refresh.
