@@ -257,7 +257,7 @@ fn change(story: &mut Story, db: &Database) -> Result<Vec<Bytes>, CliError> {
     }
     let mut batch = Batch::new();
     for (key, _) in deleted {
-        batch.delete(weather.id(), key.clone());
+        batch.delete(weather.id(), key);
     }
     db.write(batch, Durability::Synced)?;
     db.compact()?;

@@ -83,7 +83,7 @@ impl Session for LocalSession {
 
     fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Uid, CliError> {
         let mut batch = Batch::new();
-        batch.delete(table.definition.id, key.to_vec());
+        batch.delete(table.definition.id, key);
         Ok(self.database.write(batch, Durability::Synced)?)
     }
 
