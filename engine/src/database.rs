@@ -156,7 +156,7 @@ impl Database {
     /// secondary, `NoSpace` and `Poisoned` when the disk fails; nothing of the batch is visible then.
     pub fn write(&self, batch: Batch, durability: Durability) -> Result<Uid> {
         let version = self.store().pin().0;
-        for table in batch.tables() {
+        for &table in batch.tables() {
             if table == TableId::SYSTEM {
                 return Err(Error::Invalid("the system fragment is not written to directly".into()));
             }
@@ -205,7 +205,7 @@ impl Database {
         let fragment = self.store().new_fragment_id();
         let mut batch = Batch::new();
         batch.put(TableId::SYSTEM, table_key(name), definition.encode()?);
-        batch.put(TableId::SYSTEM, fragment_key(definition.id, &[]), fragment.0.to_le_bytes().to_vec());
+        batch.put(TableId::SYSTEM, fragment_key(definition.id, &[]), fragment.0.to_le_bytes());
         self.commit(batch, Durability::Synced)?;
         Ok(Table::new(self.clone(), definition))
     }

@@ -136,7 +136,7 @@ fn files_of_the_real_system_survive_closing() {
         let table = db.create_raw_table("t").unwrap();
         for number in 0..20_000_u64 {
             let mut batch = Batch::new();
-            batch.put(table.id(), number.to_be_bytes().to_vec(), vec![7; 100]);
+            batch.put(table.id(), number.to_be_bytes(), vec![7; 100]);
             db.write(batch, Durability::Background).unwrap();
         }
         assert_eq!(Database::open_with(&path, options.clone()).unwrap_err().code(), "in_use");
@@ -171,18 +171,18 @@ fn a_local_clone_is_one_cut_and_neither_side_reaches_the_other() {
     let table = db.create_raw_table("t").unwrap();
     for number in 0..30_000_u64 {
         let mut batch = Batch::new();
-        batch.put(table.id(), number.to_be_bytes().to_vec(), vec![1; 100]);
+        batch.put(table.id(), number.to_be_bytes(), vec![1; 100]);
         db.write(batch, Durability::Background).unwrap();
     }
     let cloned = db.clone_to(dir.path().join("copy")).unwrap();
     assert!(cloned.linked > 0 && cloned.copied == 0, "{cloned:?}");
     let before = db.snapshot().digests().unwrap();
-    table.put(7_u64.to_be_bytes().to_vec(), "changed at the source").unwrap();
+    table.put(7_u64.to_be_bytes(), "changed at the source").unwrap();
     let copy = Database::open_with(dir.path().join("copy"), options.clone()).unwrap();
     assert_eq!(copy.snapshot().digests().unwrap(), before);
     assert_ne!(copy.id(), db.id());
     let copied = copy.table("t").unwrap();
-    copied.delete(9_u64.to_be_bytes().to_vec()).unwrap();
+    copied.delete(9_u64.to_be_bytes()).unwrap();
     assert!(table.get(9_u64.to_be_bytes()).unwrap().is_some());
     db.compact().unwrap();
     copy.compact().unwrap();
@@ -218,7 +218,7 @@ fn a_clone_is_received_chunk_by_chunk_resumed_and_checked() {
     let table = db.create_raw_table("t").unwrap();
     for number in 0..30_000_u64 {
         let mut batch = Batch::new();
-        batch.put(table.id(), number.to_be_bytes().to_vec(), number.to_le_bytes().repeat(20));
+        batch.put(table.id(), number.to_be_bytes(), number.to_le_bytes().repeat(20));
         db.write(batch, Durability::Background).unwrap();
     }
     let pin = db.pin_files().unwrap();

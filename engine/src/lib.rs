@@ -17,6 +17,7 @@ pub mod fuzzing;
 mod hash;
 mod ingest;
 mod inspect;
+mod key_order;
 mod log;
 mod memtable;
 mod options;

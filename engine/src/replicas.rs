@@ -273,7 +273,7 @@ mod tests {
         let put = |keys: &mut dyn Iterator<Item = u64>| {
             let mut batch = Batch::new();
             for key in keys {
-                batch.put(table.id(), key.to_be_bytes().to_vec(), vec![7; 100]);
+                batch.put(table.id(), key.to_be_bytes(), vec![7; 100]);
             }
             db.write(batch, Durability::Background).unwrap()
         };

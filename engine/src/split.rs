@@ -32,7 +32,7 @@ impl Store {
     fn split(&self, table: TableId, key: &[u8]) -> Result<()> {
         let id = self.new_fragment_id();
         let mut batch = Batch::new();
-        batch.put(TableId::SYSTEM, fragment_key(table, key), id.0.to_le_bytes().to_vec());
+        batch.put(TableId::SYSTEM, fragment_key(table, key), id.0.to_le_bytes());
         self.commit(Pending { encoded: batch.encode()?, sync: true }).map(|_| ())
     }
 

@@ -51,10 +51,10 @@ impl Table {
     /// # Errors
     ///
     /// `Schema` on a typed table if key and row are not encoded as its columns say.
-    pub fn put(&self, key: impl Into<Bytes>, row: impl Into<Bytes>) -> Result<Uid> {
-        let (key, row) = (key.into(), row.into());
+    pub fn put(&self, key: impl AsRef<[u8]>, row: impl AsRef<[u8]>) -> Result<Uid> {
+        let (key, row) = (key.as_ref(), row.as_ref());
         if self.definition.is_typed() {
-            table::decode(&self.definition, &key, &row)?;
+            table::decode(&self.definition, key, row)?;
         }
         let mut batch = Batch::new();
         batch.put(self.id(), key, row);
@@ -62,7 +62,7 @@ impl Table {
     }
 
     /// Deletes one record and waits for the disk.
-    pub fn delete(&self, key: impl Into<Bytes>) -> Result<Uid> {
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Uid> {
         let mut batch = Batch::new();
         batch.delete(self.id(), key);
         self.database.write(batch, Durability::Synced)

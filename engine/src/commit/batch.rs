@@ -1,9 +1,9 @@
-use bytes::Bytes;
 use planaria_types::{TableId, Uid};
 
 use super::encoding::{self, CommitHeader};
 use crate::cursor::RecordKind;
 use crate::error::{Error, Result};
+use crate::key_order::head;
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 65_535;
@@ -14,19 +14,38 @@ pub const MAX_BATCH_BYTES: usize = 64 << 20;
 
 /// Puts and deletes that are committed together or not at all, over any tables of a database.
 ///
-/// Where a batch names a record twice, the last word counts.
+/// Where a batch names a record twice, the last word counts. Records that come in the order of their tables and keys
+/// cost the least: the batch holds them as they will be logged.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
+    /// The commit, its header included once there is an operation, with the operations in the order in which they came.
+    encoded: Vec<u8>,
     ops: Vec<Op>,
-    payload_bytes: usize,
+    /// Whether some operation does not sort behind the one before.
+    unordered: bool,
+    /// The tables, each once.
+    tables: Vec<TableId>,
+    longest_key: usize,
+    longest_row: usize,
 }
 
-#[derive(Clone, Debug)]
+/// Where an operation lies in the encoded commit.
+#[derive(Clone, Copy, Debug)]
 struct Op {
     table: TableId,
-    key: Bytes,
-    /// The row, or `None` for a delete.
-    row: Option<Bytes>,
+    /// The head of the key.
+    head: u64,
+    start: usize,
+    key: usize,
+    key_end: usize,
+    end: usize,
+}
+
+impl Op {
+    /// What operations are sorted by. Sound for the bytes that the operation was written to.
+    fn name<'a>(&self, encoded: &'a [u8]) -> (TableId, u64, &'a [u8]) {
+        (self.table, self.head, encoded.get(self.key..self.key_end).unwrap_or_default())
+    }
 }
 
 impl Batch {
@@ -36,19 +55,35 @@ impl Batch {
     }
 
     /// Writes a record, over an existing one if there is one.
-    pub fn put(&mut self, table: TableId, key: impl Into<Bytes>, row: impl Into<Bytes>) -> &mut Self {
-        self.push(table, key.into(), Some(row.into()))
+    pub fn put(&mut self, table: TableId, key: impl AsRef<[u8]>, row: impl AsRef<[u8]>) -> &mut Self {
+        self.push(table, key.as_ref(), RecordKind::Put, row.as_ref())
     }
 
     /// Deletes a record, whether it exists or not.
-    pub fn delete(&mut self, table: TableId, key: impl Into<Bytes>) -> &mut Self {
-        self.push(table, key.into(), None)
+    pub fn delete(&mut self, table: TableId, key: impl AsRef<[u8]>) -> &mut Self {
+        self.push(table, key.as_ref(), RecordKind::Delete, &[])
     }
 
-    fn push(&mut self, table: TableId, key: Bytes, row: Option<Bytes>) -> &mut Self {
-        self.payload_bytes += key.len() + row.as_ref().map_or(0, Bytes::len) + encoding::OP_OVERHEAD_MAX;
-        self.ops.push(Op { table, key, row });
+    fn push(&mut self, table: TableId, key: &[u8], kind: RecordKind, row: &[u8]) -> &mut Self {
+        self.write_header_if_empty();
+        let name = (table, head(key, 0), key);
+        self.unordered |= self.ops.last().is_some_and(|last| last.name(&self.encoded) >= name);
+        if self.ops.last().is_none_or(|last| last.table != table) && !self.tables.contains(&table) {
+            self.tables.push(table);
+        }
+        self.longest_key = self.longest_key.max(key.len());
+        self.longest_row = self.longest_row.max(row.len());
+        let start = self.encoded.len();
+        let key = encoding::write_op(&mut self.encoded, table, key, kind, row);
+        let (key, key_end, end) = (key.start, key.end, self.encoded.len());
+        self.ops.push(Op { table, head: name.1, start, key, key_end, end });
         self
+    }
+
+    fn write_header_if_empty(&mut self) {
+        if self.ops.is_empty() {
+            CommitHeader { uid: Uid::ZERO, prev: Uid::ZERO, ops: 0 }.write(&mut self.encoded);
+        }
     }
 
     /// The number of puts and deletes, doubles included.
@@ -63,38 +98,40 @@ impl Batch {
 
     /// An upper bound of the encoded size, in bytes.
     pub fn bytes(&self) -> usize {
-        self.payload_bytes
+        self.encoded.len()
     }
 
-    /// The tables that the batch writes to, in order, each once.
-    pub(crate) fn tables(&self) -> Vec<TableId> {
-        let mut tables: Vec<_> = self.ops.iter().map(|op| op.table).collect();
-        tables.sort_unstable();
-        tables.dedup();
-        tables
+    /// The tables that the batch writes to, each once.
+    pub(crate) fn tables(&self) -> &[TableId] {
+        &self.tables
     }
 
     /// Checks the limits and encodes: one record per key, the last, in (table, key) order, room for the UIDs in front.
     pub(crate) fn encode(mut self) -> Result<Vec<u8>> {
-        check_limit("a batch", self.payload_bytes, MAX_BATCH_BYTES)?;
+        self.write_header_if_empty();
+        check_limit("a batch", self.encoded.len(), MAX_BATCH_BYTES)?;
+        check_limit("a key", self.longest_key, MAX_KEY_BYTES)?;
+        check_limit("a row", self.longest_row, MAX_ROW_BYTES)?;
+        if self.unordered {
+            self.sort();
+        }
+        let mut encoded = self.encoded;
+        encoding::set_ops(&mut encoded, self.ops.len() as u32);
+        Ok(encoded)
+    }
+
+    /// Puts the operations in order, and of each record only the last.
+    fn sort(&mut self) {
+        let encoded = std::mem::take(&mut self.encoded);
+        // A stable sort keeps the words about one record in their order; reversed, the last comes first and stays.
+        self.ops.reverse();
+        self.ops.sort_by(|a, b| a.name(&encoded).cmp(&b.name(&encoded)));
+        self.ops.dedup_by(|later, first| later.name(&encoded) == first.name(&encoded));
+        self.encoded.reserve_exact(encoded.len());
+        self.encoded.extend_from_slice(encoded.get(..encoding::HEADER_BYTES).unwrap_or_default());
         for op in &self.ops {
-            check_limit("a key", op.key.len(), MAX_KEY_BYTES)?;
-            check_limit("a row", op.row.as_ref().map_or(0, Bytes::len), MAX_ROW_BYTES)?;
+            self.encoded.extend_from_slice(encoded.get(op.start..op.end).unwrap_or_default());
         }
-        let name = |op: &Op| (op.table, op.key.clone());
-        if !self.ops.windows(2).all(|pair| (pair[0].table, &pair[0].key) < (pair[1].table, &pair[1].key)) {
-            // A stable sort keeps the words about one record in their order; reversed, the last comes first and stays.
-            self.ops.reverse();
-            self.ops.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
-            self.ops.dedup_by(|later, first| name(later) == name(first));
-        }
-        let mut out = Vec::with_capacity(encoding::HEADER_BYTES + self.payload_bytes);
-        CommitHeader { uid: Uid::ZERO, prev: Uid::ZERO, ops: self.ops.len() as u32 }.write(&mut out);
-        for op in &self.ops {
-            let kind = if op.row.is_some() { RecordKind::Put } else { RecordKind::Delete };
-            encoding::write_op(&mut out, op.table, &op.key, kind, op.row.as_deref().unwrap_or_default());
-        }
-        Ok(out)
     }
 }
 

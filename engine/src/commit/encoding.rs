@@ -8,6 +8,8 @@
 //! Integers are little-endian, varints LEB128. `prev` is the UID of the commit before, as it was sent. Operations are
 //! in (table, key) order, one per record.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use planaria_types::{GroupId, TableId, Uid};
 
@@ -20,8 +22,9 @@ const FORMAT_VERSION: u8 = 1;
 pub(super) const HEADER_BYTES: usize = 1 + 4 + 8 + 8 + 4;
 const UID_AT: usize = 5;
 const PREV_AT: usize = 13;
+const OPS_AT: usize = 21;
 /// Kind, table and two lengths take at most this.
-pub(super) const OP_OVERHEAD_MAX: usize = 1 + 5 + 5 + 5;
+const OP_OVERHEAD_MAX: usize = 1 + 5 + 5 + 5;
 /// The group of every commit, as long as a database has one.
 const GROUP: GroupId = GroupId(1);
 
@@ -52,15 +55,33 @@ pub(super) fn set_uids(encoded: &mut [u8], uid: Uid, prev: Uid) {
     }
 }
 
-pub(super) fn write_op(out: &mut Vec<u8>, table: TableId, key: &[u8], kind: RecordKind, row: &[u8]) {
+/// States how many operations an encoded commit has.
+pub(super) fn set_ops(encoded: &mut [u8], ops: u32) {
+    if let Some(place) = encoded.get_mut(OPS_AT..OPS_AT + 4) {
+        place.copy_from_slice(&ops.to_le_bytes());
+    }
+}
+
+/// Appends an operation and says where its key lies.
+pub(super) fn write_op(
+    out: &mut Vec<u8>,
+    table: TableId,
+    key: &[u8],
+    kind: RecordKind,
+    row: &[u8],
+) -> Range<usize> {
+    out.reserve(OP_OVERHEAD_MAX + key.len() + row.len());
     out.push(kind as u8);
     write_varint(out, u64::from(table.0));
     write_varint(out, key.len() as u64);
+    let key_start = out.len();
     out.extend_from_slice(key);
+    let key_end = out.len();
     if kind == RecordKind::Put {
         write_varint(out, row.len() as u64);
         out.extend_from_slice(row);
     }
+    key_start..key_end
 }
 
 fn write_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -143,7 +164,10 @@ impl EncodedCommit {
             header.get(at..at + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_le_bytes)
         };
         let (uid, prev) = (Uid::new(number(UID_AT)), Uid::new(number(PREV_AT)));
-        let ops = header.get(21..25).and_then(|part| part.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let ops = header
+            .get(OPS_AT..OPS_AT + 4)
+            .and_then(|part| part.try_into().ok())
+            .map_or(0, u32::from_le_bytes);
         let mut rest = bytes.get(HEADER_BYTES..).unwrap_or_default();
         let mut last = None;
         for _ in 0..ops {

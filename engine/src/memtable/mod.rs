@@ -45,9 +45,13 @@ impl Memtable {
     /// Inserts a version whose commit lies in log segment `segment`. Called by one thread at a time.
     pub(crate) fn insert(&self, key: &[u8], uid: Uid, kind: RecordKind, row: &[u8], segment: u64) {
         self.list.insert(key, uid, kind, row);
-        self.first_segment.fetch_min(segment, Ordering::Relaxed);
-        self.payload.fetch_add(key.len() + row.len(), Ordering::Relaxed);
-        self.records.fetch_add(1, Ordering::Release);
+        // One thread changes these, so it need not read and write in one step.
+        if segment < self.first_segment.load(Ordering::Relaxed) {
+            self.first_segment.store(segment, Ordering::Relaxed);
+        }
+        let payload = self.payload.load(Ordering::Relaxed) + key.len() + row.len();
+        self.payload.store(payload, Ordering::Relaxed);
+        self.records.store(self.records.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// The number of versions.

@@ -11,6 +11,7 @@ use planaria_types::Uid;
 
 use super::arena::Arena;
 use crate::cursor::RecordKind;
+use crate::key_order::head;
 use crate::sync::{AtomicPtr, AtomicUsize, Mutex, Ordering};
 
 const HEIGHT_MAX: usize = 12;
@@ -21,6 +22,8 @@ const BRANCHING_BITS: u32 = 2;
 #[repr(C)]
 struct Node {
     uid: Uid,
+    /// The head of the key: most comparisons need no more, and no other cache line.
+    head: u64,
     key_len: u32,
     row_len: u32,
     height: u8,
@@ -60,15 +63,34 @@ impl Node {
         }
     }
 
-    /// Where the node stands to (key, uid): by key, ascending, then by UID, descending.
+    /// Where the node stands to `sought`: by key, ascending, then by UID, descending.
     ///
     /// # Safety
     ///
     /// As for [`Node::bytes`].
-    unsafe fn order(node: *const Self, key: &[u8], uid: Uid) -> Order {
+    #[inline]
+    unsafe fn order(node: *const Self, sought: &Sought<'_>) -> Order {
         // SAFETY: the caller's promise.
-        let (own, own_uid) = unsafe { (Self::bytes(node).0, (*node).uid) };
-        own.cmp(key).then_with(|| uid.cmp(&own_uid))
+        unsafe {
+            (*node)
+                .head
+                .cmp(&sought.head)
+                .then_with(|| Self::bytes(node).0.cmp(sought.key))
+                .then_with(|| sought.uid.cmp(&(*node).uid))
+        }
+    }
+}
+
+/// A place in the order of the versions.
+struct Sought<'a> {
+    key: &'a [u8],
+    head: u64,
+    uid: Uid,
+}
+
+impl<'a> Sought<'a> {
+    fn new(key: &'a [u8], uid: Uid) -> Self {
+        Self { key, head: head(key, 0), uid }
     }
 }
 
@@ -126,9 +148,7 @@ impl SkipList {
     pub(super) fn insert(&self, key: &[u8], uid: Uid, kind: RecordKind, row: &[u8]) {
         let mut writer = self.writer.lock();
         let writer = &mut *writer;
-        if !Self::follows_last(writer, key, uid) {
-            self.find_before(writer, key, uid);
-        }
+        self.find_before(writer, &Sought::new(key, uid));
         let height = writer.draw_height();
         writer.height = writer.height.max(height);
         let node = new_node(&mut writer.arena, height, key, uid, kind, row);
@@ -145,31 +165,28 @@ impl SkipList {
         self.bytes.store(writer.arena.allocated(), Ordering::Relaxed);
     }
 
-    /// Whether (key, uid) belongs right behind the last insertion, so that its search path can be used again.
-    fn follows_last(writer: &Writer, key: &[u8], uid: Uid) -> bool {
-        if writer.last.is_null() {
-            return false;
-        }
-        // SAFETY: `last` is a published node.
-        unsafe {
-            if Node::order(writer.last, key, uid) != Order::Less {
-                return false;
+    /// Finds, for every level, the last node before `sought`. What comes in order, as the records of a commit do, costs
+    /// only as many levels as it lies apart: where the next node of a level is not before `sought`, the path of the last
+    /// insertion holds from there up.
+    fn find_before(&self, writer: &mut Writer, sought: &Sought<'_>) {
+        // SAFETY: the closure gets published nodes only.
+        let is_before = |node: *const Node| unsafe { Node::order(node, sought) == Order::Less };
+        let (mut node, mut level) = (self.head, writer.height);
+        if !writer.last.is_null() && is_before(writer.last) {
+            level = 0;
+            while level < writer.height {
+                // SAFETY: `before[level]` is the head or a node of at least this height.
+                let next = unsafe { Node::link(writer.before[level], level) }.load(Ordering::Relaxed);
+                if next.is_null() || !is_before(next) {
+                    break;
+                }
+                // It lies behind the path on every level below.
+                node = next;
+                level += 1;
             }
-            let next = Node::link(writer.last, 0).load(Ordering::Relaxed);
-            next.is_null() || Node::order(next, key, uid) == Order::Greater
         }
-    }
-
-    /// Finds, for every level, the last node before (key, uid).
-    fn find_before(&self, writer: &mut Writer, key: &[u8], uid: Uid) {
-        let mut node = self.head;
-        for level in (0..HEIGHT_MAX).rev() {
-            if level < writer.height {
-                node = Self::last_before(node, level, |next| {
-                    // SAFETY: `next` was reached through a link, so it is published.
-                    unsafe { Node::order(next, key, uid) == Order::Less }
-                });
-            }
+        for level in (0..level).rev() {
+            node = Self::last_before(node, level, is_before);
             writer.before[level] = node;
         }
     }
@@ -183,6 +200,12 @@ impl SkipList {
         loop {
             // SAFETY: `node` is the head or was reached on this level or above, so it has a link here.
             let next = unsafe { Node::link(node, level) }.load(Ordering::Acquire);
+            if let Some(below) = level.checked_sub(1).filter(|_| cfg!(not(loom))) {
+                // Half of the steps go down: what comes next there is fetched while `next` is compared. (A model of
+                // the interleavings needs no cache.)
+                // SAFETY: as above.
+                prefetch(unsafe { Node::link(node, below) }.load(Ordering::Relaxed));
+            }
             if next.is_null() || !is_before(next) {
                 return node;
             }
@@ -214,8 +237,9 @@ impl SkipList {
 
     /// The first version at or after (key, uid).
     pub(super) fn seek(&self, key: &[u8], uid: Uid) -> Entry {
+        let sought = Sought::new(key, uid);
         // SAFETY: the closure gets published nodes only.
-        let before = self.search(|node| unsafe { Node::order(node, key, uid) == Order::Less });
+        let before = self.search(|node| unsafe { Node::order(node, &sought) == Order::Less });
         // SAFETY: `before` is the head or a published node.
         Entry(unsafe { Node::link(before, 0) }.load(Ordering::Acquire))
     }
@@ -239,9 +263,9 @@ impl SkipList {
         if entry.is_end() {
             return entry;
         }
-        let (key, uid) = (entry.key(), entry.uid());
+        let sought = Sought::new(entry.key(), entry.uid());
         // SAFETY: the closure gets published nodes only.
-        self.entry_unless_head(self.search(|node| unsafe { Node::order(node, key, uid) == Order::Less }))
+        self.entry_unless_head(self.search(|node| unsafe { Node::order(node, &sought) == Order::Less }))
     }
 }
 
@@ -278,6 +302,19 @@ impl Entry {
     }
 }
 
+/// Has the beginning of a node brought into the cache, where that can be asked for. Any address will do.
+#[inline]
+fn prefetch(node: *const Node) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing, and never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(node.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = node;
+}
+
 impl Writer {
     fn draw_height(&mut self) -> usize {
         self.random ^= self.random << 13;
@@ -304,8 +341,8 @@ fn new_node(
     let layout = Layout::from_size_align(size, align).unwrap_or_else(|_| Layout::new::<Node>());
     assert_eq!(layout.size(), size, "keys and rows are limited before they get here");
     let place = arena.take(layout).as_ptr();
-    let fixed =
-        Node { uid, key_len: key.len() as u32, row_len: row.len() as u32, height: height as u8, kind };
+    let (key_len, row_len) = (key.len() as u32, row.len() as u32);
+    let fixed = Node { uid, head: head(key, 0), key_len, row_len, height: height as u8, kind };
     // SAFETY: `place` has room for the fixed part, `height` links, key and row, aligned for the first two, and nobody
     // else knows it yet.
     unsafe {

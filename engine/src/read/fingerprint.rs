@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use planaria_types::{Fingerprint, KeyRange, Uid};
 
 use super::merge::{Direction, Merge};
@@ -9,7 +11,7 @@ use crate::version::Fragment;
 
 /// The fingerprint of the live records of a fragment within `range` at the cut `at`: keys, UIDs and rows of the newest
 /// puts, no marks, no shadowed versions.
-pub(crate) fn fingerprint(fragment: &Fragment, range: &KeyRange, at: Uid) -> Result<Fingerprint> {
+pub(crate) fn fingerprint(fragment: &Arc<Fragment>, range: &KeyRange, at: Uid) -> Result<Fingerprint> {
     let mut sum = Fingerprint::EMPTY;
     let Some(range) = fragment.range.intersect(range) else { return Ok(sum) };
     let mut merge = Merge::new(Source::of_fragment(fragment, None), range, Direction::Forward)?;

@@ -3,6 +3,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 use planaria_types::{KeyRange, Uid};
 
+use super::newest::Newest;
 use super::source::Source;
 use crate::cursor::RecordKind;
 use crate::error::Result;
@@ -107,6 +108,28 @@ impl Merge {
     #[inline]
     pub(crate) fn row_ref(&self) -> &[u8] {
         self.top().map_or(&[], Source::row_ref)
+    }
+
+    /// Whether one source of runs alone has something left, in which case [`Self::visit`] does for the rest.
+    pub(super) fn is_one_chain(&self) -> bool {
+        self.heap.len() == 1
+            && self.direction == Direction::Forward
+            && matches!(self.top(), Some(Source::Chain(chain)) if chain.shows_all())
+    }
+
+    /// Visits what `newest` shows from the current version on, up to `end`, where one source of runs alone has
+    /// something left. Answers whether it went to the end.
+    pub(super) fn visit(
+        &mut self,
+        newest: &mut Newest,
+        end: Option<&[u8]>,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<bool> {
+        let Some(Source::Chain(chain)) = self.heap.first().map(|&index| &mut self.sources[index]) else {
+            return Ok(true);
+        };
+        let end = [end, self.range.end.as_deref()].into_iter().flatten().min();
+        chain.visit(newest, end, visit)
     }
 
     /// Goes one version on, in the direction of the merge.

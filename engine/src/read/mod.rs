@@ -3,6 +3,7 @@
 mod changes;
 mod fingerprint;
 mod merge;
+mod newest;
 mod scan;
 mod source;
 
@@ -10,5 +11,6 @@ pub use changes::Change;
 pub(crate) use changes::Changes;
 pub(crate) use fingerprint::fingerprint;
 pub(crate) use merge::{Direction, Merge};
+pub(crate) use newest::Newest;
 pub use scan::Scan;
 pub(crate) use source::Source;

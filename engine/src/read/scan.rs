@@ -5,6 +5,7 @@ use bytes::Bytes;
 use planaria_types::{KeyRange, Uid};
 
 use super::merge::{Direction, Merge};
+use super::newest::Newest;
 use super::source::Source;
 use crate::cursor::RecordKind;
 use crate::error::Result;
@@ -47,12 +48,20 @@ impl Scan {
     pub fn visit(mut self, mut visit: impl FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         while self.enter_front()? {
             let Some(front) = &mut self.front else { break };
-            while front.settle_forward()? {
+            while !front.merge.is_one_chain() && front.settle_forward()? {
                 let key = front.merge.key().unwrap_or_default();
                 if !self.range.is_below_end(key) || !visit(key, front.merge.row_ref()) {
                     return Ok(());
                 }
                 front.leave_key()?;
+            }
+            if front.merge.is_one_chain()
+                && !front.merge.visit(&mut front.newest, self.range.end.as_deref(), &mut visit)?
+            {
+                return Ok(());
+            }
+            if self.back_met_front {
+                return Ok(());
             }
             self.front = None;
         }
@@ -167,24 +176,21 @@ impl std::fmt::Debug for Scan {
 struct Visible {
     fragment: Arc<Fragment>,
     merge: Merge,
-    at: Uid,
-    /// The key that was left last, to skip its older versions.
-    left: Vec<u8>,
-    has_left: bool,
+    newest: Newest,
 }
 
 impl Visible {
     fn new(fragment: &Arc<Fragment>, range: &KeyRange, at: Uid, direction: Direction) -> Result<Self> {
         let range = range.intersect(&fragment.range).unwrap_or_else(|| KeyRange::new([], Some(Vec::new())));
         let merge = Merge::new(Source::of_fragment(fragment, None), range, direction)?;
-        Ok(Self { fragment: Arc::clone(fragment), merge, at, left: Vec::new(), has_left: false })
+        Ok(Self { fragment: Arc::clone(fragment), merge, newest: Newest::new(at) })
     }
 
     /// Goes to the next version that is to be shown; `false` at the end.
     fn settle_forward(&mut self) -> Result<bool> {
         loop {
             let Some(key) = self.merge.key() else { return Ok(false) };
-            let hidden = self.merge.uid() > self.at || (self.has_left && key == self.left.as_slice());
+            let hidden = self.merge.uid() > self.newest.at || self.newest.is_decided(key);
             if !hidden {
                 if self.merge.kind() == RecordKind::Put {
                     return Ok(true);
@@ -199,9 +205,7 @@ impl Visible {
     /// Goes past the current version; older ones of the same key are skipped from now on.
     fn leave_key(&mut self) -> Result<()> {
         if let Some(key) = self.merge.key() {
-            self.left.clear();
-            self.left.extend_from_slice(key);
-            self.has_left = true;
+            self.newest.decide(key);
         }
         self.merge.advance()
     }
@@ -212,7 +216,7 @@ impl Visible {
             let key = Bytes::copy_from_slice(key);
             let mut newest = None;
             while self.merge.key() == Some(&key[..]) {
-                if self.merge.uid() <= self.at {
+                if self.merge.uid() <= self.newest.at {
                     newest = (self.merge.kind() == RecordKind::Put).then(|| self.merge.row());
                 }
                 self.merge.advance()?;
@@ -224,3 +228,8 @@ impl Visible {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+#[path = "scan_tests.rs"]
+mod tests;

@@ -1,6 +1,10 @@
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use planaria_types::{KeyRange, Uid};
 
+use super::newest::Newest;
 use crate::cursor::{Cursor, RecordKind};
 use crate::error::Result;
 use crate::memtable::MemtableCursor;
@@ -17,43 +21,37 @@ pub(crate) enum Source {
 
 impl Source {
     /// All inputs of a fragment, newest first. With `since`, versions at or below are not shown.
-    pub(crate) fn of_fragment(fragment: &Fragment, since: Option<Uid>) -> Vec<Self> {
+    pub(crate) fn of_fragment(fragment: &Arc<Fragment>, since: Option<Uid>) -> Vec<Self> {
         let memtables = std::iter::once(&fragment.active)
             .chain(fragment.frozen.iter().rev().map(|frozen| &frozen.memtable))
             .filter(|memtable| memtable.records() > 0)
             .map(|memtable| Self::Memtable(memtable.cursor(since), fragment.range.clone()));
-        memtables.chain(Self::of_references(&fragment.upper, &fragment.bottom, since)).collect()
-    }
-
-    /// The inputs that references make up: one for each tier above the bottom, newest first, and one for the bottom.
-    pub(crate) fn of_references<'a>(
-        upper: &'a [RunRef],
-        bottom: &[RunRef],
-        since: Option<Uid>,
-    ) -> impl Iterator<Item = Self> + use<'a> {
-        let bottom = (!bottom.is_empty()).then(|| Self::chain(bottom.to_vec(), since));
-        // References that end at the same UID own different keys, and lie in the order of those: they are read one
-        // behind the other, however many files a refresh or an ingest consists of.
-        let tiers = upper.chunk_by(|a, b| a.upto == b.upto).filter(move |tier| {
+        let chain = |references| Self::Chain(Box::new(Chain::new(references, since, false)));
+        let upper = tiers(&fragment.upper).filter(|tier| {
+            let tier = fragment.upper.get(tier.clone()).unwrap_or_default();
             tier.iter().all(|reference| since.is_none_or(|since| reference.upto > since))
         });
-        tiers.map(move |tier| Self::chain(tier.to_vec(), since)).chain(bottom)
+        let upper = upper.map(|tier| chain(References::Upper(Arc::clone(fragment), tier)));
+        let bottom = (!fragment.bottom.is_empty()).then(|| chain(References::Bottom(Arc::clone(fragment))));
+        let mut sources = Vec::with_capacity(2 + fragment.frozen.len() + fragment.upper.len());
+        sources.extend(memtables.chain(upper).chain(bottom));
+        sources
+    }
+
+    /// The inputs of a merge, which reads everything once: ahead of itself, and past the cache. One for each tier above
+    /// the bottom, newest first, and one for the bottom.
+    pub(crate) fn of_merge(upper: &[RunRef], bottom: &[RunRef]) -> Vec<Self> {
+        let uppers = tiers(upper).filter_map(|tier| upper.get(tier)).map(<[RunRef]>::to_vec);
+        let bottom = (!bottom.is_empty()).then(|| bottom.to_vec());
+        uppers
+            .chain(bottom)
+            .map(|references| Self::Chain(Box::new(Chain::new(References::Own(references), None, true))))
+            .collect()
     }
 
     /// References in key order that do not overlap, as one input.
     pub(crate) fn chain(references: Vec<RunRef>, since: Option<Uid>) -> Self {
-        Self::Chain(Box::new(Chain { references, since, is_bulk: false, at: 0, cursor: None }))
-    }
-
-    /// The inputs of a merge, which reads everything once: ahead of itself, and past the cache.
-    pub(crate) fn of_merge(upper: &[RunRef], bottom: &[RunRef]) -> Vec<Self> {
-        let mut sources: Vec<_> = Self::of_references(upper, bottom, None).collect();
-        for source in &mut sources {
-            if let Self::Chain(chain) = source {
-                chain.is_bulk = true;
-            }
-        }
-        sources
+        Self::Chain(Box::new(Chain::new(References::Own(references), since, false)))
     }
 
     /// Whether the source stands on a version that belongs to it.
@@ -139,11 +137,24 @@ impl Source {
     }
 }
 
+/// Where the tiers above a bottom lie, newest first.
+///
+/// References that end at the same UID own different keys, and lie in the order of those: they are read one behind the
+/// other, however many files a refresh or an ingest consists of.
+fn tiers(upper: &[RunRef]) -> impl Iterator<Item = Range<usize>> + use<'_> {
+    let mut start = 0;
+    upper.chunk_by(|a, b| a.upto == b.upto).map(move |tier| {
+        let range = start..start + tier.len();
+        start = range.end;
+        range
+    })
+}
+
 /// References in key order that do not overlap, read one behind the other.
 ///
 /// `cursor` is there exactly while it stands on a version inside the rectangle of the reference at `at`.
 pub(crate) struct Chain {
-    references: Vec<RunRef>,
+    references: References,
     since: Option<Uid>,
     /// Whether everything is read once, past the cache.
     is_bulk: bool,
@@ -151,20 +162,49 @@ pub(crate) struct Chain {
     cursor: Option<RunCursor>,
 }
 
+/// References, and whoever keeps them.
+enum References {
+    /// One tier above the bottom of a fragment.
+    Upper(Arc<Fragment>, Range<usize>),
+    /// The bottom of a fragment.
+    Bottom(Arc<Fragment>),
+    Own(Vec<RunRef>),
+}
+
+impl References {
+    #[inline]
+    fn all(&self) -> &[RunRef] {
+        match self {
+            Self::Upper(fragment, tier) => fragment.upper.get(tier.clone()).unwrap_or_default(),
+            Self::Bottom(fragment) => &fragment.bottom,
+            Self::Own(references) => references,
+        }
+    }
+}
+
 impl Chain {
+    fn new(references: References, since: Option<Uid>, is_bulk: bool) -> Self {
+        Self { references, since, is_bulk, at: 0, cursor: None }
+    }
+
+    /// Whether no versions are passed over for their age.
+    pub(super) fn shows_all(&self) -> bool {
+        self.since.is_none()
+    }
+
     fn open(&self, reference: &RunRef) -> RunCursor {
         if self.is_bulk { reference.run.scan_cursor(self.since) } else { reference.run.cursor(self.since) }
     }
 
     fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.at = self.references.partition_point(|reference| !reference.keys.is_below_end(key));
+        self.at = self.references.all().partition_point(|reference| !reference.keys.is_below_end(key));
         self.enter_forward(key)
     }
 
     /// Enters the reference at `at`, or the first behind it that has something, at or after `key`.
     fn enter_forward(&mut self, key: &[u8]) -> Result<()> {
         self.cursor = None;
-        while let Some(reference) = self.references.get(self.at) {
+        while let Some(reference) = self.references.all().get(self.at) {
             let mut cursor = self.open(reference);
             cursor.seek(key.max(&reference.keys.start), Uid::MAX)?;
             if settle_forward(&mut cursor, reference)? {
@@ -178,7 +218,7 @@ impl Chain {
 
     #[inline]
     fn next(&mut self) -> Result<()> {
-        let (Some(cursor), Some(reference)) = (&mut self.cursor, self.references.get(self.at)) else {
+        let (Some(cursor), Some(reference)) = (&mut self.cursor, self.references.all().get(self.at)) else {
             return Ok(());
         };
         cursor.next()?;
@@ -189,9 +229,32 @@ impl Chain {
         self.enter_forward(&[])
     }
 
+    /// Visits the newest versions from here on, as [`Newest`] says, until it has enough; the chain must be the only
+    /// source. Answers whether it went to the end.
+    pub(super) fn visit(
+        &mut self,
+        newest: &mut Newest,
+        end: Option<&[u8]>,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<bool> {
+        loop {
+            let (Some(cursor), Some(reference)) = (&mut self.cursor, self.references.all().get(self.at))
+            else {
+                return Ok(true);
+            };
+            let end = [end, reference.keys.end.as_deref()].into_iter().flatten().min();
+            if !cursor.visit(newest, reference.upto, end, visit)? {
+                return Ok(false);
+            }
+            self.at += 1;
+            self.enter_forward(&[])?;
+        }
+    }
+
     fn seek_before(&mut self, end: Option<&[u8]>) -> Result<()> {
-        let behind = end.map_or(self.references.len(), |end| {
-            self.references.partition_point(|reference| reference.keys.start.as_slice() < end)
+        let references = self.references.all();
+        let behind = end.map_or(references.len(), |end| {
+            references.partition_point(|reference| reference.keys.start.as_slice() < end)
         });
         self.enter_backward(behind, end)
     }
@@ -200,7 +263,7 @@ impl Chain {
     fn enter_backward(&mut self, mut behind: usize, end: Option<&[u8]>) -> Result<()> {
         self.cursor = None;
         while let Some(index) = behind.checked_sub(1) {
-            let Some(reference) = self.references.get(index) else { return Ok(()) };
+            let Some(reference) = self.references.all().get(index) else { return Ok(()) };
             let mut cursor = self.open(reference);
             match [end, reference.keys.end.as_deref()].into_iter().flatten().min() {
                 Some(end) => cursor.seek_before(end)?,
@@ -217,7 +280,7 @@ impl Chain {
     }
 
     fn prev(&mut self) -> Result<()> {
-        let (Some(cursor), Some(reference)) = (&mut self.cursor, self.references.get(self.at)) else {
+        let (Some(cursor), Some(reference)) = (&mut self.cursor, self.references.all().get(self.at)) else {
             return Ok(());
         };
         cursor.prev()?;

@@ -80,9 +80,15 @@ impl BlockBuilder {
         }
         let shared = if at_restart { 0 } else { version.shared };
         let suffix = key.get(shared..).unwrap_or_default();
-        put_varint(&mut self.bytes, shared as u64);
-        put_varint(&mut self.bytes, suffix.len() as u64);
-        put_varint(&mut self.bytes, if version.kind == RecordKind::Put { row.len() as u64 + 1 } else { 0 });
+        let row_field = if version.kind == RecordKind::Put { row.len() + 1 } else { 0 };
+        self.bytes.reserve(ENTRY_OVERHEAD_BYTES + suffix.len() + row.len());
+        if (shared | suffix.len() | row_field) < 0x80 {
+            self.bytes.extend_from_slice(&[shared as u8, suffix.len() as u8, row_field as u8]);
+        } else {
+            for field in [shared, suffix.len(), row_field] {
+                put_varint(&mut self.bytes, field as u64);
+            }
+        }
         self.bytes.extend_from_slice(suffix);
         self.bytes.extend_from_slice(row);
         self.uids.push(version.uid.get());
@@ -95,12 +101,12 @@ impl BlockBuilder {
         let range = self.uids.iter().copied().max().unwrap_or(0) - base;
         let width = (u64::BITS - range.leading_zeros()).div_ceil(8) as usize;
         for uid in &self.uids {
-            self.bytes.extend((uid - base).to_le_bytes().into_iter().take(width));
+            put_uid(&mut self.bytes, uid - base, width);
         }
         let buckets = self.put_buckets();
         for interval in self.uids.chunks(self.interval) {
             let highest = interval.iter().copied().max().unwrap_or(base);
-            self.bytes.extend((highest - base).to_le_bytes().into_iter().take(width));
+            put_uid(&mut self.bytes, highest - base, width);
         }
         for restart in &self.restarts {
             self.bytes.extend_from_slice(&restart.to_le_bytes());
@@ -143,4 +149,10 @@ impl BlockBuilder {
         self.restarts.clear();
         self.hashes.clear();
     }
+}
+
+/// Appends the lowest `width` bytes of a UID's distance from the base.
+fn put_uid(out: &mut Vec<u8>, distance: u64, width: usize) {
+    let bytes = distance.to_le_bytes();
+    out.extend_from_slice(bytes.get(..width).unwrap_or(&bytes));
 }

@@ -4,8 +4,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use planaria_types::Uid;
 
-use super::block::{Block, Malformed};
+use super::block::{Block, Entry, Malformed};
 use crate::cursor::RecordKind;
+use crate::read::Newest;
 
 /// A position within one block, with buffers that are kept from block to block.
 ///
@@ -28,6 +29,17 @@ pub(crate) struct BlockCursor {
     uid: Uid,
     kind: RecordKind,
     behind: Behind,
+}
+
+/// How far a visit went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Went {
+    /// To the end of the block.
+    Through,
+    /// To a key that does not belong to it any more.
+    ToEnd,
+    /// Until the visitor had enough.
+    Enough,
 }
 
 /// The entries of one restart interval, decoded when a cursor enters it from behind: keys can only be put together
@@ -165,6 +177,39 @@ impl BlockCursor {
         }
     }
 
+    /// Visits what `newest` shows, of the versions up to `upto` and the keys below `end`, from the current version to
+    /// the end of the block.
+    pub(crate) fn visit(
+        &mut self,
+        newest: &mut Newest,
+        upto: Uid,
+        end: Option<&[u8]>,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<Went, Malformed> {
+        let cut = newest.at.min(upto);
+        let mut is_decided = newest.is_decided(&self.key);
+        let mut is_new = true;
+        loop {
+            if is_new && end.is_some_and(|end| self.key.as_slice() >= end) {
+                return Ok(Went::ToEnd);
+            }
+            if !is_decided && self.uid <= cut {
+                is_decided = true;
+                if self.kind == RecordKind::Put && !visit(&self.key, self.row_ref()) {
+                    return Ok(Went::Enough);
+                }
+            }
+            let Some(entry) = self.decode_upcoming()? else { break };
+            is_new = !self.is_current_key(&entry);
+            is_decided &= !is_new;
+            self.take(&entry);
+        }
+        if is_decided {
+            newest.decide(&self.key);
+        }
+        Ok(Went::Through)
+    }
+
     /// Goes one version back.
     pub(crate) fn prev(&mut self) -> Result<bool, Malformed> {
         while let Some(position) = self.upcoming.checked_sub(2) {
@@ -202,14 +247,35 @@ impl BlockCursor {
     /// Reads the upcoming entry, shown or not; `false` if there is none.
     #[inline]
     fn read_upcoming(&mut self) -> Result<bool, Malformed> {
+        let Some(entry) = self.decode_upcoming()? else { return Ok(false) };
+        self.take(&entry);
+        Ok(true)
+    }
+
+    /// The upcoming entry, which goes on with the current key.
+    #[inline]
+    fn decode_upcoming(&mut self) -> Result<Option<Entry>, Malformed> {
         if self.upcoming >= self.block.count() {
             self.upcoming = self.block.count() + 1;
-            return Ok(false);
+            return Ok(None);
         }
         let entry = self.block.entry(self.offset)?;
         if entry.shared > self.key.len() {
             return Err(Malformed("a key shares more than the key before it has"));
         }
+        Ok(Some(entry))
+    }
+
+    /// Whether the upcoming entry is another version of the current key.
+    #[inline]
+    fn is_current_key(&self, entry: &Entry) -> bool {
+        let suffix = self.block.part(entry.suffix..entry.row);
+        entry.shared + suffix.len() == self.key.len() && self.key.get(entry.shared..) == Some(suffix)
+    }
+
+    /// Stands on the upcoming entry.
+    #[inline]
+    fn take(&mut self, entry: &Entry) {
         self.key.truncate(entry.shared);
         self.key.extend_from_slice(self.block.part(entry.suffix..entry.row));
         self.row = entry.row..entry.end;
@@ -217,7 +283,6 @@ impl BlockCursor {
         self.uid = self.block.uid(self.upcoming);
         self.offset = entry.end;
         self.upcoming += 1;
-        Ok(true)
     }
 
     /// At the start of a restart interval, goes on to the first with something to show; `false` if none is left.

@@ -20,12 +20,12 @@ pub(crate) struct BlockCache {
     next_run: AtomicU64,
 }
 
-/// A block in the cache: a number drawn when its run was opened, and the block's place in the file. A run that is
-/// opened anew has its blocks verified anew.
+/// A block in the cache: a number drawn when its run was opened, and the block's own in the run. A run that is opened
+/// anew has its blocks verified anew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct BlockId {
     run: u64,
-    offset: u64,
+    number: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -68,21 +68,21 @@ impl BlockCache {
         self.next_run.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The block of `run` at `offset`.
+    /// Block `number` of `run`.
     #[inline]
-    pub(crate) fn get(&self, run: u64, offset: u64) -> Option<Block> {
-        self.blocks.get(&BlockId { run, offset })
+    pub(crate) fn get(&self, run: u64, number: usize) -> Option<Block> {
+        self.blocks.get(&BlockId { run, number })
     }
 
     /// Keeps a block, if it is not too large.
-    pub(crate) fn insert(&self, run: u64, offset: u64, block: &Block) {
+    pub(crate) fn insert(&self, run: u64, number: usize, block: &Block) {
         if weight(block) <= self.capacity_bytes / LARGEST_SHARE {
-            self.blocks.insert(BlockId { run, offset }, block.clone());
+            self.blocks.insert(BlockId { run, number }, block.clone());
         }
     }
 
     /// Lets go of a block.
-    pub(crate) fn remove(&self, run: u64, offset: u64) {
-        self.blocks.remove(&BlockId { run, offset });
+    pub(crate) fn remove(&self, run: u64, number: usize) {
+        self.blocks.remove(&BlockId { run, number });
     }
 }

@@ -7,6 +7,7 @@ use planaria_types::{Fingerprint, Uid};
 use super::block::Malformed;
 use super::decode::{Decoder, common_prefix, put_varint};
 use super::options::MAX_KEY_BYTES;
+use crate::key_order::head;
 
 const FLAG_FINGERPRINTS: u8 = 1;
 /// An entry takes at least: key length, spanning flag, smallest UID, three integers.
@@ -191,20 +192,6 @@ fn order(left: &[u8], left_uid: Uid, right: &[u8], right_uid: Uid) -> Ordering {
     left.cmp(right).then_with(|| right_uid.cmp(&left_uid))
 }
 
-/// The eight bytes of `key` from `at` on as an integer that sorts like them; where the key is shorter, zeros.
-#[inline]
-fn head(key: &[u8], at: usize) -> u64 {
-    let rest = key.get(at..).unwrap_or_default();
-    match rest.first_chunk::<8>() {
-        Some(word) => u64::from_be_bytes(*word),
-        None => rest
-            .iter()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte))
-            .checked_shl(64 - 8 * rest.len() as u32)
-            .unwrap_or(0),
-    }
-}
-
 fn decode_entry(decoder: &mut Decoder<'_>, total: usize, offset: u64) -> Option<IndexEntry> {
     let separator_len = usize::try_from(decoder.varint()?).ok().filter(|len| *len <= MAX_KEY_BYTES)?;
     let separator_start = total.checked_sub(decoder.remaining())? as u32;
@@ -325,7 +312,7 @@ fn shorten(last: &[u8], next: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use super::{head, shorten};
+    use super::shorten;
 
     #[test]
     fn a_separator_is_shorter_than_the_last_key_and_lies_between() {
@@ -344,13 +331,5 @@ mod tests {
         assert_eq!(shorten(b"ab", b"ac"), None);
         assert_eq!(shorten(b"ab\xff\xff", b"ac"), None);
         assert_eq!(shorten(b"", b"a"), None);
-    }
-
-    #[test]
-    fn heads_sort_like_the_bytes() {
-        let keys: [&[u8]; 6] = [b"x", b"x\x00a", b"xa", b"xabcdefgh", b"xabcdefgi", b"xb"];
-        assert!(keys.windows(2).all(|pair| head(pair[0], 1) <= head(pair[1], 1)));
-        assert_eq!(head(b"x", 1), 0);
-        assert_eq!(head(b"xa", 1), 0x61 << 56);
     }
 }

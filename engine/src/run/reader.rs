@@ -207,7 +207,9 @@ impl Run {
         let Some(number) = self.index.find(key, at) else {
             return Ok(None);
         };
-        if self.index.entry(number).is_none_or(|entry| entry.smallest_uid > at) {
+        // Most reads are at a cut above the whole run, and spare the look at the index.
+        if at < self.meta.largest_uid && self.index.entry(number).is_none_or(|entry| entry.smallest_uid > at)
+        {
             return Ok(None);
         }
         let block = self.block(number)?;
@@ -292,17 +294,16 @@ impl Run {
     /// Block `number`, verified.
     #[inline]
     pub(crate) fn block(&self, number: usize) -> Result<Block> {
-        let entry = self.index_entry(number)?;
         if let Some(map) = &self.map
-            && let Some(block) = self.mapped_block(map, number, entry)?
+            && let Some(block) = self.mapped_block(map, number, self.index_entry(number)?)?
         {
             return Ok(block);
         }
-        if let Some(block) = self.blocks.get(self.cache_id, entry.offset) {
+        if let Some(block) = self.blocks.get(self.cache_id, number) {
             return Ok(block);
         }
-        let block = self.parts().block(entry)?;
-        self.blocks.insert(self.cache_id, entry.offset, &block);
+        let block = self.parts().block(self.index_entry(number)?)?;
+        self.blocks.insert(self.cache_id, number, &block);
         Ok(block)
     }
 
@@ -327,9 +328,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         for number in 0..self.index.len() {
-            if let Some(entry) = self.index.entry(number) {
-                self.blocks.remove(self.cache_id, entry.offset);
-            }
+            self.blocks.remove(self.cache_id, number);
         }
         if self.obsolete.load(Ordering::Acquire) {
             // A file that cannot be removed now is no part of any version: the next start removes it.

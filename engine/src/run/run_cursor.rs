@@ -5,11 +5,12 @@ use bytes::Bytes;
 use planaria_types::Uid;
 
 use super::block::{Block, Malformed};
-use super::block_cursor::BlockCursor;
+use super::block_cursor::{BlockCursor, Went};
 use super::index::IndexEntry;
 use super::reader::Run;
 use crate::cursor::{Cursor, RecordKind};
 use crate::error::Result;
+use crate::read::Newest;
 
 /// How much a scan reads at once, in bytes, unless one block alone is larger.
 const READ_AHEAD_BYTES: u64 = 256 << 10;
@@ -130,6 +131,31 @@ impl RunCursor {
                 Err(self.run.damaged(number, malformed))
             }
         }
+    }
+
+    /// Visits what `newest` shows, of the versions up to `upto` and the keys below `end`, from the current version on.
+    /// Answers whether `visit` wanted all of them; the cursor stands nowhere then.
+    pub(crate) fn visit(
+        &mut self,
+        newest: &mut Newest,
+        upto: Uid,
+        end: Option<&[u8]>,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<bool> {
+        while self.valid {
+            let number = self.loaded.unwrap_or_default();
+            // Nothing in the block sorts behind its separator, so most blocks lie below the end as a whole.
+            let end = end.filter(|end| self.run.index().separator(number).0 >= *end);
+            let went = self.inner.visit(newest, upto, end, visit);
+            self.valid = false;
+            match went {
+                Ok(Went::Through) => self.enter_forward(number + 1)?,
+                Ok(Went::ToEnd) => return Ok(true),
+                Ok(Went::Enough) => return Ok(false),
+                Err(malformed) => return Err(self.run.damaged(number, malformed)),
+            }
+        }
+        Ok(true)
     }
 
     /// Goes to the first version in block `number` or behind.

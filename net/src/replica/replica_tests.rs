@@ -108,7 +108,7 @@ fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> FollowStatu
 fn fill(db: &Database, table: &Table, keys: std::ops::Range<u64>, row: &str) {
     for key in keys {
         let mut batch = Batch::new();
-        batch.put(table.id(), key.to_be_bytes().to_vec(), format!("{row} {key}"));
+        batch.put(table.id(), key.to_be_bytes(), format!("{row} {key}"));
         db.write(batch, Durability::Background).unwrap();
     }
 }
@@ -134,7 +134,7 @@ fn a_secondary_follows_goes_away_and_is_refreshed_by_what_changed_while_a_writer
     // More than the newest log segment and the memory of the newest commits hold.
     fill(&db, &table, 100..400, &"changed while away ".repeat(100));
     for key in 1_000..1_030_u64 {
-        table.delete(key.to_be_bytes().to_vec()).unwrap();
+        table.delete(key.to_be_bytes()).unwrap();
     }
     db.compact().unwrap();
     fill(&db, &table, 20_000..20_010, "and again");

@@ -257,7 +257,7 @@ fn change(story: &mut Story, db: &Database) -> Result<Vec<Bytes>, CliError> {
     }
     let mut batch = Batch::new();
     for (key, _) in deleted {
-        batch.delete(weather.id(), key.clone());
+        batch.delete(weather.id(), key);
     }
     db.write(batch, Durability::Synced)?;
     db.compact()?;
@@ -288,7 +288,7 @@ fn spawn_writer(
         let mut number = 0_u64;
         while !stop.load(Ordering::Acquire) {
             let mut batch = Batch::new();
-            batch.put(table.id(), (number % 500).to_be_bytes().to_vec(), number.to_string());
+            batch.put(table.id(), (number % 500).to_be_bytes(), number.to_string());
             db.write(batch, Durability::Synced)?;
             number += 1;
             // A pace that leaves the machine to the refresh.

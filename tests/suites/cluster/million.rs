@@ -159,7 +159,7 @@ impl Going {
         let (db, table) = (db.clone(), table.clone());
         Self::start(move |times| {
             let mut batch = Batch::new();
-            batch.put(table.id(), (times % LIVE_KEYS).to_be_bytes().to_vec(), times.to_string());
+            batch.put(table.id(), (times % LIVE_KEYS).to_be_bytes(), times.to_string());
             db.write(batch, Durability::Synced).unwrap();
             std::thread::park_timeout(Duration::from_micros(500));
         })
