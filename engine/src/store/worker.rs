@@ -168,8 +168,6 @@ impl Store {
         let worked = self.work_once(task);
         let failed = worked.is_err();
         match task {
-            // A failure poisons the log or is one of room; either way the next writer hears of it.
-            Task::Sync => {}
             Task::Flush => {
                 self.work.signal(|state| state.failure = worked.err());
                 if failed {
@@ -181,7 +179,8 @@ impl Store {
                 self.work.pause(RETRY_AFTER);
                 self.work.flushed();
             }
-            Task::Compact => {}
+            // A failed sync poisons the log or is one of room; either way the next writer hears of it.
+            Task::Sync | Task::Compact => {}
         }
     }
 
