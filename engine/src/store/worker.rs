@@ -180,7 +180,7 @@ impl Store {
                 self.work.pause(RETRY_AFTER);
                 self.work.flushed();
             }
-            // A failure to sync poisons the log or is one of room; either way the next writer hears of it.
+            // A failed sync poisons the log or is one of room; either way the next writer hears of it.
             Task::Sync | Task::Compact => {}
         }
     }

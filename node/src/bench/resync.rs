@@ -252,7 +252,7 @@ impl Bench<'_> {
         let mut batch = Batch::new();
         let mut waiting = 0;
         for number in numbers {
-            batch.put(table.id(), Work::key(number).to_vec(), self.work.row(number, round));
+            batch.put(table.id(), Work::key(number), self.work.row(number, round));
             waiting += 1;
             if waiting == BATCH_RECORDS {
                 db.write(std::mem::take(&mut batch), Durability::Background)?;
@@ -274,7 +274,7 @@ impl Bench<'_> {
         }
         let mut batch = Batch::new();
         for number in work.changed..work.changed + work.deleted {
-            batch.delete(table.id(), Work::key(number).to_vec());
+            batch.delete(table.id(), Work::key(number));
         }
         if work.deleted > 0 {
             db.write(batch, Durability::Synced)?;
@@ -325,7 +325,7 @@ impl Writer {
                     continue;
                 }
                 let mut batch = Batch::new();
-                batch.put(table.id(), (written % LIVE_KEYS).to_be_bytes().to_vec(), written.to_string());
+                batch.put(table.id(), (written % LIVE_KEYS).to_be_bytes(), written.to_string());
                 db.write(batch, Durability::Background)?;
                 written += 1;
             }

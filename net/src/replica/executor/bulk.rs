@@ -135,6 +135,8 @@ impl Places {
     pub fn swap(&self, os: &dyn Os) -> Result<()> {
         remove(os, &self.old)?;
         rename(os, &self.dir, &self.old)?;
+        // Names need not become durable in their order: the second without the first would drop the copy as a whole.
+        self.sync(os)?;
         rename(os, &self.next, &self.dir)?;
         self.sync(os)
     }
@@ -164,9 +166,10 @@ impl Places {
             let (from, to) = (self.old.join(name), self.dir.join(name));
             if os.exists(&from) && !os.exists(&to) {
                 rename(os, &from, &to)?;
-                os.sync_dir(&self.dir).map_err(|error| Error::file("sync", &self.dir, error))?;
             }
         }
+        // Also what an earlier attempt moved over.
+        os.sync_dir(&self.dir).map_err(|error| Error::file("sync", &self.dir, error))?;
         remove(os, &self.old)
     }
 }
