@@ -16,7 +16,7 @@ fn forked(db: &Database, table: &Table) -> (Uid, Uid) {
     let above = table.put("kept", "row").unwrap();
     let mut batch = Batch::new();
     for key in 0..9_000_u32 {
-        batch.put(table.id(), key.to_be_bytes().to_vec(), "new");
+        batch.put(table.id(), key.to_be_bytes(), "new");
     }
     db.write(batch, Durability::Synced).unwrap();
     (above, table.delete("gone").unwrap())

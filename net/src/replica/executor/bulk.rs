@@ -164,14 +164,27 @@ impl Places {
     pub fn clean(&self, os: &dyn Os) -> Result<()> {
         for name in KEPT {
             let (from, to) = (self.old.join(name), self.dir.join(name));
-            if os.exists(&from) && !os.exists(&to) {
-                rename(os, &from, &to)?;
+            if os.exists(&from) {
+                move_files(os, &from, &to)?;
             }
         }
         // Also what an earlier attempt moved over.
         os.sync_dir(&self.dir).map_err(|error| Error::file("sync", &self.dir, error))?;
         remove(os, &self.old)
     }
+}
+
+/// Gives the files of a directory a place in another one. Links rather than renames, where there are any: after a power cut a
+/// renamed directory might have both names, and removing one would empty the other.
+fn move_files(os: &dyn Os, from: &Path, to: &Path) -> Result<()> {
+    os.create_dir_all(to).map_err(|error| Error::file("create", to, error))?;
+    for entry in os.list(from).map_err(|error| Error::file("list", from, error))? {
+        let (file, place) = (from.join(&entry.name), to.join(&entry.name));
+        if !entry.is_dir && !os.exists(&place) && os.hard_link(&file, &place).is_err() {
+            rename(os, &file, &place)?;
+        }
+    }
+    os.sync_dir(to).map_err(|error| Error::file("sync", to, error))
 }
 
 fn rename(os: &dyn Os, from: &Path, to: &Path) -> Result<()> {

@@ -1,0 +1,268 @@
+//! What goes wrong: deaths, disks, clocks, links, and how nodes come back.
+
+use std::io::ErrorKind;
+
+use planaria_engine::os::{Call, CrashStyle, Fault as Failure, Os};
+use planaria_engine::{Database, Planted, Task};
+use planaria_net::replica::executor;
+
+use crate::leading::Leading;
+use crate::node::{DIR, Process};
+use crate::world::{Checked, NODES, PRIMARY, World};
+
+/// The calls that are made to fail.
+const CALLS: [Call; 10] = [
+    Call::Open,
+    Call::Create,
+    Call::Read,
+    Call::Write,
+    Call::SetLen,
+    Call::Allocate,
+    Call::SyncData,
+    Call::SyncDir,
+    Call::Rename,
+    Call::Remove,
+];
+
+impl World {
+    pub(crate) fn fault(&mut self, node: usize) -> Checked {
+        match self.random.below(42) {
+            0..8 => {
+                let numbers: Vec<u64> = self.connections.keys().copied().collect();
+                if !numbers.is_empty() {
+                    self.coverage.cuts += 1;
+                    let number = numbers[self.random.below(numbers.len() as u64) as usize];
+                    let (up, down) = (self.random.once_in(2), self.random.once_in(2));
+                    self.cut(number, up, down);
+                }
+            }
+            8..13 => self.crash(node),
+            13..19 => {
+                let calls = 1 + self.random.below(40);
+                let state = &mut self.nodes[node];
+                state.disk.crash_at(state.disk.mutations() + calls);
+                state.doomed_for = 200;
+                self.note(format_args!("node {node} will die at call {calls} from now"));
+            }
+            19..29 => {
+                for node in 0..NODES {
+                    self.start(node)?;
+                }
+            }
+            29..31 => self.stop(node),
+            31..33 => self.fail_disk(node),
+            33 => self.fill_disk(node),
+            34..36 => self.heal(node),
+            36 => {
+                self.coverage.partitions += 1;
+                self.parted[node] = !self.parted[node];
+                let parted = self.parted[node];
+                self.note(format_args!("node {node} parted {parted}"));
+            }
+            37 => self.jump(node),
+            38 if node != PRIMARY && self.random.once_in(3) => self.wipe(node),
+            39..42 => return self.burst(node),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn jump(&mut self, node: usize) {
+        self.coverage.clock_jumps += 1;
+        let by = self.random.below(20_000);
+        let back = self.random.once_in(2);
+        let disk = &self.nodes[node].disk;
+        let now = disk.now_millis();
+        disk.set_now_millis(if back { now.saturating_sub(by) } else { now + by });
+        self.note(format_args!("the clock of node {node} jumps by {by} ms, back {back}"));
+    }
+
+    /// Many commits while somebody is away, and a log that is let go.
+    fn burst(&mut self, node: usize) -> Checked {
+        if node != PRIMARY && self.random.once_in(2) {
+            self.stop(node);
+        }
+        for _ in 0..self.random.below(50) {
+            self.write()?;
+        }
+        if let Some(db) = self.nodes[PRIMARY].database().cloned() {
+            self.note(format_args!("node {PRIMARY} flushes and merges"));
+            if let Err(error) = db.flush().and_then(|()| db.work_once(Task::Compact)) {
+                self.failed_action(PRIMARY, &error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn fail_disk(&mut self, node: usize) {
+        self.coverage.disk_faults += 1;
+        let call = CALLS[self.random.below(CALLS.len() as u64) as usize];
+        let error = if self.random.once_in(2) { ErrorKind::StorageFull } else { ErrorKind::Other };
+        let (at, forever) = (1 + self.random.below(12), self.random.once_in(4));
+        self.nodes[node].faulty.inject(Failure { call, at, error, forever });
+        self.nodes[node].hurt = true;
+        self.nodes[node].failing = true;
+        self.note(format_args!("{call:?} number {at} on node {node} will fail, forever {forever}"));
+    }
+
+    fn fill_disk(&mut self, node: usize) {
+        self.coverage.full_disks += 1;
+        let room = self.random.below(100_000);
+        let state = &mut self.nodes[node];
+        state.disk.set_capacity(Some(state.disk.used_bytes() + room));
+        state.hurt = true;
+        state.failing = true;
+        self.note(format_args!("the disk of node {node} has room for {room} bytes"));
+    }
+
+    pub(crate) fn heal(&mut self, node: usize) {
+        self.nodes[node].heal();
+        self.note(format_args!("node {node} has its disk back"));
+    }
+
+    /// A clean end of the process.
+    pub(crate) fn stop(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        self.coverage.clean_stops += 1;
+        self.note(format_args!("node {node} stops"));
+        self.let_go(node);
+        self.nodes[node].end();
+    }
+
+    /// What others hold on behalf of a node that ends.
+    fn let_go(&mut self, node: usize) {
+        self.cut_all_of(node);
+        let transfer = match &self.nodes[node].process {
+            Some(Process::Secondary(following)) => following.transfer.as_ref(),
+            _ => None,
+        };
+        let number = transfer.and_then(|transfer| transfer.connection);
+        if let Some(number) = number
+            && let Some(Process::Primary(leading)) = &mut self.nodes[PRIMARY].process
+        {
+            leading.pins.remove(&number);
+        }
+    }
+
+    /// The process dies, or the machine.
+    pub(crate) fn crash(&mut self, node: usize) {
+        let style = CrashStyle::ALL[self.random.below(3) as usize];
+        let seed = self.random.number();
+        self.coverage.crashes += 1;
+        self.coverage.power_cuts += u64::from(style != CrashStyle::ProcessKill);
+        self.let_go(node);
+        if node == PRIMARY {
+            self.oracle.died(style == CrashStyle::ProcessKill);
+        }
+        self.nodes[node].lose(style, seed);
+        self.note(format_args!("node {node} dies: {style:?}"));
+    }
+
+    fn wipe(&mut self, node: usize) {
+        self.coverage.wiped += 1;
+        self.let_go(node);
+        let seed = self.random.number();
+        self.nodes[node].wipe(seed);
+        self.note(format_args!("node {node} gets an empty disk"));
+    }
+
+    /// Deaths that were ordered, once they have come, and those that will not come any more.
+    pub(crate) fn bury(&mut self) {
+        for node in 0..NODES {
+            if self.nodes[node].disk.has_crashed() {
+                self.coverage.crashes_within_a_call += 1;
+                self.crash(node);
+            } else if self.nodes[node].doomed_for > 0 {
+                self.nodes[node].doomed_for -= 1;
+                if self.nodes[node].doomed_for == 0 {
+                    self.nodes[node].disk.crash_at(u64::MAX);
+                }
+            }
+        }
+    }
+
+    /// Starts a node that is down.
+    pub(crate) fn start(&mut self, node: usize) -> Checked {
+        if self.nodes[node].process.is_some() {
+            return Ok(());
+        }
+        if self.faults && self.random.once_in(4) {
+            let calls = 1 + self.random.below(30);
+            let disk = &self.nodes[node].disk;
+            disk.crash_at(disk.mutations() + calls);
+            self.nodes[node].doomed_for = 20;
+        }
+        self.nodes[node].hurt = self.nodes[node].failing;
+        let settles = self.planted.and_then(crate::Fault::engine) != Some(Planted::SkipSettle);
+        let opened = match self.nodes[node].open(settles) {
+            Ok(None) if self.nodes[node].made => {
+                return self.check_refusal(node, "the directory is gone");
+            }
+            Ok(None) => Database::open_with(DIR, self.nodes[node].options(true)).map(Some),
+            other => other,
+        };
+        let started = match opened {
+            Ok(Some(db)) if node == PRIMARY => self.become_primary(db),
+            // Its first process may have died before it was one.
+            Ok(Some(db)) => match db.become_secondary(self.database) {
+                Ok(()) => self.became_secondary(node, db),
+                Err(error) => self.check_refusal(node, &error.to_string()),
+            },
+            Ok(None) => Ok(()),
+            Err(error) => self.check_refusal(node, &error.to_string()),
+        };
+        if self.nodes[node].disk.has_crashed() {
+            self.coverage.crashes_while_opening += 1;
+        }
+        started
+    }
+
+    /// What a store refuses must have a reason in its disk.
+    pub(crate) fn check_refusal(&mut self, node: usize, error: &str) -> Checked {
+        self.note(format_args!("node {node} refuses: {error}"));
+        let state = &self.nodes[node];
+        if state.hurt || state.disk.has_crashed() {
+            Ok(())
+        } else {
+            Err(format!("E5/E11: node {node} refuses: {error}"))
+        }
+    }
+
+    fn become_primary(&mut self, db: Database) -> Checked {
+        let lost = self.oracle.restart(&db)?;
+        self.coverage.commits_lost += lost;
+        self.absorb(&db)?;
+        let now = self.millis();
+        match executor::lead(&db, self.protocol.clone(), now) {
+            Ok(group) => {
+                let end = db.log_end().0;
+                self.note(format_args!("node 0 leads as {} from {end}, {lost} lost", group.epoch()));
+                self.nodes[PRIMARY].process = Some(Process::Primary(Leading::new(db, group)));
+                Ok(())
+            }
+            Err(error) => self.check_refusal(PRIMARY, &error.to_string()),
+        }
+    }
+
+    /// A copy was opened, or taken anew: what it acknowledged and promised before must be in it.
+    pub(crate) fn became_secondary(&mut self, node: usize, db: Database) -> Checked {
+        let (end, promised) = (db.log_end().0, db.promised());
+        let state = &mut self.nodes[node];
+        state.made = true;
+        if end < state.acknowledged {
+            return Err(format!("R6/E1: node {node} acknowledged {}, has {end}", state.acknowledged));
+        }
+        if promised.order(&state.promised) == planaria_types::EpochOrder::Older {
+            return Err(format!("R9: node {node} promised {}, now {promised}", state.promised));
+        }
+        state.promised = promised;
+        state.mark_floor = db.mark_floor();
+        let (now, protocol) = (self.millis(), self.protocol.clone());
+        self.coverage.sparse_copies += u64::from(!db.sparse().is_empty());
+        self.nodes[node].follow(db, format!("node {node}"), &protocol, now);
+        self.note(format_args!("node {node} follows from {end}"));
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! The primary's process: sessions with secondaries, sources of clones, and what the group wants.
+
+use std::collections::BTreeMap;
+
+use planaria_engine::{Database, FilePin, Registration};
+use planaria_net::replica::executor::{self, Kept, Outcome, Registrar, SessionReads};
+use planaria_replication::ack::Level;
+use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, SessionId};
+use planaria_replication::{Lane, Message, Millis};
+use planaria_types::Uid;
+
+use crate::node::Process;
+use crate::world::{Checked, PRIMARY, World};
+
+pub(crate) struct Leading {
+    pub(crate) db: Database,
+    pub(crate) group: Group,
+    registrar: Registrar,
+    pub(crate) sessions: BTreeMap<u64, Serving>,
+    /// The files that are pinned for a clone, by its connection.
+    pub(crate) pins: BTreeMap<u64, FilePin>,
+    /// Commits whose writers wait for another copy.
+    pub(crate) waiting: Vec<Uid>,
+}
+
+/// A session with one secondary.
+pub(crate) struct Serving {
+    machine: Session,
+    reads: SessionReads,
+}
+
+impl Leading {
+    pub(crate) fn new(db: Database, group: Group) -> Self {
+        Self {
+            registrar: Registrar::new(db.clone()),
+            db,
+            group,
+            sessions: BTreeMap::new(),
+            pins: BTreeMap::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// What a driver does after every input.
+    fn after_input(&mut self, now: Millis) -> Result<(), String> {
+        let mut outcome = Ok(());
+        while let Some(action) = self.group.poll_action() {
+            match action {
+                GroupAction::PersistPromotable(set) => {
+                    let members = Registrar::members(&self.group, &set);
+                    match self.registrar.persist(&members, now) {
+                        Ok(()) => self.group.handle_promotable(),
+                        Err(error) => {
+                            self.group.handle_promotable_failure();
+                            outcome = Err(error.to_string());
+                        }
+                    }
+                }
+                GroupAction::Deposed(epoch) => outcome = Err(format!("deposed by {epoch}")),
+            }
+        }
+        Kept::of(&self.group).tell(&self.db);
+        outcome
+    }
+}
+
+impl World {
+    fn leading(&mut self) -> Option<&mut Leading> {
+        match self.nodes[PRIMARY].process.as_mut()? {
+            Process::Primary(leading) => Some(leading),
+            Process::Secondary(_) => None,
+        }
+    }
+
+    /// A secondary has connected.
+    pub(crate) fn accept(&mut self, number: u64) {
+        let (now, options) = (self.millis(), self.protocol.clone());
+        if let Some(leading) = self.leading() {
+            let machine = Session::new(SessionId(number), options, now);
+            let reads = SessionReads::new(leading.db.clone());
+            leading.sessions.insert(number, Serving { machine, reads });
+        }
+    }
+
+    /// The primary's end of a connection learns that it is gone.
+    pub(crate) fn session_lost(&mut self, number: u64) {
+        let now = self.millis();
+        if let Some(leading) = self.leading() {
+            leading.pins.remove(&number);
+            if let Some(mut serving) = leading.sessions.remove(&number) {
+                serving.machine.handle_disconnected(&mut leading.group, now);
+            }
+            // A group that cannot write is asked again.
+            let _ = leading.after_input(now);
+        }
+    }
+
+    /// A message came to the primary.
+    pub(crate) fn primary_hears(&mut self, number: u64, message: Message) {
+        let now = self.millis();
+        if let Some(leading) = self.leading()
+            && let Some(serving) = leading.sessions.get_mut(&number)
+        {
+            executor::tell_news(&leading.db, &mut leading.group, now);
+            serving.machine.handle_message(&mut leading.group, message, now);
+        }
+    }
+
+    pub(crate) fn tick_primary(&mut self) {
+        let now = self.millis();
+        if let Some(leading) = self.leading() {
+            executor::tell_news(&leading.db, &mut leading.group, now);
+            for serving in leading.sessions.values_mut() {
+                serving.machine.handle_tick(&mut leading.group, now);
+            }
+        }
+    }
+
+    /// One action of one session.
+    pub(crate) fn act_primary(&mut self) {
+        let now = self.millis();
+        let choice = self.random.number();
+        let Some(leading) = self.leading() else { return };
+        executor::tell_news(&leading.db, &mut leading.group, now);
+        let numbers: Vec<u64> = leading.sessions.keys().copied().collect();
+        if !numbers.is_empty() {
+            let number = numbers[choice as usize % numbers.len()];
+            self.act_session(number, now);
+        }
+        if let Some(leading) = self.leading()
+            && let Err(error) = leading.after_input(now)
+        {
+            self.failed_action(PRIMARY, &error);
+        }
+    }
+
+    fn act_session(&mut self, number: u64, now: Millis) {
+        let Some(leading) = self.leading() else { return };
+        let Some(serving) = leading.sessions.get_mut(&number) else { return };
+        let group = &mut leading.group;
+        let outcome = serving.reads.retry().and_then(|answers| {
+            for answer in answers {
+                answer.tell(&mut serving.machine, group, now);
+            }
+            let action = serving.machine.poll_action(group);
+            action.map(|action| serving.reads.perform(action)).transpose()
+        });
+        match outcome {
+            Ok(None | Some(Outcome::Done | Outcome::Early)) => {}
+            Ok(Some(Outcome::Answered(answer))) => answer.tell(&mut serving.machine, group, now),
+            Ok(Some(Outcome::Driver(SessionAction::Register { instance, name, durable }))) => {
+                let promotable = group.promotable().contains(&instance);
+                let registration = Registration { instance, name, durable, promotable };
+                if let Err(error) = leading.registrar.register(&registration, now) {
+                    self.session_failed(number, &error.to_string());
+                }
+            }
+            Ok(Some(Outcome::Driver(SessionAction::Send(message)))) => {
+                self.note_message("says", number, &message);
+                if let Some(link) = self.connections.get_mut(&number) {
+                    match message.lane() {
+                        Lane::Control => link.control.push_back(message),
+                        Lane::Bulk => link.bulk.push_back(message),
+                    }
+                }
+            }
+            Ok(Some(Outcome::Driver(_))) => {
+                leading.sessions.remove(&number);
+                if let Some(link) = self.connections.get_mut(&number) {
+                    link.primary_open = false;
+                }
+            }
+            Err(error) => self.session_failed(number, &error.to_string()),
+        }
+    }
+
+    /// The engine could not carry out what a session asked: its connection ends.
+    fn session_failed(&mut self, number: u64, error: &str) {
+        self.failed_action(PRIMARY, error);
+        self.session_lost(number);
+        if let Some(link) = self.connections.get_mut(&number) {
+            link.primary_open = false;
+        }
+    }
+
+    /// What a waiting writer would be told now.
+    pub(crate) fn acknowledge(&mut self) -> Checked {
+        let now = self.millis();
+        let Some(leading) = self.leading() else { return Ok(()) };
+        if leading.waiting.is_empty() {
+            return Ok(());
+        }
+        executor::tell_news(&leading.db, &mut leading.group, now);
+        let Some(acknowledged) = leading.group.acknowledged(Level::One) else { return Ok(()) };
+        let (done, waiting) = leading.waiting.iter().partition(|uid| **uid <= acknowledged);
+        leading.waiting = waiting;
+        let done: Vec<Uid> = done;
+        let Some(last) = done.iter().max().copied() else { return Ok(()) };
+        let promotable = leading.group.promotable().clone();
+        self.coverage.acknowledged += done.len() as u64;
+        self.oracle.acknowledged = self.oracle.acknowledged.max(last);
+        let holds = |node: &crate::node::Node| {
+            node.database().map_or(node.acknowledged.max(node.greeted) >= last, |db| {
+                promotable.contains(&db.instance())
+                    && db.durable() >= last
+                    && self.oracle.is_on_line(db.history().position_of(last))
+            })
+        };
+        if self.nodes.iter().skip(1).any(holds) {
+            Ok(())
+        } else {
+            Err(format!("R7: {last} is acknowledged at the level one, and no secondary holds it"))
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Nodes, links and time; one small step at a time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use planaria_engine::os::Os;
+use planaria_engine::{Database, Options, ReadMode, Task};
+use planaria_net::replica::executor;
+use planaria_replication::secondary::State;
+use planaria_replication::{Millis, Options as Protocol};
+use planaria_tests::cluster::Random;
+use planaria_types::DatabaseId;
+
+use crate::leading::Leading;
+use crate::network::Connection;
+use crate::node::{DIR, Node, Process};
+use crate::oracle::Oracle;
+use crate::planted::Fault;
+use crate::trace::{Coverage, Trace};
+use crate::workload::{Write, create_tables};
+
+pub(crate) const NODES: usize = 3;
+/// The node that leads.
+pub(crate) const PRIMARY: usize = 0;
+/// Steps under faults.
+const STEPS: u64 = 3_000;
+/// Steps within which everything must be equal once faults have ended.
+const SETTLE_STEPS: u64 = 30_000;
+
+pub(crate) type Checked = Result<(), String>;
+
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) protocol: Protocol,
+    pub(crate) planted: Option<Fault>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) connections: BTreeMap<u64, Connection>,
+    pub(crate) next_connection: u64,
+    /// Secondaries that reach nobody.
+    pub(crate) parted: [bool; NODES],
+    pub(crate) database: DatabaseId,
+    /// What is preserved for secondaries has caps that bite.
+    pub(crate) capped: bool,
+    /// How rarely a commit waits for the disk, and how rarely the background syncs.
+    synced_one_in: u64,
+    now: u64,
+    numbers: u64,
+    pub(crate) faults: bool,
+    pub(crate) oracle: Oracle,
+    pub(crate) trace: Trace,
+    pub(crate) coverage: Coverage,
+}
+
+fn limits(random: &mut Random, capped: bool, planted: Option<Fault>) -> Options {
+    Options {
+        memtable_bytes: 1 << 16,
+        cache_bytes: 1 << 16,
+        log_segment_bytes: 1 << 16,
+        log_bytes_max: 1 << (16 + random.below(3)),
+        log_tail_bytes: if random.once_in(3) { 1 << 17 } else { 0 },
+        run_file_bytes: 1 << 14,
+        fragment_bytes_max: 1 << (14 + random.below(3)),
+        block_bytes: 256 << random.below(4),
+        read_mode: if random.once_in(2) { ReadMode::Mapped } else { ReadMode::Cached },
+        preserved_bytes_max: if capped { random.below(4_000) } else { 1 << 40 },
+        preserved_age_max_ms: if capped { random.below(3_000) } else { u64::MAX },
+        background: false,
+        planted: planted.and_then(Fault::engine),
+        ..Options::default()
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, planted: Option<Fault>) -> Result<Self, String> {
+        let mut random = Random::new(seed);
+        let protocol = Protocol {
+            live_window_bytes: 1_000 + random.below(20_000),
+            live_batch_bytes: 500 + random.below(6_000),
+            chunk_bytes: 200 + random.below(6_000),
+            chunks_in_flight: 1 + random.below(3) as u32,
+            held_bytes_max: 1_000 + random.below(30_000),
+            rewind_request_bytes: 17 + random.below(60),
+            bulk_bytes_min: if random.once_in(3) { 1_000 } else { u64::MAX },
+            heartbeat: Millis(100),
+            session_timeout: Millis(600),
+            leave_after: Millis(300 + random.below(2_000)),
+            planted: planted.and_then(Fault::protocol),
+        };
+        let capped = random.once_in(3);
+        let synced_one_in = if random.once_in(2) { 2 } else { 30 };
+        let nodes = (0..NODES).map(|_| Node::new(random.number(), limits(&mut random, capped, planted)));
+        let nodes: Vec<Node> = nodes.collect();
+        for node in &nodes {
+            let skew = random.below(4_000);
+            node.disk.set_now_millis(node.disk.now_millis() + skew);
+        }
+        let mut world = Self {
+            random,
+            protocol,
+            planted,
+            nodes,
+            connections: BTreeMap::new(),
+            next_connection: 1,
+            parted: [false; NODES],
+            database: DatabaseId::default(),
+            capped,
+            synced_one_in,
+            now: 1_000,
+            numbers: 0,
+            faults: true,
+            oracle: Oracle::default(),
+            trace: Trace::default(),
+            coverage: Coverage::default(),
+        };
+        world.begin().map_err(|error| format!("seed {seed}: {error}"))?;
+        Ok(world)
+    }
+
+    fn begin(&mut self) -> Checked {
+        let text = |error: planaria_engine::Error| error.to_string();
+        let db = Database::open_with(DIR, self.nodes[PRIMARY].options(true)).map_err(text)?;
+        create_tables(&db).map_err(text)?;
+        self.database = db.id();
+        self.nodes[PRIMARY].made = true;
+        let group = executor::lead(&db, self.protocol.clone(), self.millis());
+        let group = group.map_err(|error| error.to_string())?;
+        self.absorb(&db)?;
+        self.nodes[PRIMARY].process = Some(Process::Primary(Leading::new(db, group)));
+        Ok(())
+    }
+
+    pub(crate) fn millis(&self) -> Millis {
+        Millis(self.now)
+    }
+
+    pub(crate) fn note(&mut self, what: fmt::Arguments<'_>) {
+        self.trace.note(self.coverage.steps, self.now, what);
+    }
+
+    /// A call of the engine failed, which ends no process.
+    pub(crate) fn failed_action(&mut self, node: usize, error: &str) {
+        self.coverage.failed_actions += 1;
+        self.note(format_args!("node {node} could not: {error}"));
+    }
+
+    /// Runs the workload under faults, then lets everything settle.
+    pub(crate) fn run(&mut self) -> Checked {
+        for _ in 0..STEPS {
+            self.step()?;
+        }
+        self.faults = false;
+        self.note(format_args!("faults end"));
+        for node in 0..NODES {
+            self.heal(node);
+            self.nodes[node].failing = false;
+            self.parted[node] = false;
+            if self.nodes[node].hurt {
+                self.stop(node);
+            }
+            self.start(node)?;
+        }
+        for round in 0..SETTLE_STEPS {
+            self.step()?;
+            if round % 64 == 0 {
+                for node in 0..NODES {
+                    self.start(node)?;
+                }
+            }
+            if round % 16 == 0 && self.is_settled() {
+                self.coverage.simulated_ms = self.now;
+                return self.check_equal();
+            }
+        }
+        let states: Vec<String> = (0..NODES).map(|node| self.describe(node)).collect();
+        Err(format!("R12/R20: not equal after {SETTLE_STEPS} steps without faults:\n{}", states.join("\n")))
+    }
+
+    fn describe(&self, node: usize) -> String {
+        let state = match &self.nodes[node].process {
+            None => "down".into(),
+            Some(Process::Primary(leading)) => {
+                format!("promotable {:?} of {:?}", leading.group.promotable(), leading.group.members())
+            }
+            Some(Process::Secondary(following)) => format!("{:?}", following.machine.status()),
+        };
+        let ends = self.nodes[node].database().map(|db| (db.visible(), db.durable(), db.log_end().0));
+        format!("node {node} visible, durable, end {ends:?}: {state}")
+    }
+
+    /// Everybody is online, promotable, and shows what the primary has.
+    fn is_settled(&self) -> bool {
+        let Some(Process::Primary(leading)) = &self.nodes[PRIMARY].process else { return false };
+        let end = leading.db.log_end().0;
+        let follows = |node: &Node| match &node.process {
+            Some(Process::Secondary(following)) => {
+                let db = following.copy.database();
+                following.machine.status().state == State::Online
+                    && db.visible() == end
+                    && leading.group.promotable().contains(&db.instance())
+            }
+            _ => false,
+        };
+        leading.db.visible() == end && leading.db.durable() == end && self.nodes.iter().skip(1).all(follows)
+    }
+
+    fn step(&mut self) -> Checked {
+        self.coverage.steps += 1;
+        let node = self.random.below(NODES as u64) as usize;
+        let touched = match self.random.below(100) {
+            0..5 if self.faults => {
+                self.write()?;
+                Some(PRIMARY)
+            }
+            5..10 => {
+                self.maintain(node);
+                Some(node)
+            }
+            10..42 => {
+                self.deliver();
+                None
+            }
+            42..48 => {
+                self.tick(node);
+                None
+            }
+            48..54 => {
+                self.transfer(node)?;
+                Some(node)
+            }
+            54..95 => {
+                self.act(node)?;
+                Some(node)
+            }
+            95 if self.faults => {
+                self.fault(node)?;
+                Some(node)
+            }
+            _ => {
+                self.notice_dead();
+                Some(PRIMARY)
+            }
+        };
+        self.bury();
+        if let Some(db) = self.nodes[PRIMARY].database().cloned() {
+            self.absorb(&db)?;
+            self.oracle.durable = db.durable().max(self.oracle.durable);
+        }
+        self.acknowledge()?;
+        touched.map_or(Ok(()), |node| self.check(node))
+    }
+
+    fn act(&mut self, node: usize) -> Checked {
+        if node == PRIMARY {
+            self.act_primary();
+            Ok(())
+        } else {
+            self.act_secondary(node)
+        }
+    }
+
+    /// Time passes for all, and one node notices.
+    fn tick(&mut self, node: usize) {
+        let by = self.random.below(40);
+        self.now += by;
+        for other in &self.nodes {
+            other.disk.advance(std::time::Duration::from_millis(by));
+        }
+        if node == PRIMARY { self.tick_primary() } else { self.tick_secondary(node) }
+    }
+
+    /// What threads in the background do, and what people ask for.
+    fn maintain(&mut self, node: usize) {
+        let choice = self.random.below(16);
+        let Some(db) = self.nodes[node].database().cloned() else { return };
+        if node == PRIMARY && self.faults && !self.random.once_in(self.synced_one_in / 2) {
+            return;
+        }
+        let (what, done) = match choice {
+            0..6 => ("sync", db.work_once(Task::Sync)),
+            6..9 => ("flush", db.work_once(Task::Flush)),
+            9..12 => ("compact", db.work_once(Task::Compact)),
+            12..14 => ("flush all", db.flush()),
+            14 => ("compact all", db.compact()),
+            _ => ("seal", db.sync().map(drop)),
+        };
+        self.note(format_args!("node {node} works: {what}"));
+        if let Err(error) = done {
+            self.failed_action(node, &error.to_string());
+        }
+    }
+
+    /// A client writes.
+    pub(crate) fn write(&mut self) -> Checked {
+        self.numbers += 1;
+        let write = Write::draw(&mut self.random, self.numbers, self.synced_one_in);
+        let waits = self.random.once_in(3);
+        let Some(Process::Primary(leading)) = &mut self.nodes[PRIMARY].process else { return Ok(()) };
+        self.oracle.submit(write.number, write.ops.clone());
+        match leading.db.write(write.batch(), write.durability) {
+            Ok(uid) => {
+                if waits {
+                    leading.waiting.push(uid);
+                }
+                let db = leading.db.clone();
+                self.oracle.wrote(uid, write.durability);
+                self.note(format_args!(
+                    "commit {uid} of {} records, {:?}",
+                    write.ops.len(),
+                    write.durability
+                ));
+                self.absorb(&db)
+            }
+            Err(error) => self.check_refusal(PRIMARY, &error.to_string()),
+        }
+    }
+
+    pub(crate) fn absorb(&mut self, db: &Database) -> Checked {
+        match self.oracle.absorb(db) {
+            Ok(absorbed) => {
+                self.coverage.commits += absorbed.commits;
+                self.coverage.commits_of_the_store += absorbed.own;
+                self.coverage.splits += absorbed.splits;
+                Ok(())
+            }
+            // A disk that fails may not be readable either; what was missed is found at the next start.
+            Err(error) if self.nodes[PRIMARY].hurt && !error.contains(": ") => {
+                self.check_refusal(PRIMARY, &error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
