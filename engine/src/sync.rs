@@ -75,3 +75,6 @@ mod lock {
         }
     }
 }
+
+/// Whether what is fetched early is there sooner: a model of the interleavings has no cache.
+pub(crate) const HAS_CACHE: bool = cfg!(not(loom));

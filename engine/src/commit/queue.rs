@@ -1,4 +1,8 @@
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
+
+/// How often a writer who is in no need of the disk looks for its result before it sleeps: some microseconds, less than
+/// a thread takes to sleep and wake.
+const LOOKS_BEFORE_SLEEP: usize = 500;
 
 /// Group commit: writers queue, the first of them leads, the others wait.
 ///
@@ -18,6 +22,8 @@ struct State<T, R> {
 struct Ticket<T, R> {
     slot: Mutex<Slot<T, R>>,
     changed: Condvar,
+    /// Whether the slot has got what its writer waits for.
+    is_settled: AtomicBool,
 }
 
 enum Slot<T, R> {
@@ -31,23 +37,49 @@ enum Slot<T, R> {
     Done(R),
 }
 
+impl<T, R> Ticket<T, R> {
+    fn settle(&self, slot: Slot<T, R>) {
+        *self.slot.lock() = slot;
+        self.is_settled.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Looks for what it waits for, for a moment. (A model of the interleavings need not look again and again.)
+    fn look(&self) {
+        for _ in 0..if cfg!(loom) { 0 } else { LOOKS_BEFORE_SLEEP } {
+            if self.is_settled.load(Ordering::Acquire) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
 impl<T, R> CommitQueue<T, R> {
     pub(crate) fn new() -> Self {
         Self { state: Mutex::new(State { waiting: Vec::new(), led: false }) }
     }
 
     /// Hands in `item` and returns its result. `handle` gets a group of items, in order, and returns one result for
-    /// each; it is never called by two threads at once.
-    pub(crate) fn submit(&self, item: T, handle: impl Fn(Vec<T>) -> Vec<R>) -> R {
+    /// each; it is never called by two threads at once. `is_quick` says that a group like this item takes no longer
+    /// than a thread switch.
+    pub(crate) fn submit(&self, item: T, is_quick: bool, handle: impl Fn(Vec<T>) -> Vec<R>) -> R {
         let mut state = self.state.lock();
         if !state.led {
             state.led = true;
             drop(state);
             return self.lead(item, &handle);
         }
-        let ticket = Arc::new(Ticket { slot: Mutex::new(Slot::Waiting(item)), changed: Condvar::new() });
+        let ticket = Arc::new(Ticket {
+            slot: Mutex::new(Slot::Waiting(item)),
+            changed: Condvar::new(),
+            is_settled: AtomicBool::new(false),
+        });
         state.waiting.push(Arc::clone(&ticket));
         drop(state);
+        if is_quick {
+            ticket.look();
+        }
         let mut slot = ticket.slot.lock();
         loop {
             match std::mem::replace(&mut *slot, Slot::Taken) {
@@ -77,8 +109,7 @@ impl<T, R> CommitQueue<T, R> {
         let mut results = handle(items).into_iter();
         let own_result = results.next();
         for (ticket, result) in others.iter().zip(results) {
-            *ticket.slot.lock() = Slot::Done(result);
-            ticket.changed.notify_one();
+            ticket.settle(Slot::Done(result));
         }
         self.pass_the_lead();
         match own_result {
@@ -95,12 +126,10 @@ impl<T, R> CommitQueue<T, R> {
         }
         let next = state.waiting.remove(0);
         drop(state);
-        let mut slot = next.slot.lock();
-        if let Slot::Waiting(item) = std::mem::replace(&mut *slot, Slot::Taken) {
-            *slot = Slot::Lead(item);
+        let waiting = std::mem::replace(&mut *next.slot.lock(), Slot::Taken);
+        if let Slot::Waiting(item) = waiting {
+            next.settle(Slot::Lead(item));
         }
-        drop(slot);
-        next.changed.notify_one();
     }
 }
 
@@ -121,7 +150,7 @@ mod tests {
                 scope.spawn(move || {
                     for number in 0..1_000 {
                         let item = thread * 10_000 + number;
-                        let result = queue.submit(item, |items: Vec<u64>| {
+                        let result = queue.submit(item, number % 2 == 0, |items: Vec<u64>| {
                             groups.fetch_add(1, Ordering::Relaxed);
                             items.into_iter().map(|item| item + 1).collect()
                         });
@@ -148,7 +177,7 @@ mod loom_tests {
             let submit = |item: u32| {
                 let (queue, leaders, order) = (Arc::clone(&queue), Arc::clone(&leaders), Arc::clone(&order));
                 move || {
-                    let result = queue.submit(item, |items| {
+                    let result = queue.submit(item, false, |items| {
                         assert_eq!(leaders.fetch_add(1, Ordering::AcqRel), 0, "one leader at a time");
                         order.lock().extend_from_slice(&items);
                         leaders.fetch_sub(1, Ordering::AcqRel);

@@ -9,8 +9,9 @@ use super::recovery::not_full;
 use crate::error::{Error, Result};
 use crate::os::{OpenMode, Os, OsFile};
 
-/// How much is written at once when a new file is filled, in bytes.
-const FILL_BYTES: u64 = 1 << 20;
+/// How much is written at once when a new file is filled, in bytes. Linux keeps a file in memory in pieces as large as
+/// they were written, and each later write to a piece walks over all of its pages: small ones make small commits cheap.
+const FILL_BYTES: u64 = 64 << 10;
 
 /// A segment file that waits for use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,7 +12,7 @@ use planaria_types::Uid;
 use super::arena::Arena;
 use crate::cursor::RecordKind;
 use crate::key_order::head;
-use crate::sync::{AtomicPtr, AtomicUsize, Mutex, Ordering};
+use crate::sync::{self, AtomicPtr, AtomicUsize, Mutex, Ordering};
 
 const HEIGHT_MAX: usize = 12;
 /// One node in four reaches the next level.
@@ -200,9 +200,8 @@ impl SkipList {
         loop {
             // SAFETY: `node` is the head or was reached on this level or above, so it has a link here.
             let next = unsafe { Node::link(node, level) }.load(Ordering::Acquire);
-            if let Some(below) = level.checked_sub(1).filter(|_| cfg!(not(loom))) {
-                // Half of the steps go down: what comes next there is fetched while `next` is compared. (A model of
-                // the interleavings needs no cache.)
+            if let Some(below) = level.checked_sub(1).filter(|_| sync::HAS_CACHE) {
+                // Half of the steps go down: what comes next there is fetched while `next` is compared.
                 // SAFETY: as above.
                 prefetch(unsafe { Node::link(node, below) }.load(Ordering::Relaxed));
             }

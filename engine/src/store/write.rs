@@ -8,8 +8,8 @@ use crate::commit::{EncodedCommit, LoggedCommit, name_commit};
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::planted::planted;
-use crate::sync::{MutexGuard, Ordering};
-use crate::version::{Role, SegmentRecord, StoreVersion};
+use crate::sync::{Arc, MutexGuard, Ordering};
+use crate::version::{Fragment, Role, SegmentRecord, StoreVersion};
 
 /// UIDs are drawn at most this far ahead of what recovery knows, in milliseconds.
 const RESERVE_AHEAD_MS: u64 = 5_000;
@@ -25,7 +25,8 @@ pub(crate) struct Pending {
 impl Store {
     /// Commits a batch and returns its UID, after a sync if it asked for one.
     pub(crate) fn commit(&self, pending: Pending) -> Result<Uid> {
-        self.queue.submit(pending, |group| self.commit_group(group))
+        let is_quick = !pending.sync;
+        self.queue.submit(pending, is_quick, |group| self.commit_group(group))
     }
 
     /// The leader's work: one append, one sync, one publication for the whole group.
@@ -145,12 +146,23 @@ impl Store {
         let mut version = self.published.version();
         for logged in logged {
             let uid = logged.commit.uid();
+            // The operations of a commit are in order, so the fragment of one holds those behind it up to its end.
+            let mut fragment: Option<Arc<Fragment>> = None;
             for op in logged.commit.ops() {
                 if let Some(boundary) = boundary_of(&op) {
                     self.ensure_boundary(&boundary, uid.prev());
                     version = self.published.version();
+                    fragment = None;
                 }
-                insert_op(&version, op.table, op.key, uid, op.kind, op.row, segment);
+                let holds = |own: &Arc<Fragment>| own.table == op.table && own.range.is_below_end(op.key);
+                if !fragment.as_ref().is_some_and(holds) {
+                    fragment = version.find(op.table, op.key).cloned();
+                }
+                // A table's first fragment is created by an operation before; without one the commit was checked by
+                // nobody. What is flushed already lies in a run.
+                if let Some(fragment) = fragment.as_ref().filter(|fragment| uid > fragment.flushed) {
+                    fragment.active.insert(op.key, uid, op.kind, op.row, segment);
+                }
             }
         }
     }

@@ -239,7 +239,10 @@ impl World {
             Ok(group) => {
                 let end = db.log_end().0;
                 self.note(format_args!("node 0 leads as {} from {end}, {lost} lost", group.epoch()));
-                self.nodes[PRIMARY].process = Some(Process::Primary(Leading::new(db, group)));
+                match Leading::new(db, group) {
+                    Ok(leading) => self.nodes[PRIMARY].process = Some(Process::Primary(leading)),
+                    Err(error) => return self.check_refusal(PRIMARY, &error),
+                }
                 Ok(())
             }
             Err(error) => self.check_refusal(PRIMARY, &error.to_string()),

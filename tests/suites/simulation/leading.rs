@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use planaria_engine::{Database, FilePin, Registration};
+use planaria_engine::{Database, FilePin, GivenUp, Registration};
 use planaria_net::replica::executor::{self, Kept, Outcome, Registrar, SessionReads};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, SessionId};
 use planaria_replication::{Lane, Message, Millis};
-use planaria_types::Uid;
+use planaria_types::{InstanceId, Uid};
 
 use crate::node::Process;
 use crate::world::{Checked, PRIMARY, World};
@@ -21,6 +21,8 @@ pub(crate) struct Leading {
     pub(crate) pins: BTreeMap<u64, FilePin>,
     /// Commits whose writers wait for another copy.
     pub(crate) waiting: Vec<Uid>,
+    /// Secondaries that nothing is preserved for any more.
+    given_up: BTreeMap<InstanceId, GivenUp>,
 }
 
 /// A session with one secondary.
@@ -30,15 +32,19 @@ pub(crate) struct Serving {
 }
 
 impl Leading {
-    pub(crate) fn new(db: Database, group: Group) -> Self {
-        Self {
+    pub(crate) fn new(db: Database, group: Group) -> Result<Self, String> {
+        let known = db.registrations().map_err(|error| error.to_string())?;
+        let given_up =
+            known.into_iter().filter_map(|known| Some((known.instance, known.given_up?))).collect();
+        Ok(Self {
+            given_up,
             registrar: Registrar::new(db.clone()),
             db,
             group,
             sessions: BTreeMap::new(),
             pins: BTreeMap::new(),
             waiting: Vec::new(),
-        }
+        })
     }
 
     /// What a driver does after every input.
@@ -47,7 +53,13 @@ impl Leading {
         while let Some(action) = self.group.poll_action() {
             match action {
                 GroupAction::PersistPromotable(set) => {
-                    let members = Registrar::members(&self.group, &set);
+                    let members: Vec<_> = Registrar::members(&self.group, &set)
+                        .into_iter()
+                        .map(|known| Registration {
+                            given_up: self.given_up.get(&known.instance).copied(),
+                            ..known
+                        })
+                        .collect();
                     match self.registrar.persist(&members, now) {
                         Ok(()) => self.group.handle_promotable(),
                         Err(error) => {
@@ -59,8 +71,38 @@ impl Leading {
                 GroupAction::Deposed(epoch) => outcome = Err(format!("deposed by {epoch}")),
             }
         }
-        Kept::of(&self.group).tell(&self.db);
+        if let Err(error) = self.keep_to_caps(now) {
+            outcome = Err(error);
+        }
+        Kept::of(&self.group, |instance| self.given_up.contains_key(&instance)).tell(&self.db);
         outcome
+    }
+
+    /// What a node does once a second: what exceeds the caps is preserved no longer, durably.
+    fn keep_to_caps(&mut self, now: Millis) -> Result<(), String> {
+        for (instance, member) in self.group.members() {
+            let given_up = if member.online {
+                None
+            } else if let Some(given_up) = self.db.exceeds_cap(member.durable)
+                && member.session.is_none()
+            {
+                Some(given_up)
+            } else {
+                continue;
+            };
+            if self.given_up.contains_key(instance) == given_up.is_some() {
+                continue;
+            }
+            let promotable = self.group.promotable().contains(instance);
+            let known = Registration::new(*instance, member.name.clone(), member.durable);
+            let known = Registration { promotable, given_up, ..known };
+            self.registrar.persist(&[known], now).map_err(|error| error.to_string())?;
+            match given_up {
+                Some(given_up) => self.given_up.insert(*instance, given_up),
+                None => self.given_up.remove(instance),
+            };
+        }
+        Ok(())
     }
 }
 
@@ -150,7 +192,9 @@ impl World {
             Ok(Some(Outcome::Answered(answer))) => answer.tell(&mut serving.machine, group, now),
             Ok(Some(Outcome::Driver(SessionAction::Register { instance, name, durable }))) => {
                 let promotable = group.promotable().contains(&instance);
-                let registration = Registration { instance, name, durable, promotable };
+                let given_up = leading.given_up.get(&instance).copied();
+                let known = Registration::new(instance, name, durable);
+                let registration = Registration { promotable, given_up, ..known };
                 if let Err(error) = leading.registrar.register(&registration, now) {
                     self.session_failed(number, &error.to_string());
                 }

@@ -125,7 +125,7 @@ impl World {
         let group = executor::lead(&db, self.protocol.clone(), self.millis());
         let group = group.map_err(|error| error.to_string())?;
         self.absorb(&db)?;
-        self.nodes[PRIMARY].process = Some(Process::Primary(Leading::new(db, group)));
+        self.nodes[PRIMARY].process = Some(Process::Primary(Leading::new(db, group)?));
         Ok(())
     }
 
