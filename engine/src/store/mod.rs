@@ -11,6 +11,7 @@ mod published;
 mod rebase;
 mod recover;
 mod structure;
+mod tokens;
 mod worker;
 mod write;
 
@@ -19,13 +20,17 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{HistoryHash, InstanceId, Position, Uid};
 
-pub(crate) use self::catalog::{CLONE_PREFIX, REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key};
+pub(crate) use self::catalog::{
+    CLONE_PREFIX, LEAD_KEY, REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key,
+};
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
 use self::published::Published;
 pub(crate) use self::rebase::Install;
 pub(crate) use self::recover::log_dir;
+pub(crate) use self::tokens::token_key;
 use self::worker::Work;
-pub(crate) use self::write::Pending;
+pub use self::write::Written;
+pub(crate) use self::write::{Gate, Pending, Token};
 use crate::commit::{CommitQueue, Feed};
 use crate::error::{Error, Result};
 use crate::log::Log;
@@ -64,7 +69,7 @@ pub(crate) struct Store {
     appended: CachePadded<AtomicU64>,
     /// The bound below which UIDs are drawn.
     reserved: AtomicU64,
-    queue: CommitQueue<Pending, Result<Uid>>,
+    queue: CommitQueue<Pending, Result<Written>>,
     pub(crate) feed: Feed,
     writer: Mutex<Writer>,
     /// The manifest as it was written last.
@@ -76,6 +81,10 @@ pub(crate) struct Store {
     /// Why the manifest on disk is not known any more, once that is so.
     poisoned: Mutex<Option<String>>,
     secondary: AtomicBool,
+    /// Whether commits are taken at all.
+    pub(crate) gate: Mutex<Gate>,
+    /// The tokens of commits, oldest first, once they have been looked for.
+    tokens: Mutex<Option<VecDeque<(Uid, u128)>>>,
     /// Whether this start as a primary has its epoch.
     epoch_begun: AtomicBool,
     /// Bytes logged since the memtables were measured last.

@@ -1,19 +1,19 @@
-use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use planaria_engine::{
-    CloneRecord, Database, Durability, FilePin, Followed, Follower, Registration, Snapshot,
+    CloneRecord, Database, Durability, FilePin, Followed, Follower, Lead, Registration, Snapshot,
 };
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{
     CommitsRead, DeltaRead, Group, GroupAction, Identity, Session, SessionAction, SessionId, StatesRead,
     Survey,
 };
-use planaria_replication::{Lane, Millis, Options, RewindItem};
-use planaria_types::{GroupId, InstanceId, TableId, Uid};
+use planaria_replication::{Lane, Millis, Options, PromotableSets, RewindItem};
+use planaria_types::{Epoch, GroupId, InstanceId, TableId, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -37,11 +37,18 @@ pub struct Primary {
     pub(super) group: Mutex<Group>,
     /// Woken when more is acknowledged.
     acknowledged: Condvar,
+    /// What was written down of the lead last; held while it is written.
+    lead: Mutex<Lead>,
+    /// What is closed, and when that was found.
+    closed: Mutex<(Millis, Uid)>,
     next_session: AtomicU64,
     registered: Mutex<Registered>,
     /// What is known of each secondary besides the protocol's view.
     pub(super) wards: Wards,
 }
+
+/// How often it is found out what is closed, in milliseconds.
+const CLOSED_FOR_MS: u64 = 100;
 
 /// What was written down of secondaries.
 #[derive(Default)]
@@ -66,31 +73,78 @@ pub enum AckError {
         /// How long it was waited for.
         waited_ms: u64,
     },
+    /// The primary was deposed meanwhile.
+    #[error(
+        "commit {uid} is durable here, but a newer primary leads under epoch {epoch}: whether the commit survives at \
+         level {level} is unknown"
+    )]
+    Deposed {
+        /// The commit.
+        uid: Uid,
+        /// The level that was asked for.
+        level: &'static str,
+        /// The newer epoch.
+        epoch: Epoch,
+    },
+}
+
+/// What a primary says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Leading {
+    /// Its name, for people.
+    pub name: String,
+    /// Where it listens, if it does.
+    pub address: Option<SocketAddr>,
+    /// The level that the database prescribes from now on; what was prescribed before if none is given.
+    pub level: Option<Level>,
 }
 
 impl Primary {
-    /// Leads the database's group: begins an epoch, durably, and remembers who was registered.
-    pub fn start(db: Database) -> Result<Arc<Self>> {
+    /// Leads the database's group: begins an epoch, durably, unless it has begun, and remembers who was registered and
+    /// who may be promoted.
+    pub fn start(db: Database, leading: Leading) -> Result<Arc<Self>> {
         db.begin_epoch()?;
+        let before = db.lead()?;
+        let own = db.instance();
+        let stays = before.as_ref().is_some_and(|before| before.promotable.contains(&own));
+        if stays {
+            register_those_that_led(&db, before.as_ref())?;
+        }
+        let sets = match before.as_ref().filter(|_| stays) {
+            Some(before) => PromotableSets { now: before.promotable.clone(), next: before.next.clone() },
+            // A new database, a clone, or a copy that an operator promoted all the same: it is alone.
+            None => PromotableSets { now: [own].into(), next: None },
+        };
+        let level = leading.level.map(|level| level.name().to_owned());
+        let lead = Lead {
+            instance: own,
+            name: leading.name,
+            address: leading.address,
+            epoch: db.epoch(),
+            level: level.or_else(|| before.map(|before| before.level)).unwrap_or_default(),
+            promotable: sets.now.clone(),
+            next: sets.next.clone(),
+        };
+        let inherited = db.position().uid;
+        // The first commit of the epoch: what other copies acknowledge together with it counts.
+        db.set_lead(&lead)?;
         let options = Options::default();
         let identity = Identity { database: db.id(), group: GroupId(1), instance: db.instance() };
         let history = db.history();
-        let mut group = Group::new(identity, options.clone(), history.current(), history, db.position().uid);
-        let mut promotable = BTreeSet::new();
+        let mut group = Group::new(identity, options.clone(), history.current(), history, inherited);
         let wards = Wards::default();
         for known in db.registrations()? {
             wards.restore(&known);
-            if known.promotable {
-                promotable.insert(known.instance);
-            }
             group.restore(known.instance, known.name, known.durable, true, now());
         }
-        group.restore_promotable(promotable);
+        group.restore_promotable(sets);
         let primary = Self {
             db,
             options,
             group: Mutex::new(group),
             acknowledged: Condvar::new(),
+            lead: Mutex::new(lead),
+            closed: Mutex::new((Millis(0), Uid::ZERO)),
             next_session: AtomicU64::new(1),
             registered: Mutex::new(Registered::default()),
             wards,
@@ -115,6 +169,9 @@ impl Primary {
         loop {
             group.handle_appended(self.db.log_end().0);
             group.handle_durable(self.db.durable());
+            if let Some(epoch) = group.deposed() {
+                return Err(AckError::Deposed { uid, level: level.name(), epoch });
+            }
             if group.acknowledged(level).is_some_and(|acknowledged| acknowledged >= uid) {
                 return Ok(());
             }
@@ -160,7 +217,10 @@ impl Primary {
     fn serve_opening(self: &Arc<Self>, session: &ReplicaSession, runtime: &Handle) -> Result<()> {
         let first = runtime.block_on(session.receive())?.ok_or(Error::Closed)?;
         match decode::<Opening>(&first)? {
-            Opening::Follow => self.serve_secondary(session, runtime),
+            Opening::Follow { port } => {
+                let address = port.map(|port| SocketAddr::new(session.peer().address.ip(), port));
+                self.serve_secondary(session, runtime, address)
+            }
             Opening::Clone => {
                 let pin: FilePin = self.db.pin_files()?;
                 let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
@@ -180,7 +240,12 @@ impl Primary {
         }
     }
 
-    fn serve_secondary(self: &Arc<Self>, session: &ReplicaSession, runtime: &Handle) -> Result<()> {
+    fn serve_secondary(
+        self: &Arc<Self>,
+        session: &ReplicaSession,
+        runtime: &Handle,
+        address: Option<SocketAddr>,
+    ) -> Result<()> {
         let number = self.next_session.fetch_add(1, Ordering::Relaxed);
         let news = Arc::new(Notify::new());
         let woken = Arc::clone(&news);
@@ -189,6 +254,7 @@ impl Primary {
             primary: self,
             machine: Session::new(SessionId(number), self.options.clone(), now()),
             session,
+            address,
             runtime,
             follower: None,
             pin: None,
@@ -203,36 +269,87 @@ impl Primary {
 
     /// Carries out what the group wants, and lets retention know.
     pub(super) fn after_input(&self) {
-        loop {
-            let action = self.group.lock().poll_action();
-            match action {
-                Some(GroupAction::PersistPromotable(set)) => match self.persist_promotable(&set) {
-                    Ok(()) => self.group.lock().handle_promotable(),
-                    Err(error) => tracing::warn!(%error, "the promotable set could not be written"),
-                },
-                Some(GroupAction::Deposed(epoch)) => {
-                    tracing::error!(%epoch, "a newer primary leads this group");
-                }
-                None => break,
-            }
-        }
+        self.carry_out();
         self.update_floors();
         self.acknowledged.notify_all();
     }
 
-    fn persist_promotable(&self, set: &BTreeSet<InstanceId>) -> Result<()> {
-        let members: Vec<_> = {
-            let group = self.group.lock();
-            let of = |(instance, member): (&InstanceId, &planaria_replication::primary::Member)| {
-                let known = Registration::new(*instance, member.name.clone(), member.durable);
-                self.wards.describe(Registration { promotable: set.contains(instance), ..known })
-            };
-            group.members().iter().map(of).collect()
-        };
-        for registration in members {
-            self.write_registration(&registration, Durability::Synced)?;
+    fn carry_out(&self) {
+        // One at a time, so that sets are written down in the order in which they were asked for.
+        let mut lead = self.lead.lock();
+        loop {
+            let action = self.group.lock().poll_action();
+            match action {
+                Some(GroupAction::PersistPromotable(sets)) => {
+                    let next = Lead { promotable: sets.now.clone(), next: sets.next.clone(), ..lead.clone() };
+                    match self.db.set_lead(&next) {
+                        Ok(uid) => {
+                            *lead = next;
+                            let mut group = self.group.lock();
+                            group.handle_appended(self.db.log_end().0);
+                            group.handle_durable(self.db.durable());
+                            group.handle_promotable(&sets, uid);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "the promotable set could not be written");
+                            self.group.lock().handle_promotable_failed();
+                        }
+                    }
+                }
+                Some(GroupAction::Deposed(epoch)) => {
+                    tracing::error!(%epoch, "a newer primary leads this group: this one takes no more updates");
+                    if let Err(error) = self.db.promise(epoch) {
+                        tracing::error!(%error, "the newer epoch could not be promised");
+                    }
+                }
+                None => break,
+            }
         }
-        Ok(())
+    }
+
+    /// Another node showed a newer epoch: this one stops to lead.
+    pub fn depose(&self, epoch: Epoch) {
+        self.group.lock().handle_newer_epoch(epoch);
+        self.after_input();
+    }
+
+    /// The level that the database prescribes.
+    pub fn level(&self) -> Level {
+        self.lead.lock().level.parse().unwrap_or_default()
+    }
+
+    /// Whether there are enough promotable copies for a level, present or not.
+    pub fn has_copies_for(&self, level: Level) -> bool {
+        level == Level::Local || self.group.lock().acknowledged(level).is_some()
+    }
+
+    /// Stops taking commits and waits until a secondary that is online has all of them; gives the end. The lead can be
+    /// taken back by [`Database::hand_over`].
+    pub fn hand_over(&self, to: InstanceId, patience: Duration) -> Result<Option<Uid>> {
+        let is_online = |group: &Group| {
+            let member = group.members().get(&to);
+            member.is_some_and(|member| member.online) && group.promotable().contains(&to)
+        };
+        if !is_online(&self.group.lock()) {
+            return Ok(None);
+        }
+        self.db.hand_over(true);
+        let end = self.db.sync()?.max(self.db.log_end().0);
+        let begun = now();
+        let mut group = self.group.lock();
+        loop {
+            let has = group.members().get(&to).map_or(Uid::ZERO, |member| member.durable);
+            if has >= end {
+                return Ok(Some(end));
+            }
+            let left = patience.checked_sub(Duration::from_millis(now().since(begun).0));
+            let Some(left) = left.filter(|left| !left.is_zero() && is_online(&group)) else {
+                drop(group);
+                self.db.hand_over(false);
+                return Ok(None);
+            };
+            self.acknowledged.wait_for(&mut group, left);
+        }
     }
 
     pub(super) fn write_registration(
@@ -246,18 +363,31 @@ impl Primary {
         Ok(())
     }
 
+    /// What is closed, not more than a moment ago.
+    fn closed(&self) -> Uid {
+        let mut closed = self.closed.lock();
+        if now().since(closed.0).0 >= CLOSED_FOR_MS {
+            // Where the past cannot be closed nothing new is known of it.
+            closed.1 = self.db.close_past().unwrap_or(closed.1).max(closed.1);
+            closed.0 = now();
+        }
+        closed.1
+    }
+
     /// Writes a secondary's position down now and then: one that is too low only keeps more delete marks.
     fn register(&self, instance: InstanceId, name: &str, durable: Uid, leaves: bool) -> Result<()> {
+        if self.db.is_gated() {
+            return Ok(());
+        }
         let known = self.db.registrations()?.into_iter().find(|known| known.instance == instance);
-        let promotable = self.group.lock().promotable().contains(&instance);
         let due = {
             let registered = self.registered.lock();
             // The commit that wrote the last registration down needs no registration of its own.
             durable > registered.uid && (leaves || now().since(registered.at).0 >= REGISTER_AFTER_MS)
         };
-        if known.is_none() || due {
-            let known = Registration { promotable, ..Registration::new(instance, name, durable) };
-            self.write_registration(&self.wards.describe(known), Durability::Background)?;
+        let next = self.wards.describe(Registration::new(instance, name, durable));
+        if known.is_none_or(|known| known.address != next.address) || due {
+            self.write_registration(&next, Durability::Background)?;
         }
         Ok(())
     }
@@ -273,6 +403,23 @@ impl Primary {
     }
 }
 
+/// The copy that led before follows from now on, and the one that leads does so no more.
+fn register_those_that_led(db: &Database, before: Option<&Lead>) -> Result<()> {
+    let own = db.instance();
+    let known = db.registrations()?;
+    if known.iter().any(|known| known.instance == own) {
+        db.forget(own)?;
+    }
+    if let Some(before) = before.filter(|before| before.instance != own)
+        && known.iter().all(|known| known.instance != before.instance)
+    {
+        let inherited = db.history().entries().last().map_or(Uid::ZERO, |entry| entry.inherited);
+        let led = Registration::new(before.instance, before.name.clone(), inherited);
+        db.register(&Registration { address: before.address, ..led }, Durability::Synced)?;
+    }
+    Ok(())
+}
+
 impl std::fmt::Debug for Primary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Primary").field("db", &self.db).finish_non_exhaustive()
@@ -284,6 +431,8 @@ struct Serving<'a> {
     primary: &'a Primary,
     machine: Session,
     session: &'a ReplicaSession,
+    /// Where the secondary's node listens, if it told.
+    address: Option<SocketAddr>,
     runtime: &'a Handle,
     follower: Option<Follower>,
     pin: Option<Snapshot>,
@@ -331,13 +480,15 @@ impl Serving<'_> {
 
     fn tell_news(&self) {
         let db = &self.primary.db;
+        // First what is closed, then the end of the log: what is at or below the one is at or below the other.
+        let closed = self.primary.closed();
         let mut group = self.primary.group.lock();
         if group.epoch() != db.epoch() || group.history().entries().len() != db.history().entries().len() {
             group.handle_history(db.history());
         }
         group.handle_appended(db.log_end().0);
         group.handle_durable(db.durable());
-        group.handle_closed(db.visible());
+        group.handle_closed(closed);
         group.handle_tick(now());
     }
 
@@ -348,6 +499,7 @@ impl Serving<'_> {
             SessionAction::Send(message) => self.send(&message)?,
             SessionAction::Close => return Ok(false),
             SessionAction::Register { instance, name, durable } => {
+                primary.wards.note_address(instance, self.address);
                 primary.register(instance, &name, durable, false)?;
             }
             SessionAction::Survey { round, since } => {

@@ -25,6 +25,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Demo(arguments) => crate::demo::run(global, arguments),
         PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
         PlanariaCommand::Replica(command) => replica::run(global, command),
+        PlanariaCommand::Promote(arguments) => replica::promote(global, arguments),
         PlanariaCommand::Quarantine(command) => quarantine::run(global, command),
         PlanariaCommand::Clone(CloneCommand::Create(arguments)) => clone::create(global, arguments),
         PlanariaCommand::Clone(CloneCommand::List(arguments)) => clone::list(global, arguments),

@@ -273,7 +273,7 @@ fn reapply_to(opened: &Opened<'_>, to: &dyn Session, overwrite: bool) -> Result<
                 to.create_table(&definition.name, schema)?
             }
         };
-        done.last = done.last.max(to.write(&table, changes)?);
+        done.last = done.last.max(to.write(&table, changes)?.position.uid);
         Ok(())
     })?;
     Ok(done)
