@@ -134,10 +134,6 @@ fn every_planted_fault_is_caught() {
         (Planted::ClipAnywhere, 0),
         (Planted::RewindForgetsAbsent, 225),
         (Planted::LiveFromAppended, 160),
-        (Planted::PromoteUnheard, 0),
-        (Planted::PromoteBehind, 0),
-        (Planted::PromoteUnpromised, 0),
-        (Planted::SetAlone, 0),
     ];
     for (fault, near) in faults {
         let mut seeds = (near..near + 4_000).chain(0..near);
