@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::options::Options;
 use crate::read::Scan;
-use crate::store::{Pending, Store, TABLE_PREFIX, fragment_key, table_key};
+use crate::store::{Pending, Store, TABLE_PREFIX, Token, Written, fragment_key, table_key, token_key};
 use crate::sync::{Arc, Mutex};
 use crate::table::{Schema, TableDef};
 use crate::table_handle::Table;
@@ -155,6 +155,37 @@ impl Database {
     /// `UnknownTable` if the batch names a table that does not exist, `TooLarge` beyond the limits, `ReadOnly` on a
     /// secondary, `NoSpace` and `Poisoned` when the disk fails; nothing of the batch is visible then.
     pub fn write(&self, batch: Batch, durability: Durability) -> Result<Uid> {
+        self.check_tables(&batch)?;
+        self.commit(batch, durability)
+    }
+
+    /// As [`Database::write`], once: if a batch was committed under the same token before, here or by a primary that this
+    /// copy followed, that commit is the answer. Tokens are kept for a day, and the last 100,000 of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::write`]; `TokenReused` if the batch of before was another one.
+    pub fn write_once(&self, mut batch: Batch, token: u128, durability: Durability) -> Result<Written> {
+        self.check_tables(&batch)?;
+        let fingerprint = hash::commit_hash(&batch.clone().encode()?);
+        let store = self.store();
+        let old = store.take_old_tokens()?;
+        for (_, old) in old.iter().filter(|(_, old)| *old != token) {
+            batch.delete(TableId::SYSTEM, token_key(*old));
+        }
+        batch.put(TableId::SYSTEM, token_key(token), fingerprint.to_le_bytes());
+        let sync = durability == Durability::Synced;
+        let encoded = batch.encode();
+        let token = Token { token, fingerprint };
+        let written = encoded.and_then(|encoded| store.commit(Pending { encoded, sync, token: Some(token) }));
+        match written {
+            Ok(Written { uid, again: false }) => store.note_token(uid, token.token),
+            Ok(Written { again: true, .. }) | Err(_) => store.keep_tokens(old),
+        }
+        written
+    }
+
+    fn check_tables(&self, batch: &Batch) -> Result<()> {
         let version = self.store().pin().0;
         for &table in batch.tables() {
             if table == TableId::SYSTEM {
@@ -164,7 +195,7 @@ impl Database {
                 return Err(Error::UnknownTable { name: format!("#{table}") });
             }
         }
-        self.commit(batch, durability)
+        Ok(())
     }
 
     /// Commits a batch, the system fragment included.
@@ -173,7 +204,7 @@ impl Database {
             return Ok(self.visible());
         }
         let sync = durability == Durability::Synced;
-        self.store().commit(Pending { encoded: batch.encode()?, sync })
+        Ok(self.store().commit(Pending { encoded: batch.encode()?, sync, token: None })?.uid)
     }
 
     /// Makes everything committed so far durable.

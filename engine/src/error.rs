@@ -106,6 +106,17 @@ pub enum Error {
     /// The copy is a secondary: updates go to its primary.
     #[error("this copy is a secondary and takes no updates of its own; send them to its primary")]
     ReadOnly,
+    /// A newer epoch exists: another copy leads.
+    #[error(
+        "this copy is deposed: another one leads under epoch {0}. Have it follow that one by `planaria serve DIR --replica-of ADDR`; what it has more is kept in its quarantine"
+    )]
+    Deposed(planaria_types::Epoch),
+    /// The lead is being moved.
+    #[error("this primary is handing its lead over to another copy; try again in a moment, and there")]
+    HandingOver,
+    /// A token names another commit.
+    #[error("the token was used for another commit: each write needs a token of its own")]
+    TokenReused,
     /// What is asked for is older than what is kept.
     #[error("{0} is older than what this copy keeps")]
     SnapshotTooOld(planaria_types::Uid),
@@ -145,6 +156,9 @@ impl Error {
             Self::Schema(_) => "schema",
             Self::TooLarge { .. } => "too_large",
             Self::ReadOnly => "read_only",
+            Self::Deposed(_) => "deposed",
+            Self::HandingOver => "handing_over",
+            Self::TokenReused => "token_reused",
             Self::SnapshotTooOld(_) => "snapshot_too_old",
             Self::Gap { .. } => "gap",
             Self::Invalid(_) => "invalid",

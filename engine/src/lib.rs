@@ -18,6 +18,7 @@ mod hash;
 mod ingest;
 mod inspect;
 mod key_order;
+mod leadership;
 mod log;
 mod memtable;
 mod options;
@@ -49,6 +50,7 @@ pub use error::{Error, Result};
 pub use follow::{Followed, Follower};
 pub use ingest::{Ingest, Ingested};
 pub use inspect::{Status, TableDigest, TableStatus, Verified};
+pub use leadership::Lead;
 pub use options::Options;
 pub use planaria_types as types;
 #[cfg(feature = "planted")]
@@ -61,6 +63,7 @@ pub use run::{Codec, ReadMode};
 pub use sorter::UnsortedIngest;
 #[cfg(feature = "testing")]
 pub use store::Task;
+pub use store::Written;
 pub use table::{Column, ColumnType, Schema, TableDef, TableKind, Value};
 pub use table_handle::Table;
 pub use version::{Lineage, Role};

@@ -1,5 +1,7 @@
 //! What a primary remembers of its secondaries, and what a handshake depends on.
 
+use std::net::SocketAddr;
+
 use planaria_types::{Epoch, InstanceId, KeyRange, TableId, Uid};
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +21,8 @@ pub struct Registration {
     pub name: String,
     /// Everything up to this UID is durable there, at least.
     pub durable: Uid,
-    /// Whether it is in the promotable set.
-    pub promotable: bool,
+    /// Where it listens, if it told.
+    pub address: Option<SocketAddr>,
     /// Whether an operator has it wait: it stays registered, and is not served.
     pub paused: bool,
     /// Why nothing is preserved for it any more, if so. Being brought up to date ends that.
@@ -30,7 +32,7 @@ pub struct Registration {
 impl Registration {
     /// A registration as it begins.
     pub fn new(instance: InstanceId, name: impl Into<String>, durable: Uid) -> Self {
-        Self { instance, name: name.into(), durable, promotable: false, paused: false, given_up: None }
+        Self { instance, name: name.into(), durable, address: None, paused: false, given_up: None }
     }
 }
 
@@ -182,7 +184,12 @@ impl Database {
         Lag { commits: None, bytes, ms }
     }
 
-    /// Promises, durably, to follow no epoch older than this.
+    /// Promises, durably, to follow no epoch older than this. A primary of an older epoch is deposed by it: it takes no
+    /// more commits, also after a restart.
+    ///
+    /// # Errors
+    ///
+    /// `Deposed` if a newer epoch was promised before.
     pub fn promise(&self, epoch: Epoch) -> Result<()> {
         if self.promised() == epoch {
             return Ok(());
@@ -190,10 +197,7 @@ impl Database {
         if planted!(self.store().options, LosePromise) {
             return Ok(());
         }
-        self.store().edit_group(|group| {
-            group.promised = epoch;
-            Ok(())
-        })
+        self.store().promise(epoch)
     }
 
     /// The newest epoch that the copy has promised to follow.

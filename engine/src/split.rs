@@ -33,7 +33,7 @@ impl Store {
         let id = self.new_fragment_id();
         let mut batch = Batch::new();
         batch.put(TableId::SYSTEM, fragment_key(table, key), id.0.to_le_bytes());
-        self.commit(Pending { encoded: batch.encode()?, sync: true }).map(|_| ())
+        self.commit(Pending { encoded: batch.encode()?, sync: true, token: None }).map(|_| ())
     }
 
     /// What the background does once a compaction has settled; a secondary splits where its primary did.

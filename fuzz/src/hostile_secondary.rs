@@ -101,8 +101,12 @@ impl World<'_> {
 
     fn drain(&mut self) {
         while let Some(action) = self.group.poll_action() {
-            if let GroupAction::PersistPromotable(_) = action {
-                self.group.handle_promotable();
+            if let GroupAction::PersistPromotable(sets) = action {
+                // Written down by a commit.
+                let uid = Uid::new(self.group.appended().get() + 1);
+                self.group.handle_appended(uid);
+                self.group.handle_durable(uid);
+                self.group.handle_promotable(&sets, uid);
             }
         }
         let numbers: Vec<u64> = self.sessions.keys().copied().collect();

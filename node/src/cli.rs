@@ -1,10 +1,15 @@
 //! The command line: what can be said. What is done is in [`crate::commands`].
 
+mod choice;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use planaria_replication::ack::Level;
+
+use self::choice::{LevelArgs, ReadArgs, WriteArgs};
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
 use crate::session::Place;
@@ -64,6 +69,8 @@ pub(crate) enum PlanariaCommand {
     /// Show, pause and forget the secondaries of a database
     #[command(subcommand)]
     Replica(ReplicaCommand),
+    /// Make a secondary the primary
+    Promote(PromoteArgs),
     /// What was taken back from a copy whose primary did not have it: look at it, write it again
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
@@ -81,11 +88,11 @@ pub(crate) enum PlanariaCommand {
     /// Write a table out as CSV or NDJSON
     Export(ExportArgs),
     /// Show the row of a key
-    Get(KeyArgs),
+    Get(GetArgs),
     /// Write a row, over an existing one if there is one
     Put(PutArgs),
     /// Delete the row of a key
-    Delete(KeyArgs),
+    Delete(DeleteArgs),
     /// Show the rows of a range of keys, in the order of the keys
     Scan(ScanArgs),
     /// Sum up the contents of tables: equal contents have equal digests, on every copy
@@ -205,6 +212,44 @@ pub(crate) struct ServeArgs {
     /// Follow the primary at this address
     #[arg(long, value_name = "ADDR")]
     pub(crate) replica_of: Option<std::net::SocketAddr>,
+    /// On how many copies a commit is durable before it is acknowledged, unless it says otherwise: local, one, quorum or
+    /// all. It is stored; without this option what was said last holds
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) level: Option<Level>,
+}
+
+/// `planaria promote`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+While the primary can be heard, its lead is moved without loss: it stops taking updates, the secondary reaches its end and
+begins a new epoch, and the old primary follows it. If it cannot be heard, what may be lost is named, and done only with
+--yes. Other secondaries that can be heard follow at once.
+
+Examples:
+  planaria promote --node 127.0.0.1:4748 --dry-run
+  planaria promote --node 127.0.0.1:4748 --yes")]
+pub(crate) struct PromoteArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Say what it would cost, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Accept the losses that are named
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Go on even if another copy has more, or this one never was promotable
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `planaria replica follow`.
+#[derive(Args, Debug)]
+pub(crate) struct FollowArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The address of the primary
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) primary: String,
 }
 
 /// `planaria replica`.
@@ -218,6 +263,8 @@ pub(crate) enum ReplicaCommand {
     Pause(ReplicaArgs),
     /// Serve a secondary again
     Resume(ReplicaArgs),
+    /// Have a secondary, or a primary that was deposed, follow another primary
+    Follow(FollowArgs),
     /// Forget a secondary that will not come back: nothing is preserved for it, and it counts for nothing
     Forget(ReplicaArgs),
 }
@@ -436,6 +483,8 @@ pub(crate) struct ImportArgs {
     /// Records that are looked at to guess types
     #[arg(long, value_name = "RECORDS", default_value_t = crate::import::SAMPLE_RECORDS_DEFAULT)]
     pub(crate) sample: usize,
+    #[command(flatten)]
+    pub(crate) level: LevelArgs,
 }
 
 fn parse_delimiter(text: &str) -> Result<u8, String> {
@@ -500,6 +549,24 @@ pub(crate) struct KeyArgs {
     pub(crate) key: Vec<String>,
 }
 
+/// `planaria get`.
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// `planaria delete`.
+#[derive(Args, Debug)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
+}
+
 /// `planaria put`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -518,6 +585,8 @@ pub(crate) struct PutArgs {
     /// COLUMN=VALUE for each column, or one JSON object, or KEY ROW in a raw table
     #[arg(required = true, value_name = "VALUE", allow_negative_numbers = true)]
     pub(crate) values: Vec<String>,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
 }
 
 /// `planaria scan`.
@@ -548,6 +617,8 @@ pub(crate) struct ScanArgs {
     /// From the greatest key down
     #[arg(long)]
     pub(crate) reverse: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
 }
 
 /// `planaria digest`.
@@ -621,6 +692,7 @@ mod tests {
     fn a_node_stands_for_the_directory() {
         let local = parse("planaria get db weather EWR 7").unwrap();
         let PlanariaCommand::Get(get) = &local.command else { panic!("get") };
+        let get = &get.key;
         assert_eq!(get.place.place(&local.global).unwrap(), Place::Directory("db".into()));
         assert_eq!((get.table.as_str(), get.key.len()), ("weather", 2));
         for line in [
@@ -630,6 +702,7 @@ mod tests {
         ] {
             let remote = parse(line).unwrap();
             let PlanariaCommand::Get(get) = &remote.command else { panic!("get") };
+            let get = &get.key;
             let node = Place::Node { address: "h:1".into(), tls: None };
             assert_eq!(get.place.place(&remote.global).unwrap(), node);
             assert_eq!((get.table.as_str(), get.key.join(" ")), ("weather", "EWR -7".to_owned()));

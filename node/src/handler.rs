@@ -1,11 +1,12 @@
 //! What a node does with the requests of its clients: a [`Handler`] over one database.
 
 pub(crate) mod quarantine;
+pub(crate) mod reads;
 mod rows;
 mod tables;
 
 use bytes::Bytes;
-use planaria_engine::{Batch, Database, Durability, Role, Table, table};
+use planaria_engine::{Batch, Database, Durability, Role, Table, Written, table};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
 use planaria_net::replica::Slot;
@@ -29,6 +30,16 @@ pub(crate) trait Companion: Send + Sync + 'static {
     /// Waits until the commit `uid`, which is durable here, is so at the level that `options` name. Errors say what is
     /// known: the commit itself has been made.
     fn wait(&self, uid: Uid, options: &WriteOptions) -> Result<(), RemoteError>;
+
+    /// Adds to an error what the node knows more: where the primary is.
+    fn explain(&self, error: RemoteError) -> RemoteError {
+        error
+    }
+
+    /// On a secondary, up to where nothing is missing: its update time.
+    fn closed(&self) -> Option<Uid> {
+        None
+    }
 
     /// Where the state of the database differs from what the engine knows: states of a secondary, the stable UID.
     fn describe(&self, status: &mut DatabaseStatus);
@@ -89,7 +100,8 @@ impl DatabaseHandler {
     }
 
     fn status(&self) -> Result<Response, RemoteError> {
-        let mut database = database_status(&self.name, &self.database().status().map_err(remote)?);
+        let mut database =
+            database_status(&self.name, &self.database(), &self.database().status().map_err(remote)?);
         database.notices.extend(quarantine::notices(&self.database()));
         self.companion.describe(&mut database);
         Ok(Response::Status(Status {
@@ -123,18 +135,24 @@ impl DatabaseHandler {
         }
         let durable = options.durable;
         let durability = if durable { Durability::Synced } else { Durability::Background };
-        let uid = self.database().write(batch, durability).map_err(remote)?;
+        let db = self.database();
+        let Written { uid, again } = match options.token {
+            Some(token) => db.write_once(batch, token, durability).map_err(remote)?,
+            None => Written { uid: db.write(batch, durability).map_err(remote)?, again: false },
+        };
         if durable {
             self.companion.wait(uid, options)?;
         }
-        Ok(Response::Committed { uid, durable })
+        Ok(Response::Committed { uid, epoch: db.history().epoch_of(uid), again, durable })
     }
 
     fn check_options(&self, options: &WriteOptions) -> Result<(), RemoteError> {
-        if options.token.is_some() {
-            return Err(unsupported("this release keeps no tokens of commits"));
-        }
         self.companion.accepts(options.level)
+    }
+
+    /// Waits until reads show what is asked for.
+    fn wait_for(&self, wanted: &reads::Wanted) -> Result<Response, RemoteError> {
+        reads::wait(&self.slot, &*self.companion, wanted).map(|()| Response::Done)
     }
 
     fn digest(&self, names: &[String], at: Option<Uid>) -> Result<Response, RemoteError> {
@@ -175,7 +193,22 @@ impl Handler for DatabaseHandler {
             error.hint = format!("it hosts {:?}", self.name);
             return Err(error);
         }
-        match call.request {
+        self.answer(peer, call.request, exchange).map_err(|error| self.companion.explain(error))
+    }
+
+    fn replica(&self, session: ReplicaSession) -> BoxFuture {
+        self.companion.replica(session)
+    }
+}
+
+impl DatabaseHandler {
+    fn answer(
+        &self,
+        peer: &Peer,
+        request: Request,
+        exchange: &mut Exchange,
+    ) -> Result<Response, RemoteError> {
+        match request {
             Request::Ping => Ok(Response::Done),
             Request::Status => self.status(),
             Request::TableList => self.list_tables(),
@@ -200,12 +233,11 @@ impl Handler for DatabaseHandler {
             Request::ExtractDrop { name } => {
                 self.database().drop_extract(&name).map(|()| Response::Done).map_err(remote)
             }
+            Request::Await { after, epoch, staleness_max_ms, timeout_ms } => {
+                self.wait_for(&reads::Wanted { after, epoch, staleness_max_ms, timeout_ms })
+            }
             request => self.companion.call(peer, request, exchange),
         }
-    }
-
-    fn replica(&self, session: ReplicaSession) -> BoxFuture {
-        self.companion.replica(session)
     }
 }
 
@@ -241,19 +273,27 @@ fn check_cut(asked: Option<Uid>, newest: Uid) -> Result<(), RemoteError> {
 }
 
 /// What a database says of itself, in the words of the protocol.
-pub(crate) fn database_status(name: &str, status: &planaria_engine::Status) -> DatabaseStatus {
+pub(crate) fn database_status(name: &str, db: &Database, status: &planaria_engine::Status) -> DatabaseStatus {
     DatabaseStatus {
         name: name.to_owned(),
         database: status.database,
         instance: status.instance,
         group: GroupId::default(),
-        state: if status.role == Role::Primary { "primary" } else { "stale" }.to_owned(),
+        state: match (status.role, db.deposed()) {
+            (Role::Primary, None) => "primary",
+            (Role::Primary, Some(_)) => "deposed",
+            (Role::Secondary, _) => "stale",
+        }
+        .to_owned(),
         epoch: status.epoch,
         visible: status.visible,
         durable: status.durable,
         // Alone, a primary is all of the promotable set.
         stable: status.durable,
         disk_bytes: status.run_bytes + status.log_bytes,
+        promised: db.promised(),
+        position_epoch: db.position().epoch,
+        level: db.lead().ok().flatten().map(|lead| lead.level).unwrap_or_default(),
         primary: String::new(),
         notices: Vec::new(),
     }

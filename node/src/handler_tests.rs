@@ -135,7 +135,6 @@ fn what_a_node_does_not_do_it_says() {
     let write = |op: &WriteOp, options| Request::Write { ops: vec![op.clone()], options };
     for request in [
         write(&put, WriteOptions { level: Level::Quorum, durable: true, ..WriteOptions::default() }),
-        write(&put, WriteOptions { token: Some(1), ..WriteOptions::default() }),
         write(&range, WriteOptions::default()),
         Request::TableDrop { name: "t".into() },
         Request::Get { table: "t".into(), key: "x".into(), at: Some(Uid::new(1)) },

@@ -26,23 +26,11 @@ pub fn agree(ours: &History, theirs: &History) -> bool {
     })
 }
 
-/// The history that a copy leads on from, if it holds everything up to `end`: without the epochs that it only heard of,
-/// because they begin beyond.
-///
-/// An epoch that begins at the end stays, though the copy has no commit of it: others may, and must find that this copy
-/// knows the epoch, and that nothing of it was kept.
-#[must_use]
-pub fn inherit(history: &History, end: Uid) -> History {
-    let known = history.entries().iter().filter(|entry| entry.inherited <= end).copied().collect();
-    // Entries that were in order still are when some are left out.
-    History::from_entries(known).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use planaria_types::{Epoch, History, HistoryEntry, HistoryHash, Uid};
 
-    use super::{agree, fork, inherit};
+    use super::{agree, fork};
 
     fn history(entries: &[(u64, u64)]) -> History {
         let entries = entries.iter().map(|&(term, inherited)| HistoryEntry {
@@ -79,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_primary_that_lost_all_commits_of_an_epoch_still_knows_it() {
-        let ours = inherit(&history(&[(1, 0), (2, 10)]), Uid::ZERO);
+        let ours = history(&[(1, 0), (2, 10)]).inherit(Uid::ZERO);
         assert_eq!(ours, history(&[(1, 0)]));
         assert_eq!(at(&ours, 0, &history(&[(1, 0)]), 6), Some(0));
     }

@@ -17,12 +17,13 @@ mod message;
 mod options;
 mod plan;
 pub mod primary;
+mod promotion;
 pub mod secondary;
 mod time;
 
 pub use backoff::backoff;
 pub use commit::{Commit, Record, RecordKind, RewindItem};
-pub use fork::{agree, fork, inherit};
+pub use fork::{agree, fork};
 pub use message::{
     Ack, Again, Bye, ByeCode, DeltaChunk, DeltaRequest, Hello, InvalidMessage, Lane, Live, Message,
     PROTOCOL_VERSION, Refusal, Refused, RewindReply, RewindRequest, Welcome,
@@ -31,4 +32,5 @@ pub use options::Options;
 #[cfg(feature = "planted")]
 pub use options::Planted;
 pub use plan::{Choice, Reason, Situation, Way, choose};
+pub use promotion::{Assessment, Heard, PromotableSets, assess};
 pub use time::Millis;

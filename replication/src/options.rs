@@ -79,6 +79,14 @@ pub enum Planted {
     RewindForgetsAbsent,
     /// The live stream of a delta starts at what was appended, above the first chunk snapshot.
     LiveFromAppended,
+    /// A promotion hears the candidate alone.
+    PromoteUnheard,
+    /// A copy is promoted though another one that was heard has more.
+    PromoteBehind,
+    /// Copies that a promotion heard have promised nothing.
+    PromoteUnpromised,
+    /// The promotable set changes as soon as the primary has written it down.
+    SetAlone,
 }
 
 /// Whether a fault is planted; never without the feature.

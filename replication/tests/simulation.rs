@@ -41,6 +41,9 @@ fn add(total: &mut Coverage, one: &Coverage) {
     total.commits += one.commits;
     total.crashes += one.crashes;
     total.promotions += one.promotions;
+    total.safe_promotions += one.safe_promotions;
+    total.unsafe_refused += one.unsafe_refused;
+    total.protected += one.protected;
     total.tails += one.tails;
     total.deltas += one.deltas;
     total.hops += one.hops;
@@ -80,6 +83,9 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
             total.again,
             total.lost,
             total.promotions,
+            total.safe_promotions,
+            total.unsafe_refused,
+            total.protected,
             total.crashes,
         ];
         assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");

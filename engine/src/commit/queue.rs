@@ -1,4 +1,4 @@
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
+use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering};
 
 /// How often a writer who is in no need of the disk looks for its result before it sleeps: some microseconds, less than
 /// a thread takes to sleep and wake.
@@ -46,7 +46,7 @@ impl<T, R> Ticket<T, R> {
 
     /// Looks for what it waits for, for a moment. (A model of the interleavings need not look again and again.)
     fn look(&self) {
-        for _ in 0..if cfg!(loom) { 0 } else { LOOKS_BEFORE_SLEEP } {
+        for _ in 0..if sync::HAS_CACHE { LOOKS_BEFORE_SLEEP } else { 0 } {
             if self.is_settled.load(Ordering::Acquire) {
                 return;
             }

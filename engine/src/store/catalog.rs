@@ -5,6 +5,8 @@
 //! "f/" table id (u32 be) start    -> fragment id (u64 le): a fragment begins at `start`
 //! "r/" instance id (u128 be)      -> registration of a secondary
 //! "c/" time (u64 be) target       -> record of a clone that was taken
+//! "k/" token (u128 be)            -> fingerprint (u64 le) of the commit that was made under the token
+//! "l"                             -> who leads, and which copies may
 //! ```
 
 use planaria_types::{FragmentId, KeyRange, TableId, Uid};
@@ -19,6 +21,8 @@ pub(crate) const TABLE_PREFIX: &[u8] = b"t/";
 pub(crate) const FRAGMENT_PREFIX: &[u8] = b"f/";
 pub(crate) const REGISTRATION_PREFIX: &[u8] = b"r/";
 pub(crate) const CLONE_PREFIX: &[u8] = b"c/";
+pub(crate) const TOKEN_PREFIX: &[u8] = b"k/";
+pub(crate) const LEAD_KEY: &[u8] = b"l";
 
 pub(crate) fn table_key(name: &str) -> Vec<u8> {
     [TABLE_PREFIX, name.as_bytes()].concat()

@@ -12,6 +12,7 @@ mod published;
 mod rebase;
 mod recover;
 mod structure;
+mod tokens;
 mod worker;
 mod write;
 
@@ -20,15 +21,19 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{HistoryHash, InstanceId, Position, Uid};
 
-pub(crate) use self::catalog::{CLONE_PREFIX, REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key};
+pub(crate) use self::catalog::{
+    CLONE_PREFIX, LEAD_KEY, REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key,
+};
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
 use self::published::Published;
 pub(crate) use self::rebase::Install;
 pub(crate) use self::recover::log_dir;
+pub(crate) use self::tokens::token_key;
 #[cfg(feature = "testing")]
 pub use self::worker::Task;
 use self::worker::Work;
-pub(crate) use self::write::Pending;
+pub use self::write::Written;
+pub(crate) use self::write::{Gate, Pending, Token};
 use crate::commit::{CommitQueue, Feed};
 use crate::error::{Error, Result};
 use crate::log::Log;
@@ -68,7 +73,7 @@ pub(crate) struct Store {
     appended: CachePadded<AtomicU64>,
     /// The bound below which UIDs are drawn.
     reserved: AtomicU64,
-    queue: CommitQueue<Pending, Result<Uid>>,
+    queue: CommitQueue<Pending, Result<Written>>,
     pub(crate) feed: Feed,
     writer: Mutex<Writer>,
     /// The manifest as it was written last.
@@ -80,6 +85,10 @@ pub(crate) struct Store {
     /// Why the manifest on disk is not known any more, once that is so.
     poisoned: Mutex<Option<String>>,
     secondary: AtomicBool,
+    /// Whether commits are taken at all.
+    pub(crate) gate: Mutex<Gate>,
+    /// The tokens of commits, oldest first, once they have been looked for.
+    tokens: Mutex<Option<VecDeque<(Uid, u128)>>>,
     /// Whether this start as a primary has its epoch.
     epoch_begun: AtomicBool,
     /// Bytes logged since the memtables were measured last.

@@ -8,7 +8,7 @@ use planaria_types::{DatabaseId, HistoryHash, Position, TableId, Uid};
 use super::catalog::{boundary_in, boundary_of, with_boundary};
 use super::flush::{NewRun, RunRefParts};
 use super::write::follow;
-use super::{Store, Writer, record_kind};
+use super::{Gate, Store, Writer, record_kind};
 use crate::commit::LoggedCommit;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
@@ -253,6 +253,12 @@ impl Store {
         self.write_manifest(&manifest)?;
         *structure = manifest;
         self.secondary.store(true, Ordering::Release);
+        drop(structure);
+        *self.gate.lock() = Gate::Open;
+        self.forget_tokens();
+        // What a primary has appended it also shows: whoever takes something back must know all of it.
+        self.sync_log()?;
+        self.publish(writer.last);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use planaria_types::{
 use super::catalog::{boundary_of, with_boundary};
 use super::worker::Work;
 use super::write::insert_op;
-use super::{Floors, Published, Store, Writer, record_kind};
+use super::{Floors, Gate, Published, Store, Writer, record_kind};
 use crate::commit::{CommitQueue, EncodedCommit, Feed};
 use crate::error::{Error, Result};
 use crate::hash;
@@ -109,6 +109,8 @@ impl Store {
             poisoned: Mutex::new(None),
             secondary: AtomicBool::new(role == Role::Secondary),
             epoch_begun: AtomicBool::new(false),
+            gate: Mutex::new(Gate::of(&manifest.group)),
+            tokens: Mutex::new(None),
             unmeasured: AtomicU64::new(0).into(),
             structure: Mutex::new(manifest),
             options,

@@ -1,9 +1,9 @@
 //! Changes of the structure: the manifest first, durably, then what readers see.
 
-use planaria_types::{Epoch, FileId, HistoryEntry, InstanceId};
+use planaria_types::{Epoch, EpochOrder, FileId, HistoryEntry, InstanceId};
 
 use super::flush::{NewRun, RunRefParts};
-use super::{Store, Writer};
+use super::{Gate, Store, Writer};
 use crate::error::{Error, Result};
 use crate::planted::planted;
 use crate::sync::{MutexGuard, Ordering};
@@ -154,12 +154,66 @@ impl Store {
         Ok(())
     }
 
+    /// Makes a secondary the primary, under `epoch`; see [`crate::Database::promote`].
+    pub(crate) fn promote(&self, epoch: Epoch) -> Result<()> {
+        self.work().check_open()?;
+        let writer = self.lock_writer();
+        if self.role() == Role::Primary {
+            return Err(Error::Invalid("this copy leads already".into()));
+        }
+        // Everything that is in the log is inherited, shown yet or not.
+        self.sync_log()?;
+        let mut structure = self.lock_structure();
+        if structure.group.promised.order(&epoch) == EpochOrder::Newer {
+            return Err(Error::Deposed(structure.group.promised));
+        }
+        let mut manifest = Manifest { generation: structure.generation + 1, ..structure.clone() };
+        let group = &mut manifest.group;
+        group.history = group.history.inherit(writer.last);
+        let entry = HistoryEntry { epoch, inherited: writer.last, hash: writer.hash };
+        group.history.push(entry).map_err(|entry| {
+            Error::Invalid(format!("epoch {} does not follow the history of this copy", entry.epoch))
+        })?;
+        group.role = Role::Primary;
+        group.promised = epoch;
+        group.visible = writer.last;
+        self.write_manifest(&manifest)?;
+        *structure = manifest;
+        self.publish(writer.last);
+        *self.gate.lock() = Gate::Open;
+        self.forget_tokens();
+        self.epoch_begun.store(true, Ordering::Release);
+        self.secondary.store(false, Ordering::Release);
+        drop(structure);
+        drop(writer);
+        self.feed.notify();
+        Ok(())
+    }
+
+    /// Promises, durably, to follow no epoch older than this. A primary of an older one takes no more commits.
+    pub(crate) fn promise(&self, epoch: Epoch) -> Result<()> {
+        // No commit is in the making meanwhile.
+        let _writer = self.lock_writer();
+        let promised = self.group(|group| group.promised);
+        match epoch.order(&promised) {
+            EpochOrder::Newer => self.edit_group(|group| {
+                group.promised = epoch;
+                Ok(())
+            })?,
+            EpochOrder::Same => {}
+            EpochOrder::Older | EpochOrder::Conflict => return Err(Error::Deposed(promised)),
+        }
+        let gate = self.group(Gate::of);
+        if let Gate::Deposed(_) = gate {
+            *self.gate.lock() = gate;
+        }
+        Ok(())
+    }
+
     /// Begins the epoch of a primary now rather than at its first commit.
     pub(crate) fn begin_epoch(&self) -> Result<()> {
         let writer = self.lock_writer();
-        if self.role() == Role::Secondary {
-            return Err(Error::ReadOnly);
-        }
+        self.check_gate()?;
         self.begin_epoch_if_due(&writer)
     }
 

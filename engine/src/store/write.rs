@@ -1,6 +1,6 @@
 //! The commit path.
 
-use planaria_types::{HistoryHash, TableId, Uid};
+use planaria_types::{Epoch, EpochOrder, HistoryHash, TableId, Uid};
 
 use super::catalog::boundary_of;
 use super::{Store, Writer, record_kind};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::planted::planted;
 use crate::sync::{Arc, MutexGuard, Ordering};
-use crate::version::{Fragment, Role, SegmentRecord, StoreVersion};
+use crate::version::{Fragment, GroupRecord, Role, SegmentRecord, StoreVersion};
 
 /// UIDs are drawn at most this far ahead of what recovery knows, in milliseconds.
 const RESERVE_AHEAD_MS: u64 = 5_000;
@@ -20,46 +20,100 @@ pub(crate) struct Pending {
     pub(crate) encoded: Vec<u8>,
     /// Whether the writer waits for the disk.
     pub(crate) sync: bool,
+    /// What makes the batch one and the same when it comes again.
+    pub(crate) token: Option<Token>,
+}
+
+/// The token of a commit and the fingerprint of its batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Token {
+    pub(crate) token: u128,
+    pub(crate) fingerprint: u64,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// The commit.
+    pub uid: Uid,
+    /// Whether it had been made before, under the same token.
+    pub again: bool,
+}
+
+/// Whether a primary takes commits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gate {
+    /// It does.
+    Open,
+    /// Not now: another copy is about to lead.
+    HandingOver,
+    /// Not any more: a newer epoch exists.
+    Deposed(Epoch),
+}
+
+impl Gate {
+    /// What the manifest says: a primary that promised a newer epoch than its own is deposed.
+    pub(super) fn of(group: &GroupRecord) -> Self {
+        let is_newer = group.promised.order(&group.history.current()) == EpochOrder::Newer;
+        if group.role == Role::Primary && is_newer { Self::Deposed(group.promised) } else { Self::Open }
+    }
 }
 
 impl Store {
     /// Commits a batch and returns its UID, after a sync if it asked for one.
-    pub(crate) fn commit(&self, pending: Pending) -> Result<Uid> {
+    pub(crate) fn commit(&self, pending: Pending) -> Result<Written> {
         let is_quick = !pending.sync;
         self.queue.submit(pending, is_quick, |group| self.commit_group(group))
     }
 
+    /// Fails unless commits are taken.
+    pub(super) fn check_gate(&self) -> Result<()> {
+        match *self.gate.lock() {
+            _ if self.role() == Role::Secondary => Err(Error::ReadOnly),
+            Gate::Open => Ok(()),
+            Gate::HandingOver => Err(Error::HandingOver),
+            Gate::Deposed(epoch) => Err(Error::Deposed(epoch)),
+        }
+    }
+
     /// The leader's work: one append, one sync, one publication for the whole group.
-    fn commit_group(&self, group: Vec<Pending>) -> Vec<Result<Uid>> {
+    fn commit_group(&self, group: Vec<Pending>) -> Vec<Result<Written>> {
         let count = group.len();
         let sync = group.iter().any(|pending| pending.sync);
         match self.log_group(group, sync) {
-            Ok(uids) => uids.into_iter().map(Ok).collect(),
+            Ok(written) => written,
             Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
         }
     }
 
-    fn log_group(&self, group: Vec<Pending>, sync: bool) -> Result<Vec<Uid>> {
+    fn log_group(&self, group: Vec<Pending>, sync: bool) -> Result<Vec<Result<Written>>> {
         self.check_sound()?;
         self.wait_for_room()?;
         let mut writer = self.writer.lock();
         // Whoever had the lock before may have failed to put a manifest in place that says where the log goes on.
         self.check_sound()?;
-        if self.role() == Role::Secondary {
-            return Err(Error::ReadOnly);
-        }
+        self.check_gate()?;
         self.begin_epoch_if_due(&writer)?;
         let mut next = *writer;
         let mut logged = Vec::with_capacity(group.len());
+        let mut written: Vec<Result<Written>> = Vec::with_capacity(group.len());
+        let mut tokens: Vec<(Token, Uid)> = Vec::new();
         for pending in group {
+            if let Some(token) = pending.token
+                && let Some(known) = self.known_commit(token, &tokens).transpose()
+            {
+                written.push(known.map(|uid| Written { uid, again: true }));
+                continue;
+            }
             let uid = self.draw_uid(&next);
             self.reserve(&mut writer, uid)?;
             let commit = name_commit(pending.encoded, uid, next.last);
             next.hash = hash::extend_history(next.hash, uid, hash::commit_hash(commit.bytes()));
             next.last = uid;
             logged.push(LoggedCommit { commit, hash: next.hash });
+            tokens.extend(pending.token.map(|token| (token, uid)));
+            written.push(Ok(Written { uid, again: false }));
         }
-        let uids = logged.iter().map(|logged| logged.commit.uid()).collect();
         self.append_commits(&mut writer, &logged)?;
         self.insert(&logged, writer.segment);
         let rebases = writer.rebases;
@@ -78,7 +132,7 @@ impl Store {
             self.work.signal_sync();
         }
         self.rotate_if_full(logged_bytes(&logged));
-        Ok(uids)
+        Ok(written)
     }
 
     /// Appends commits that follow the last one, and moves the end of the log behind them.
@@ -124,6 +178,19 @@ impl Store {
         self.log.sync()?;
         self.reserved.store(bound.get(), Ordering::Release);
         Ok(())
+    }
+
+    /// Closes the past: no commit at or below the result will be drawn any more, whatever the clock does, and all those
+    /// that were are in the log.
+    pub(crate) fn close_past(&self) -> Result<Uid> {
+        let mut writer = self.writer.lock();
+        if self.check_gate().is_err() || !self.epoch_begun.load(Ordering::Acquire) {
+            return Ok(writer.last);
+        }
+        let closed = Uid::from_millis(self.options.os.now_millis()).max(writer.last);
+        self.reserve(&mut writer, closed)?;
+        writer.draw_above = writer.draw_above.max(closed);
+        Ok(closed)
     }
 
     /// Raises the bound ahead of need, so that a commit does not wait for it.

@@ -135,6 +135,17 @@ impl History {
         Fork::Unrelated
     }
 
+    /// The history that a copy leads on from, if it holds everything up to `end`: without the epochs that it only heard
+    /// of, because they begin beyond.
+    ///
+    /// An epoch that begins at the end stays, though the copy has no commit of it: others may, and must find that this
+    /// copy knows the epoch, and that nothing of it was kept.
+    #[must_use]
+    pub fn inherit(&self, end: Uid) -> Self {
+        // Entries that are in order still are when the last of them are left out.
+        Self { entries: self.entries.iter().filter(|entry| entry.inherited <= end).copied().collect() }
+    }
+
     /// Drops the epochs that began after that of `fork`, as a copy does that takes back what it has beyond it.
     ///
     /// The epoch decides, not the UID: an abandoned epoch may have inherited exactly the fork's.

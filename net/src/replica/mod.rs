@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 pub use clone::{CloneProgress, clone_from, fetch_clone};
+pub use executor::Leading;
 pub use primary::{AckError, Primary};
 pub use secondary::{Follow, FollowStatus, Follower};
 pub use slot::Slot;
@@ -28,7 +29,10 @@ pub use wards::{ReplicaState, WardError};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Opening {
     /// A secondary follows.
-    Follow,
+    Follow {
+        /// The port on which its node listens, if it does. Its host is the one that it speaks from.
+        port: Option<u16>,
+    },
     /// A clone is taken.
     Clone,
 }

@@ -1,19 +1,19 @@
-use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use planaria_engine::{CloneRecord, Database, FilePin, Registration};
+use planaria_engine::{CloneRecord, Database, FilePin, Lead, Registration};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, SessionId};
-use planaria_replication::{Lane, Options};
-use planaria_types::{InstanceId, Uid};
+use planaria_replication::{Lane, Millis, Options};
+use planaria_types::{Epoch, InstanceId, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::clock::{now, until};
-use super::executor::{self, Kept, Outcome, Registrar, SessionReads};
+use super::executor::{self, Kept, Leading, Outcome, Registrar, SessionReads};
 use super::wards::Wards;
 use super::{Opening, clone, decode, decode_message, encode};
 use crate::quic::CloseCode;
@@ -33,11 +33,18 @@ pub struct Primary {
     pub(super) group: Mutex<Group>,
     /// Woken when more is acknowledged.
     acknowledged: Condvar,
+    /// What was written down of the lead last; held while it is written.
+    lead: Mutex<Lead>,
+    /// What is closed, and when that was found.
+    closed: Mutex<(Millis, Uid)>,
     next_session: AtomicU64,
     pub(super) registrar: Registrar,
     /// What is known of each secondary besides the protocol's view.
     pub(super) wards: Wards,
 }
+
+/// How often it is found out what is closed, in milliseconds.
+const CLOSED_FOR_MS: u64 = 100;
 
 /// Why a write is not known to be acknowledged at its level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,13 +61,27 @@ pub enum AckError {
         /// How long it was waited for.
         waited_ms: u64,
     },
+    /// The primary was deposed meanwhile.
+    #[error(
+        "commit {uid} is durable here, but a newer primary leads under epoch {epoch}: whether the commit survives at \
+         level {level} is unknown"
+    )]
+    Deposed {
+        /// The commit.
+        uid: Uid,
+        /// The level that was asked for.
+        level: &'static str,
+        /// The newer epoch.
+        epoch: Epoch,
+    },
 }
 
 impl Primary {
-    /// Leads the database's group: begins an epoch, durably, and remembers who was registered.
-    pub fn start(db: Database) -> Result<Arc<Self>> {
+    /// Leads the database's group: begins an epoch, durably, unless it has begun, and remembers who was registered and
+    /// who may be promoted.
+    pub fn start(db: Database, leading: Leading) -> Result<Arc<Self>> {
         let options = Options::default();
-        let group = executor::lead(&db, options.clone(), now())?;
+        let (group, lead) = executor::lead(&db, options.clone(), leading, now())?;
         let registrar = Registrar::new(db.clone());
         let wards = Wards::default();
         for known in db.registrations()? {
@@ -71,6 +92,8 @@ impl Primary {
             options,
             group: Mutex::new(group),
             acknowledged: Condvar::new(),
+            lead: Mutex::new(lead),
+            closed: Mutex::new((Millis(0), Uid::ZERO)),
             next_session: AtomicU64::new(1),
             registrar,
             wards,
@@ -95,6 +118,9 @@ impl Primary {
         loop {
             group.handle_appended(self.db.log_end().0);
             group.handle_durable(self.db.durable());
+            if let Some(epoch) = group.deposed() {
+                return Err(AckError::Deposed { uid, level: level.name(), epoch });
+            }
             if group.acknowledged(level).is_some_and(|acknowledged| acknowledged >= uid) {
                 return Ok(());
             }
@@ -140,7 +166,10 @@ impl Primary {
     fn serve_opening(self: &Arc<Self>, session: &ReplicaSession, runtime: &Handle) -> Result<()> {
         let first = runtime.block_on(session.receive())?.ok_or(Error::Closed)?;
         match decode::<Opening>(&first)? {
-            Opening::Follow => self.serve_secondary(session, runtime),
+            Opening::Follow { port } => {
+                let address = port.map(|port| SocketAddr::new(session.peer().address.ip(), port));
+                self.serve_secondary(session, runtime, address)
+            }
             Opening::Clone => {
                 let pin: FilePin = self.db.pin_files()?;
                 let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
@@ -160,7 +189,12 @@ impl Primary {
         }
     }
 
-    fn serve_secondary(self: &Arc<Self>, session: &ReplicaSession, runtime: &Handle) -> Result<()> {
+    fn serve_secondary(
+        self: &Arc<Self>,
+        session: &ReplicaSession,
+        runtime: &Handle,
+        address: Option<SocketAddr>,
+    ) -> Result<()> {
         let number = self.next_session.fetch_add(1, Ordering::Relaxed);
         let news = Arc::new(Notify::new());
         let woken = Arc::clone(&news);
@@ -169,6 +203,7 @@ impl Primary {
             primary: self,
             machine: Session::new(SessionId(number), self.options.clone(), now()),
             session,
+            address,
             runtime,
             reads: SessionReads::new(self.db.clone()),
             bulk: None,
@@ -182,35 +217,103 @@ impl Primary {
 
     /// Carries out what the group wants, and lets retention know.
     pub(super) fn after_input(&self) {
-        loop {
-            let action = self.group.lock().poll_action();
-            match action {
-                Some(GroupAction::PersistPromotable(set)) => match self.persist_promotable(&set) {
-                    Ok(()) => self.group.lock().handle_promotable(),
-                    Err(error) => {
-                        tracing::warn!(%error, "the promotable set could not be written");
-                        self.group.lock().handle_promotable_failure();
-                    }
-                },
-                Some(GroupAction::Deposed(epoch)) => {
-                    tracing::error!(%epoch, "a newer primary leads this group");
-                }
-                None => break,
-            }
-        }
+        self.carry_out();
         self.update_floors();
         self.acknowledged.notify_all();
     }
 
-    fn persist_promotable(&self, set: &BTreeSet<InstanceId>) -> Result<()> {
-        let members = Registrar::members(&self.group.lock(), set);
-        let members: Vec<_> = members.into_iter().map(|known| self.wards.describe(known)).collect();
-        self.registrar.persist(&members, now())
+    fn carry_out(&self) {
+        // One at a time, so that sets are written down in the order in which they were asked for.
+        let mut lead = self.lead.lock();
+        loop {
+            let action = self.group.lock().poll_action();
+            match action {
+                Some(GroupAction::PersistPromotable(sets)) => {
+                    match executor::persist_sets(&self.db, &mut lead, &sets) {
+                        Ok(uid) => {
+                            let mut group = self.group.lock();
+                            group.handle_appended(self.db.log_end().0);
+                            group.handle_durable(self.db.durable());
+                            group.handle_promotable(&sets, uid);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "the promotable set could not be written");
+                            self.group.lock().handle_promotable_failed();
+                        }
+                    }
+                }
+                Some(GroupAction::Deposed(epoch)) => {
+                    tracing::error!(%epoch, "a newer primary leads this group: this one takes no more updates");
+                    if let Err(error) = self.db.promise(epoch) {
+                        tracing::error!(%error, "the newer epoch could not be promised");
+                    }
+                }
+                None => break,
+            }
+        }
+    }
+
+    /// Another node showed a newer epoch: this one stops to lead.
+    pub fn depose(&self, epoch: Epoch) {
+        self.group.lock().handle_newer_epoch(epoch);
+        self.after_input();
+    }
+
+    /// The level that the database prescribes.
+    pub fn level(&self) -> Level {
+        self.lead.lock().level.parse().unwrap_or_default()
+    }
+
+    /// Whether there are enough promotable copies for a level, present or not.
+    pub fn has_copies_for(&self, level: Level) -> bool {
+        level == Level::Local || self.group.lock().acknowledged(level).is_some()
+    }
+
+    /// Stops taking commits and waits until a secondary that is online has all of them; gives the end. The lead can be
+    /// taken back by [`Database::hand_over`].
+    pub fn hand_over(&self, to: InstanceId, patience: Duration) -> Result<Option<Uid>> {
+        let is_online = |group: &Group| {
+            let member = group.members().get(&to);
+            member.is_some_and(|member| member.online) && group.promotable().contains(&to)
+        };
+        if !is_online(&self.group.lock()) {
+            return Ok(None);
+        }
+        self.db.hand_over(true);
+        let end = self.db.sync()?.max(self.db.log_end().0);
+        let begun = now();
+        let mut group = self.group.lock();
+        loop {
+            let has = group.members().get(&to).map_or(Uid::ZERO, |member| member.durable);
+            if has >= end {
+                return Ok(Some(end));
+            }
+            let left = patience.checked_sub(Duration::from_millis(now().since(begun).0));
+            let Some(left) = left.filter(|left| !left.is_zero() && is_online(&group)) else {
+                drop(group);
+                self.db.hand_over(false);
+                return Ok(None);
+            };
+            self.acknowledged.wait_for(&mut group, left);
+        }
+    }
+
+    /// What is closed, not more than a moment ago.
+    fn closed(&self) -> Uid {
+        let mut closed = self.closed.lock();
+        if now().since(closed.0).0 >= CLOSED_FOR_MS {
+            // Where the past cannot be closed nothing new is known of it.
+            closed.1 = self.db.close_past().unwrap_or(closed.1).max(closed.1);
+            closed.0 = now();
+        }
+        closed.1
     }
 
     fn register(&self, instance: InstanceId, name: String, durable: Uid) -> Result<()> {
-        let promotable = self.group.lock().promotable().contains(&instance);
-        let known = Registration { promotable, ..Registration::new(instance, name, durable) };
+        if self.db.is_gated() {
+            return Ok(());
+        }
+        let known = Registration::new(instance, name, durable);
         self.registrar.register(&self.wards.describe(known), now())
     }
 
@@ -231,6 +334,8 @@ struct Serving<'a> {
     primary: &'a Primary,
     machine: Session,
     session: &'a ReplicaSession,
+    /// Where the secondary's node listens, if it told.
+    address: Option<SocketAddr>,
     runtime: &'a Handle,
     reads: SessionReads,
     bulk: Option<BulkSender>,
@@ -280,7 +385,9 @@ impl Serving<'_> {
     }
 
     fn tell_news(&self) {
-        executor::tell_news(&self.primary.db, &mut self.primary.group.lock(), now());
+        // First what is closed, then the end of the log: what is at or below the one is at or below the other.
+        let closed = self.primary.closed();
+        executor::tell_news(&self.primary.db, &mut self.primary.group.lock(), closed, now());
     }
 
     /// Carries out one action; `false` ends the session.
@@ -292,6 +399,7 @@ impl Serving<'_> {
             }
             Outcome::Driver(SessionAction::Send(message)) => self.send(&message)?,
             Outcome::Driver(SessionAction::Register { instance, name, durable }) => {
+                self.primary.wards.note_address(instance, self.address);
                 self.primary.register(instance, name, durable)?;
             }
             Outcome::Driver(_) => return Ok(false),

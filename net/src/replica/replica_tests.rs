@@ -11,7 +11,7 @@ use planaria_replication::secondary::State;
 use planaria_replication::{Reason, Way};
 use planaria_types::KeyRange;
 
-use super::{Follow, FollowStatus, Follower, Primary, Slot, clone_from};
+use super::{Follow, FollowStatus, Follower, Leading, Primary, Slot, clone_from};
 use crate::quic::session::ReplicaSession;
 use crate::quic::{AcceptLimits, Credentials, Endpoint, Peer, TlsStore, Transport};
 use crate::wire::message::{Call, RemoteError, Response};
@@ -52,7 +52,7 @@ impl Cluster {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let credentials = TlsStore::named(dir.join("tls")).load_or_create().unwrap();
         let db = Database::open_with(dir.join("primary"), options()).unwrap();
-        let primary = Primary::start(db).unwrap();
+        let primary = Primary::start(db, Leading::default()).unwrap();
         let node = Arc::new(Node(Arc::clone(&primary)));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = runtime.block_on(async {
@@ -69,6 +69,7 @@ impl Cluster {
         let follow = Follow {
             primary: self.address,
             name: "second".into(),
+            port: None,
             credentials: self.credentials.clone(),
             transport: Transport::default(),
             options: options(),

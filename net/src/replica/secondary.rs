@@ -33,6 +33,8 @@ pub struct Follow {
     pub primary: SocketAddr,
     /// The copy's name, for people.
     pub name: String,
+    /// The port on which its node listens, if it does.
+    pub port: Option<u16>,
     /// Its certificate.
     pub credentials: Credentials,
     /// Settings of the transport.
@@ -305,8 +307,9 @@ impl Loop {
     fn connect(&mut self) {
         let (primary, credentials, transport) =
             (self.follow.primary, self.follow.credentials.clone(), self.follow.transport.clone());
+        let opening = Opening::Follow { port: self.follow.port };
         let connected = self.runtime.block_on(async {
-            let attempt = open_session(primary, &credentials, &transport, &Opening::Follow);
+            let attempt = open_session(primary, &credentials, &transport, &opening);
             tokio::time::timeout(CONNECT_WITHIN, attempt)
                 .await
                 .unwrap_or(Err(Error::TimedOut { peer: primary, when: "while connecting" }))

@@ -1,6 +1,7 @@
 //! The secondaries as an operator meets them: what they are told, what they cost, and what is done with them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use parking_lot::Mutex;
 use planaria_engine::{GivenUp, Lag, Preserved, Registration};
@@ -19,6 +20,7 @@ pub(super) struct Wards(Mutex<BTreeMap<InstanceId, Ward>>);
 struct Ward {
     paused: bool,
     given_up: Option<GivenUp>,
+    address: Option<SocketAddr>,
     moved: Moved,
 }
 
@@ -42,6 +44,8 @@ pub struct ReplicaState {
     pub instance: InstanceId,
     /// Its name.
     pub name: String,
+    /// Where it listens, if it told.
+    pub address: Option<SocketAddr>,
     /// `online`, `refreshing`, `paused` or `offline`.
     pub state: &'static str,
     /// Whether it is in the promotable set.
@@ -77,7 +81,8 @@ pub enum WardError {
 impl Wards {
     /// What was written down of a secondary.
     pub(super) fn restore(&self, known: &Registration) {
-        let ward = Ward { paused: known.paused, given_up: known.given_up, moved: Moved::default() };
+        let Registration { paused, given_up, address, .. } = *known;
+        let ward = Ward { paused, given_up, address, moved: Moved::default() };
         self.0.lock().insert(known.instance, ward);
     }
 
@@ -85,7 +90,7 @@ impl Wards {
     pub(super) fn describe(&self, known: Registration) -> Registration {
         let wards = self.0.lock();
         let Some(ward) = wards.get(&known.instance) else { return known };
-        Registration { paused: ward.paused, given_up: ward.given_up, ..known }
+        Registration { paused: ward.paused, given_up: ward.given_up, address: ward.address, ..known }
     }
 
     pub(super) fn is_given_up(&self, instance: InstanceId) -> bool {
@@ -94,6 +99,13 @@ impl Wards {
 
     pub(super) fn is_paused(&self, instance: InstanceId) -> bool {
         self.0.lock().get(&instance).is_some_and(|ward| ward.paused)
+    }
+
+    /// Notes where a secondary listens, if it tells.
+    pub(super) fn note_address(&self, instance: InstanceId, address: Option<SocketAddr>) {
+        if address.is_some() {
+            self.0.lock().entry(instance).or_default().address = address;
+        }
     }
 
     /// Counts what goes to a secondary.
@@ -136,6 +148,7 @@ impl Primary {
             ReplicaState {
                 instance: *instance,
                 name: member.name.clone(),
+                address: ward.and_then(|ward| ward.address),
                 state: match (member.online, away) {
                     _ if ward.is_some_and(|ward| ward.paused) => "paused",
                     (true, _) => "online",
@@ -238,8 +251,7 @@ impl Primary {
         let known = {
             let group = self.group.lock();
             let Some(member) = group.members().get(&instance) else { return Ok(()) };
-            let promotable = group.promotable().contains(&instance);
-            Registration { promotable, ..Registration::new(instance, member.name.clone(), member.durable) }
+            Registration::new(instance, member.name.clone(), member.durable)
         };
         self.registrar.persist(&[self.wards.describe(known)], super::clock::now())
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use planaria_engine::{Batch, Cap, Database, Durability, Options, Registration, Table};
 use planaria_types::{InstanceId, Uid};
 
-use super::super::Primary;
+use super::super::{Leading, Primary};
 use super::WardError;
 
 const AWAY: InstanceId = InstanceId(7);
@@ -42,7 +42,7 @@ fn emptied(dir: &Path, options: Options) -> (Database, Table, Uid) {
 fn a_secondary_that_is_away_stops_no_commit_and_keeps_its_marks_until_it_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let (db, table, away) = emptied(dir.path(), options(1 << 30, u64::MAX));
-    let primary = Primary::start(db.clone()).unwrap();
+    let primary = Primary::start(db.clone(), Leading::default()).unwrap();
     primary.watch();
     table.put("k", "row").unwrap();
     db.compact().unwrap();
@@ -67,7 +67,7 @@ fn what_exceeds_a_cap_is_given_up_durably_and_with_its_reason() {
     for (options, cap) in [(options(100, u64::MAX), Cap::Bytes), (options(1 << 30, 0), Cap::Age)] {
         let dir = tempfile::tempdir().unwrap();
         let (db, table, away) = emptied(dir.path(), options);
-        let primary = Primary::start(db.clone()).unwrap();
+        let primary = Primary::start(db.clone(), Leading::default()).unwrap();
         // Some milliseconds of age must pass.
         while db.now_millis() <= away.millis() + 1 {
             std::thread::yield_now();
@@ -86,8 +86,8 @@ fn what_exceeds_a_cap_is_given_up_durably_and_with_its_reason() {
 fn a_pause_outlives_the_primary() {
     let dir = tempfile::tempdir().unwrap();
     let (db, _, _) = emptied(dir.path(), options(1 << 30, u64::MAX));
-    Primary::start(db.clone()).unwrap().pause(AWAY, true).unwrap();
-    let primary = Primary::start(db).unwrap();
+    Primary::start(db.clone(), Leading::default()).unwrap().pause(AWAY, true).unwrap();
+    let primary = Primary::start(db, Leading::default()).unwrap();
     assert_eq!(primary.replicas().remove(0).state, "paused");
     primary.pause(AWAY, false).unwrap();
     assert_eq!(primary.replicas().remove(0).state, "offline");

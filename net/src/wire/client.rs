@@ -96,6 +96,12 @@ impl Client {
     }
 }
 
+/// A token for a write that may have to be sent again: 128 random bits. Each write takes one of its own.
+pub fn new_token() -> u128 {
+    use planaria_engine::os::{Os, Posix};
+    u128::from(Posix.random_u64()) << 64 | u128::from(Posix.random_u64())
+}
+
 /// The answer in the last frame of a stream.
 fn reply(frame: Option<Frame>) -> Result<Response> {
     let frame = frame.ok_or(FrameError::Missing("an answer"))?;

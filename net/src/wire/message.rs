@@ -4,12 +4,14 @@
 //! to the end; a change of an existing one needs a new version in [`Hello`].
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
-use planaria_types::{DatabaseId, Epoch, Fingerprint, GroupId, InstanceId, KeyRange, TableId, Uid};
+use planaria_types::{DatabaseId, Epoch, Fingerprint, GroupId, InstanceId, KeyRange, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
+pub use super::operations::{ExtractInfo, ExtractRecord, Promised, Promotion, PromotionWish, ReplicaAction};
 
 /// The oldest version of the protocol that is understood.
 pub const VERSION_MIN: u16 = 1;
@@ -303,17 +305,36 @@ pub enum Request {
         /// Its name.
         name: String,
     },
-}
-
-/// What is done with a registered secondary.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum ReplicaAction {
-    /// It waits: it stays registered, and is not served.
-    Pause,
-    /// It is served again.
-    Resume,
-    /// It is forgotten: nothing is preserved for it, and it counts for nothing.
-    Forget,
+    /// Waits until reads show a commit, or are not older than a bound \[`Done`\].
+    Await {
+        /// The commit.
+        after: Option<Uid>,
+        /// The epoch under which it was written, where that matters.
+        epoch: Option<Epoch>,
+        /// How old what reads show may be, in milliseconds.
+        staleness_max_ms: Option<u64>,
+        /// Gives up after so many milliseconds; 0 waits as long as the node sees fit.
+        timeout_ms: u32,
+    },
+    /// Makes a secondary the primary \[`Promotion`\].
+    Promote(PromotionWish),
+    /// Promises, durably, to follow no older epoch, and follows the node that asks \[`Promised`\].
+    Promise {
+        /// The epoch.
+        epoch: Epoch,
+        /// The port on which the node that begins it listens. Its host is the one that it speaks from.
+        port: u16,
+    },
+    /// Stops taking updates, for the good of a successor \[`HandedOver` once it has all of them\].
+    HandOver {
+        /// The successor.
+        to: InstanceId,
+    },
+    /// Follows another primary \[`Done`\].
+    Follow {
+        /// Its address.
+        primary: SocketAddr,
+    },
 }
 
 impl Request {
@@ -321,7 +342,14 @@ impl Request {
     pub fn needs_control(&self) -> bool {
         matches!(
             self,
-            Self::CloneCreate(_) | Self::CloneDo { .. } | Self::ReplicaDo { .. } | Self::ExtractDrop { .. }
+            Self::CloneCreate(_)
+                | Self::CloneDo { .. }
+                | Self::ReplicaDo { .. }
+                | Self::ExtractDrop { .. }
+                | Self::Promote(_)
+                | Self::Promise { .. }
+                | Self::HandOver { .. }
+                | Self::Follow { .. }
         )
     }
 }
@@ -361,6 +389,12 @@ pub struct DatabaseStatus {
     pub stable: Uid,
     /// Bytes on disk.
     pub disk_bytes: u64,
+    /// The newest epoch that it has promised to follow.
+    pub promised: Epoch,
+    /// The epoch under which `durable` was written.
+    pub position_epoch: Epoch,
+    /// The level that the database prescribes.
+    pub level: String,
     /// The address of the primary that is followed, or that leads instead, if that is known.
     pub primary: String,
     /// What an operator should know of: what was given up, what will expire.
@@ -388,8 +422,10 @@ pub struct TableInfo {
 pub struct ReplicaInfo {
     /// The copy.
     pub instance: InstanceId,
-    /// Its node, by address or name.
+    /// Its node, by name.
     pub node: String,
+    /// Where its node listens, if it told.
+    pub address: String,
     /// `online`, `refreshing`, `paused` or `offline`.
     pub state: String,
     /// Whether it may be promoted.
@@ -466,6 +502,10 @@ pub enum Response {
     Committed {
         /// Its UID.
         uid: Uid,
+        /// The epoch under which it was written: with the UID, the position that later reads may ask for.
+        epoch: Epoch,
+        /// Whether it had been made before, under the same token.
+        again: bool,
         /// False if durability was not asked for.
         durable: bool,
     },
@@ -482,6 +522,8 @@ pub enum Response {
     Imported {
         /// The UID of the last commit.
         uid: Uid,
+        /// The epoch under which it was written.
+        epoch: Epoch,
         /// The number of rows.
         rows: u64,
     },
@@ -517,45 +559,15 @@ pub enum Response {
         /// Where the next part begins; none after the last.
         next: Option<u64>,
     },
-}
-
-/// What was taken back and is kept.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct ExtractInfo {
-    /// Its name.
-    pub name: String,
-    /// The fork: everything at or below it was kept.
-    pub above: Uid,
-    /// The last commit that was taken back.
-    pub through: Uid,
-    /// The epoch under which that was written.
-    pub epoch: Epoch,
-    /// When, in milliseconds since 1970.
-    pub created_ms: u64,
-    /// How long ago that was, in milliseconds.
-    pub age_ms: u64,
-    /// When it will be removed, in milliseconds since 1970.
-    pub expires_ms: u64,
-    /// The number of its records.
-    pub records: u64,
-    /// Its bytes on disk.
-    pub bytes: u64,
-    /// Whether it holds all that was taken back.
-    pub is_whole: bool,
-    /// The definitions of its tables, in the engine's encoding.
-    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
-    pub tables: Vec<Bytes>,
-}
-
-/// The state of a record that was taken back.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ExtractRecord {
-    /// The table, as in the definitions of the extract.
-    pub table: TableId,
-    /// The key.
-    pub key: Bytes,
-    /// The row; none if it was deleted.
-    pub row: Option<Bytes>,
+    /// What a promotion found, and did.
+    Promotion(Promotion),
+    /// What was promised.
+    Promised(Promised),
+    /// The lead may be taken: the successor has everything.
+    HandedOver {
+        /// The last commit of the old primary.
+        end: Uid,
+    },
 }
 
 /// What an import has taken so far.

@@ -7,6 +7,7 @@ pub mod client;
 pub mod frame;
 pub mod limits;
 pub mod message;
+mod operations;
 pub mod replica;
 pub mod rows;
 pub mod rpc;

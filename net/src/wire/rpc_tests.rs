@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use planaria_types::{KeyRange, Uid};
+use planaria_types::{Epoch, KeyRange, Uid};
 use tokio::sync::{Notify, mpsc};
 
 use super::{BoxFuture, Exchange, Handler, ServeLimits, Server, serve};
@@ -77,7 +77,7 @@ impl Store {
             ack.batches += 1;
             exchange.ack(ack)?;
         }
-        Ok(Response::Imported { uid: Uid::new(2), rows: ack.rows })
+        Ok(Response::Imported { uid: Uid::new(2), epoch: Epoch::NONE, rows: ack.rows })
     }
 }
 
@@ -99,7 +99,7 @@ impl Handler for Store {
                         WriteOp::DeleteRange { .. } => None,
                     };
                 }
-                Ok(Response::Committed { uid: Uid::new(1), durable: true })
+                Ok(Response::Committed { uid: Uid::new(1), epoch: Epoch::NONE, durable: true, again: false })
             }
             Request::Scan(spec) if spec.table == "endless" => self.scan_for_ever(exchange),
             Request::Scan(spec) => self.scan(&spec, exchange),
@@ -231,7 +231,7 @@ async fn rows_go_in_and_come_out_in_batches() {
     }
     assert!(rows.acked().batches > 0);
     let imported = rows.finish().await.unwrap();
-    assert_eq!(imported, Response::Imported { uid: Uid::new(2), rows: 100_000 });
+    assert_eq!(imported, Response::Imported { uid: Uid::new(2), epoch: Epoch::NONE, rows: 100_000 });
     let mut stream = client.stream(scan("t")).await.unwrap();
     let mut next = 0_u64;
     while let Some(rows) = stream.next().await.unwrap() {

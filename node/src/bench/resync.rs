@@ -232,6 +232,7 @@ impl Bench<'_> {
             listen: ([127, 0, 0, 1], 0).into(),
             replica_of: replica_of.map(Node::address),
             tls: Some(self.dir.join("tls")),
+            level: None,
             engine: self.work.options.clone(),
         };
         Node::start(&self.runtime, &options, |_| {})

@@ -25,7 +25,8 @@ pub(super) fn run(global: &Global, arguments: &ImportArgs) -> Result<(), CliErro
     let (first, rest) = arguments.files.split_first().ok_or_else(|| CliError::usage("no file is named"))?;
     // A file that cannot be read must not leave an empty database behind.
     let first = Input::open(first, arguments)?;
-    let session = open_session(&place, &first)?;
+    let mut session = open_session(&place, &first)?;
+    session.set_write_choice(arguments.level.choice())?;
     let rest = rest.iter().map(|file| Input::open(file, arguments));
     let mut reports = Vec::new();
     let mut outcome = Ok(());

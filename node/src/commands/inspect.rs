@@ -62,6 +62,8 @@ pub(super) fn status(global: &Global, arguments: &PlaceArgs) -> Result<(), CliEr
             .with("visible", database.visible.to_string())
             .with("durable", database.durable.to_string())
             .with("stable", database.stable.to_string())
+            .with("level", database.level.clone())
+            .with("primary", database.primary.clone())
             .with("disk_bytes", Cell::Bytes(database.disk_bytes))
             .with("tables", Cell::List(tables.iter().map(|table| table.definition.name.clone()).collect()))
             .with("notices", Cell::List(database.notices.clone()))

@@ -26,6 +26,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Bench(command) => crate::bench::run(global, command),
         PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
         PlanariaCommand::Replica(command) => replica::run(global, command),
+        PlanariaCommand::Promote(arguments) => replica::promote(global, arguments),
         PlanariaCommand::Quarantine(command) => quarantine::run(global, command),
         PlanariaCommand::Clone(CloneCommand::Create(arguments)) => clone::create(global, arguments),
         PlanariaCommand::Clone(CloneCommand::List(arguments)) => clone::list(global, arguments),

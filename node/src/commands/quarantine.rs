@@ -272,7 +272,7 @@ fn reapply_to(opened: &Opened<'_>, to: &dyn Session, overwrite: bool) -> Result<
             let schema = definition.schema().ok().map(|(_, schema)| schema.clone());
             to.create_table(&definition.name, schema)?
         };
-        done.last = done.last.max(to.write(&table, changes)?);
+        done.last = done.last.max(to.write(&table, changes)?.position.uid);
         Ok(())
     })?;
     Ok(done)

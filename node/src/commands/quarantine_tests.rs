@@ -8,7 +8,7 @@ use crate::session::{IfAbsent, LocalSession, Session, StoredRow};
 
 fn put(session: &dyn Session, key: &'static str, row: &'static str) -> planaria_types::Uid {
     let table = session.table("birds").unwrap();
-    session.put(&table, StoredRow { key: Bytes::from(key), row: Bytes::from(row) }).unwrap()
+    session.put(&table, StoredRow { key: Bytes::from(key), row: Bytes::from(row) }).unwrap().position.uid
 }
 
 fn row(session: &dyn Session, key: &str) -> Option<Bytes> {
@@ -28,7 +28,7 @@ fn quarantined(dir: &std::path::Path) -> (LocalSession, String) {
     put(&session, "both", "new");
     put(&session, "added", "new");
     let table = session.table("birds").unwrap();
-    let through = session.delete(&table, b"deleted").unwrap();
+    let through = session.delete(&table, b"deleted").unwrap().position.uid;
     drop(session);
     let db = Database::open_with(&path, Options { background: false, ..Options::default() }).unwrap();
     db.quarantine(fork, through).unwrap();

@@ -6,16 +6,18 @@ use planaria_net::wire::message::ScanSpec;
 use planaria_types::KeyRange;
 
 use super::{print, stdout, target};
-use crate::cli::{Global, KeyArgs, PutArgs, ScanArgs};
+use crate::cli::{DeleteArgs, GetArgs, Global, KeyArgs, PutArgs, ScanArgs};
 use crate::import::{InputFormat, ReaderOptions, Record, RecordReader, RowParser, Source};
 use crate::key_text::{parse_key, parse_key_prefix, parse_raw};
 use crate::output::{CliError, Report, RowWriter};
 use crate::row_view::RowView;
-use crate::session::{IfAbsent, StoredRow, TableSummary};
+use crate::session::{Commit, IfAbsent, StoredRow, TableSummary};
 
 /// `planaria get`.
-pub(super) fn get(global: &Global, arguments: &KeyArgs) -> Result<(), CliError> {
-    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+pub(super) fn get(global: &Global, arguments: &GetArgs) -> Result<(), CliError> {
+    let session = arguments.key.place.place(global)?.open(IfAbsent::Fail)?;
+    session.wait_for(&arguments.read.wanted()?)?;
+    let arguments = &arguments.key;
     let table = session.table(&arguments.table)?;
     let key = parse_key(&table.definition, &arguments.key)?;
     let row = session.get(&table, &key)?.ok_or_else(|| no_row(arguments))?;
@@ -32,29 +34,40 @@ fn no_row(arguments: &KeyArgs) -> CliError {
 }
 
 /// `planaria delete`.
-pub(super) fn delete(global: &Global, arguments: &KeyArgs) -> Result<(), CliError> {
-    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+pub(super) fn delete(global: &Global, arguments: &DeleteArgs) -> Result<(), CliError> {
+    let (choice, arguments) = (&arguments.write, &arguments.key);
+    let mut session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    session.set_write_choice(choice.choice())?;
     let table = session.table(&arguments.table)?;
     let key = parse_key(&table.definition, &arguments.key)?;
-    if session.get(&table, &key)?.is_none() {
+    // What is sent again may have been done the first time.
+    if choice.token.is_none() && session.get(&table, &key)?.is_none() {
         return Err(no_row(arguments));
     }
-    let uid = session.delete(&table, &key)?;
-    print(global, &Report::new().with("deleted", arguments.key.join(" ")).with("uid", uid.to_string()))
+    let commit = session.delete(&table, &key)?;
+    print(global, &with_commit(Report::new().with("deleted", arguments.key.join(" ")), commit))
+}
+
+/// A report with the commit that was made: its position is what later reads may ask for.
+fn with_commit(report: Report, commit: Commit) -> Report {
+    report
+        .with("uid", commit.position.uid.to_string())
+        .with("position", commit.position.to_string())
+        .with("again", crate::output::Cell::Bool(commit.again))
 }
 
 /// `planaria put`.
 pub(super) fn put(global: &Global, arguments: &PutArgs) -> Result<(), CliError> {
-    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    let mut session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    session.set_write_choice(arguments.write.choice())?;
     let table = session.table(&arguments.table)?;
     let row = parse_row(&table, &arguments.values)?;
     let replaced = session.get(&table, &row.key)?.is_some();
-    let uid = session.put(&table, row)?;
+    let commit = session.put(&table, row)?;
     let report = Report::new()
         .with("table", arguments.table.clone())
-        .with("replaced", crate::output::Cell::Bool(replaced))
-        .with("uid", uid.to_string());
-    print(global, &report)
+        .with("replaced", crate::output::Cell::Bool(replaced));
+    print(global, &with_commit(report, commit))
 }
 
 fn parse_row(summary: &TableSummary, texts: &[String]) -> Result<StoredRow, CliError> {
@@ -129,6 +142,7 @@ fn parse_object(schema: &Schema, text: &str) -> Result<Vec<Value>, CliError> {
 /// `planaria scan`.
 pub(super) fn scan(global: &Global, arguments: &ScanArgs) -> Result<(), CliError> {
     let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    session.wait_for(&arguments.read.wanted()?)?;
     let table = session.table(&arguments.table)?;
     let view = RowView::new(&table.definition);
     let mut rows = RowWriter::new(stdout(), target(global), view.headings()?, "")?;

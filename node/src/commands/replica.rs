@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use planaria_net::wire::message::{ReplicaAction, ReplicaInfo};
+use planaria_net::wire::message::{PromotionWish, ReplicaAction, ReplicaInfo};
 
 use super::{print, stdout, target};
-use crate::cli::{Global, PlaceArgs, ReplicaArgs, ReplicaCommand};
+use crate::cli::{FollowArgs, Global, PlaceArgs, PromoteArgs, ReplicaArgs, ReplicaCommand};
 use crate::output::{Cell, CliError, Heading, Report, RowWriter};
-use crate::session::IfAbsent;
+use crate::session::{IfAbsent, resolve};
 
 /// `planaria replica`.
 pub(super) fn run(global: &Global, command: &ReplicaCommand) -> Result<(), CliError> {
@@ -14,6 +14,7 @@ pub(super) fn run(global: &Global, command: &ReplicaCommand) -> Result<(), CliEr
         ReplicaCommand::Show(arguments) => show(global, arguments),
         ReplicaCommand::Pause(arguments) => act(global, arguments, ReplicaAction::Pause),
         ReplicaCommand::Resume(arguments) => act(global, arguments, ReplicaAction::Resume),
+        ReplicaCommand::Follow(arguments) => follow(global, arguments),
         ReplicaCommand::Forget(arguments) => act(global, arguments, ReplicaAction::Forget),
     }
 }
@@ -64,6 +65,7 @@ fn report(replica: ReplicaInfo) -> Report {
     Report::new()
         .with("name", replica.node)
         .with("instance", replica.instance.to_string())
+        .with("address", text(replica.address))
         .with("state", replica.state)
         .with("promotable", Cell::Bool(replica.promotable))
         .with("durable", replica.durable.to_string())
@@ -91,6 +93,33 @@ fn act(global: &Global, arguments: &ReplicaArgs, action: ReplicaAction) -> Resul
     };
     let report = Report::new().with(done, arguments.name.clone());
     print(global, &report.with("registered", Cell::Count(left.len() as u64)))
+}
+
+fn follow(global: &Global, arguments: &FollowArgs) -> Result<(), CliError> {
+    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    let primary = resolve(&arguments.primary)?;
+    session.follow(primary)?;
+    print(global, &Report::new().with("following", primary.to_string()))
+}
+
+/// `planaria promote`.
+pub(super) fn promote(global: &Global, arguments: &PromoteArgs) -> Result<(), CliError> {
+    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    let wish =
+        PromotionWish { looks_only: arguments.dry_run, accepts_loss: arguments.yes, force: arguments.force };
+    let done = session.promote(wish)?;
+    let report = Report::new()
+        .with("promoted", Cell::Bool(done.epoch.is_some()))
+        .with("epoch", done.epoch.map_or(Cell::None, |epoch| epoch.to_string().into()))
+        .with("inherited", if done.epoch.is_some() { done.inherited.to_string().into() } else { Cell::None })
+        .with("handed_over", Cell::Bool(done.handed_over))
+        .with("heard", Cell::List(done.heard))
+        .with("unheard", Cell::List(done.unheard))
+        .with("copies_heard", Cell::Count(done.copies_heard.into()))
+        .with("copies_needed", Cell::Count(done.copies_needed.into()))
+        .with("may_lose", Cell::List(done.losses))
+        .with("obstacles", Cell::List(done.obstacles));
+    print(global, &report)
 }
 
 /// A text, or nothing where it is empty.

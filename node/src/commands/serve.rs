@@ -20,6 +20,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         listen,
         replica_of: arguments.replica_of,
         tls: global.tls.clone(),
+        level: arguments.level,
         engine: Options { read_mode: ReadMode::Mapped, ..Options::default() },
     };
     let mut interrupts = {

@@ -75,6 +75,7 @@ impl<'a> Stage<'a> {
             listen: ([127, 0, 0, 1], 0).into(),
             replica_of: replica_of.map(Node::address),
             tls: Some(self.dir.join("tls")),
+            level: None,
             engine: Self::options(),
         };
         Node::start(&self.runtime, &options, |_| {})

@@ -54,7 +54,8 @@ impl DatabaseHandler {
         if !options.durable && taken.rows > 0 {
             self.companion.wait(uid, options)?;
         }
-        Ok(Response::Imported { uid, rows: taken.rows })
+        let epoch = self.database().history().epoch_of(uid);
+        Ok(Response::Imported { uid, epoch, rows: taken.rows })
     }
 
     fn commit_rows(&self, table: &Table, rows: Vec<Row>, options: &WriteOptions) -> Result<Uid, RemoteError> {

@@ -1,61 +1,35 @@
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
-use planaria_net::replica::{FollowStatus, Follower, Primary, Slot};
+use planaria_net::replica::Primary;
 use planaria_net::wire::message::{
     CloneInfo, CloneRole, CloneSpec, DatabaseStatus, Level, RemoteError, ReplicaInfo, Request, Response,
     WriteOptions,
 };
 use planaria_net::wire::rpc::{BoxFuture, Exchange};
+use planaria_replication::ack::Level as AckLevel;
 use planaria_types::Uid;
 
+use super::leadership::Leadership;
+use super::promotion;
 use super::replicas::{replica_do, replica_info};
 use crate::handler::{Companion, remote, unsupported};
 
 /// How long a commit waits for other copies if the client does not say.
 const ACK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A secondary's pursuit of its primary.
-pub(super) struct Following {
-    pub(super) primary: SocketAddr,
-    follower: Mutex<Option<Follower>>,
-}
-
-impl Following {
-    pub(super) fn new(primary: SocketAddr, follower: Follower) -> Self {
-        Self { primary, follower: Mutex::new(Some(follower)) }
-    }
-
-    /// What the secondary does; nothing once it was stopped.
-    pub(super) fn status(&self) -> FollowStatus {
-        self.follower().as_ref().map(Follower::status).unwrap_or_default()
-    }
-
-    /// Ends the session in good order.
-    pub(super) fn stop(&self) {
-        let follower = self.follower().take();
-        drop(follower);
-    }
-
-    fn follower(&self) -> MutexGuard<'_, Option<Follower>> {
-        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What a node does beyond its own database: it is followed, follows, and is cloned.
 pub(super) struct NodeCompanion {
-    pub(super) slot: Slot,
-    pub(super) primary: Option<Arc<Primary>>,
-    pub(super) following: Option<Arc<Following>>,
+    pub(super) leadership: Arc<Leadership>,
 }
 
 impl NodeCompanion {
     fn replicas(&self) -> Vec<ReplicaInfo> {
-        let primary = self.primary.as_ref();
+        let primary = self.leadership.primary();
         primary.map(|primary| primary.replicas().into_iter().map(replica_info).collect()).unwrap_or_default()
     }
 
@@ -78,26 +52,34 @@ impl NodeCompanion {
             error.hint = "name the new directory on the node's disk from its root on".into();
             return Err(error);
         }
-        clone_locally(&self.slot.get(), path).map(|record| clone_info(&record)).map_err(remote)
+        clone_locally(&self.leadership.slot.get(), path).map(|record| clone_info(&record)).map_err(remote)
     }
 }
 
 impl Companion for NodeCompanion {
-    fn call(&self, _: &Peer, request: Request, _: &mut Exchange) -> Result<Response, RemoteError> {
+    fn call(&self, peer: &Peer, request: Request, _: &mut Exchange) -> Result<Response, RemoteError> {
+        let leadership = &self.leadership;
         match request {
+            Request::Promote(wish) => promotion::promote(leadership, wish).map(Response::Promotion),
+            Request::Promise { epoch, port } => {
+                let leader = SocketAddr::new(peer.address.ip(), port);
+                leadership.promise(epoch, leader).map(Response::Promised)
+            }
+            Request::HandOver { to } => leadership.hand_over(to).map(|end| Response::HandedOver { end }),
+            Request::Follow { primary } => leadership.follow(primary).map(|()| Response::Done),
             Request::ReplicaList => Ok(Response::Replicas(self.replicas())),
             Request::ReplicaDo { name, action } => {
-                let primary = self.primary.as_ref().ok_or_else(|| {
+                let primary = leadership.primary().ok_or_else(|| {
                     let mut error = RemoteError::new("read_only", "this node is a secondary");
                     error.hint = "ask its primary, which keeps the list of secondaries".into();
                     error
                 })?;
-                replica_do(primary, &name, action)?;
+                replica_do(&primary, &name, action)?;
                 Ok(Response::Replicas(self.replicas()))
             }
             Request::CloneCreate(spec) => Ok(Response::Clone(self.clone_here(&spec)?)),
             Request::CloneList => {
-                let clones = self.slot.get().clones().map_err(remote)?;
+                let clones = self.leadership.slot.get().clones().map_err(remote)?;
                 Ok(Response::Clones(clones.iter().map(clone_info).collect()))
             }
             _ => Err(unsupported("this release does not answer that request")),
@@ -105,7 +87,7 @@ impl Companion for NodeCompanion {
     }
 
     fn replica(&self, session: ReplicaSession) -> BoxFuture {
-        match &self.primary {
+        match self.leadership.primary() {
             Some(primary) => primary.take_over(session),
             None => Box::pin(async move {
                 session.close(
@@ -117,45 +99,83 @@ impl Companion for NodeCompanion {
     }
 
     fn accepts(&self, level: Level) -> Result<(), RemoteError> {
-        match level {
-            Level::Database | Level::Local | Level::One => Ok(()),
-            Level::Quorum | Level::All => Err(unsupported(format!(
-                "this release acknowledges at the levels local and one, not {level:?}"
-            ))),
+        let Some(primary) = self.leadership.primary() else { return Ok(()) };
+        let level = level_of(level, &primary);
+        if primary.has_copies_for(level) {
+            return Ok(());
         }
+        let what =
+            format!("the level {level} takes more promotable copies than there are; nothing was written");
+        let mut error = RemoteError::new("too_few_copies", what);
+        error.hint =
+            "start a secondary and wait until `replica list` shows it as promotable, or write at level local"
+                .into();
+        Err(error)
     }
 
     fn wait(&self, uid: Uid, options: &WriteOptions) -> Result<(), RemoteError> {
-        let (Level::One, Some(primary)) = (options.level, &self.primary) else { return Ok(()) };
+        let Some(primary) = self.leadership.primary() else { return Ok(()) };
+        let level = level_of(options.level, &primary);
+        if level == AckLevel::Local {
+            return Ok(());
+        }
         let patience = match options.timeout_ms {
             0 => ACK_PATIENCE,
             ms => Duration::from_millis(ms.into()),
         };
-        let level = planaria_replication::ack::Level::One;
         primary.wait_acknowledged(uid, level, patience).map_err(|unknown| {
             let mut error = RemoteError::new("unknown", unknown.to_string());
-            error.hint = "read the record once a secondary is online again, or write it again".into();
+            error.hint =
+                "send it again with the same token: it is made once, here or on the node that leads then"
+                    .into();
             error
         })
     }
 
+    fn explain(&self, mut error: RemoteError) -> RemoteError {
+        if matches!(error.code.as_str(), "deposed" | "read_only" | "handing_over")
+            && error.hint.is_empty()
+            && let Some(leader) = self.leadership.leader()
+        {
+            error.hint = format!("the primary is at {leader}");
+        }
+        error
+    }
+
+    fn closed(&self) -> Option<Uid> {
+        self.leadership.following().map(|(_, status)| status.replica.closed)
+    }
+
     fn describe(&self, status: &mut DatabaseStatus) {
-        if let Some(following) = &self.following {
-            let replica = following.status().replica;
+        if let Some((primary, following)) = self.leadership.following() {
+            let replica = following.replica;
             status.state = match replica.last_end {
                 Some(why) if replica.state == planaria_replication::secondary::State::Offline => {
-                    format!("{} from {} ({why})", replica.state.name(), following.primary)
+                    format!("{} from {primary} ({why})", replica.state.name())
                 }
                 _ => replica.state.name().to_owned(),
             };
             status.stable = replica.stable;
-            status.primary = following.primary.to_string();
+            status.primary = primary.to_string();
+        } else if let Some(leader) = self.leadership.leader() {
+            status.primary = leader.to_string();
         }
         let given_up = |replica: ReplicaInfo| {
             let why = replica.given_up;
             (!why.is_empty()).then(|| format!("preserves nothing for {}: {why}", replica.node))
         };
         status.notices.extend(self.replicas().into_iter().filter_map(given_up));
+    }
+}
+
+/// The level that a commit waits for.
+fn level_of(asked: Level, primary: &Primary) -> AckLevel {
+    match asked {
+        Level::Database => primary.level(),
+        Level::Local => AckLevel::Local,
+        Level::One => AckLevel::One,
+        Level::Quorum => AckLevel::Quorum,
+        Level::All => AckLevel::All,
     }
 }
 

@@ -1,6 +1,8 @@
 //! A node: a database that is served over the network, as a primary or as a secondary.
 
 mod companion;
+mod leadership;
+mod promotion;
 mod replicas;
 mod watch;
 
@@ -11,16 +13,16 @@ use std::time::Duration;
 
 use planaria_engine::{CloneRole, Database, Options, Role};
 use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, TlsStore, Transport};
-use planaria_net::replica::{
-    CloneProgress, Follow, FollowStatus, Follower, Primary, Slot, clone_from, settle,
-};
+use planaria_net::replica::{CloneProgress, FollowStatus, Slot, clone_from, settle};
 use planaria_net::wire::client::Client;
 use planaria_net::wire::message::{DatabaseStatus, Request, Response};
 use planaria_net::wire::rpc::{ServeLimits, Server, serve};
+use planaria_replication::ack::Level;
 use tokio::runtime::Runtime;
 
-use self::companion::{Following, NodeCompanion};
+use self::companion::NodeCompanion;
 pub(crate) use self::companion::{clone_info, clone_locally};
+use self::leadership::{Circumstances, Leadership};
 pub(crate) use self::replicas::{registered_do, registered_info};
 use self::watch::Watch;
 use crate::handler::DatabaseHandler;
@@ -39,6 +41,8 @@ pub(crate) struct NodeOptions {
     pub(crate) replica_of: Option<SocketAddr>,
     /// The directory with the certificates.
     pub(crate) tls: Option<PathBuf>,
+    /// The level that the database prescribes from now on, if it changes.
+    pub(crate) level: Option<Level>,
     /// How the database is opened.
     pub(crate) engine: Options,
 }
@@ -47,7 +51,7 @@ pub(crate) struct NodeOptions {
 pub(crate) struct Node {
     // In the order in which they end: nobody watches, nobody follows any more, then nobody listens.
     watch: Option<Watch>,
-    following: Option<Arc<Following>>,
+    leadership: Arc<Leadership>,
     server: Option<Server>,
     slot: Slot,
     credentials: Credentials,
@@ -73,34 +77,29 @@ impl Node {
             Some(primary) => open_secondary(runtime, options, primary, &credentials, progress)?,
         };
         let name = node_name(&options.dir);
-        let slot = Slot::new(db.clone());
-        let primary = match db.role() {
-            Role::Primary => Some(Primary::start(db)?),
-            Role::Secondary => None,
+        let slot = Slot::new(db);
+        let endpoint = {
+            let _inside = runtime.enter();
+            Endpoint::server(options.listen, &credentials, &Transport::default(), AcceptLimits::default())?
         };
-        let watch = Watch::start(slot.clone(), primary.clone())?;
-        let following = options.replica_of.map(|address| {
-            let follow = Follow {
-                primary: address,
-                name: name.clone(),
-                credentials: credentials.clone(),
-                transport: Transport::default(),
-                options: options.engine.clone(),
-            };
-            Follower::start(slot.clone(), follow, runtime.handle().clone())
-                .map(|follower| Arc::new(Following::new(address, follower)))
-        });
-        let following = following.transpose()?;
-        let companion = NodeCompanion { slot: slot.clone(), primary, following: following.clone() };
+        let circumstances = Circumstances {
+            name: name.clone(),
+            address: endpoint.local_address(),
+            credentials: credentials.clone(),
+            engine: options.engine.clone(),
+            level: options.level,
+            runtime: runtime.handle().clone(),
+        };
+        let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, options.replica_of)?);
+        let watch = Watch::start(Arc::clone(&leadership))?;
+        let companion = NodeCompanion { leadership: Arc::clone(&leadership) };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
-        let endpoint =
-            Endpoint::server(options.listen, &credentials, &Transport::default(), AcceptLimits::default())?;
         let server = serve(endpoint, handler, ServeLimits::default());
         let address = server.local_address();
         Ok(Self {
             watch: Some(watch),
-            following,
+            leadership,
             server: Some(server),
             slot,
             credentials,
@@ -127,7 +126,7 @@ impl Node {
 
     /// What it does as a secondary, if it is one.
     pub(crate) fn follow_status(&self) -> Option<FollowStatus> {
-        self.following.as_ref().map(|following| following.status())
+        self.leadership.following().map(|(_, status)| status)
     }
 
     /// What the first copy took, if there was one.
@@ -139,9 +138,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         drop(self.watch.take());
-        if let Some(following) = &self.following {
-            following.stop();
-        }
+        self.leadership.stop();
         if let Some(server) = self.server.take() {
             self.runtime.block_on(server.shutdown(STOP_PATIENCE));
         }

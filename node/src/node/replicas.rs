@@ -10,6 +10,7 @@ pub(super) fn replica_info(state: ReplicaState) -> ReplicaInfo {
     ReplicaInfo {
         instance: state.instance,
         node: state.name,
+        address: state.address.map(|address| address.to_string()).unwrap_or_default(),
         state: state.state.to_owned(),
         promotable: state.promotable,
         durable: state.durable,
@@ -30,12 +31,14 @@ pub(super) fn replica_info(state: ReplicaState) -> ReplicaInfo {
 
 /// What a directory knows of a secondary while nobody serves it.
 pub(crate) fn registered_info(db: &Database, known: Registration) -> ReplicaInfo {
+    let lead = db.lead();
     let (lag, preserved) = (db.lag(known.durable), db.preserved(known.durable));
     ReplicaInfo {
         instance: known.instance,
         node: known.name,
+        address: known.address.map(|address| address.to_string()).unwrap_or_default(),
         state: if known.paused { "paused" } else { "offline" }.to_owned(),
-        promotable: known.promotable,
+        promotable: lead.is_ok_and(|lead| lead.is_some_and(|lead| lead.promotable.contains(&known.instance))),
         durable: known.durable,
         lag_ms: lag.ms,
         lag_commits: lag.commits,

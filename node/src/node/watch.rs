@@ -4,8 +4,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use planaria_engine::Database;
-use planaria_net::replica::{Primary, Slot};
 
+use super::leadership::Leadership;
 use crate::output::CliError;
 
 /// How often a node looks at what time asks for.
@@ -21,29 +21,27 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(slot: Slot, primary: Option<Arc<Primary>>) -> Result<Self, CliError> {
+    pub(super) fn start(leadership: Arc<Leadership>) -> Result<Self, CliError> {
         let (stop, stopped) = sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("planaria-watch".into())
-            .spawn(move || watch(&slot, primary.as_deref(), &stopped))
+            .spawn(move || watch(&leadership, &stopped))
             .map_err(|error| CliError::new("io", format!("cannot start a thread: {error}")))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-fn watch(slot: &Slot, primary: Option<&Primary>, stopped: &Receiver<()>) {
+fn watch(leadership: &Leadership, stopped: &Receiver<()>) {
     let mut looks = 0;
     loop {
         if looks % LOOKS_AT_QUARANTINE == 0 {
-            tend_quarantine(&slot.get());
+            tend_quarantine(&leadership.slot.get());
         }
         looks = looks.wrapping_add(1);
         if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
             return;
         }
-        if let Some(primary) = primary {
-            primary.watch();
-        }
+        leadership.watch();
     }
 }
 

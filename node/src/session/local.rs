@@ -1,15 +1,19 @@
+use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
-use planaria_engine::{Batch, Database, Durability, Options, Schema, TableStatus};
+use planaria_engine::{Batch, Database, Durability, Options, Schema, TableStatus, Written};
 use planaria_net::wire::message::{
-    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, ReplicaAction, ReplicaInfo, ScanSpec,
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, ReplicaAction,
+    ReplicaInfo, ScanSpec,
 };
 use planaria_types::{Fingerprint, Uid};
 
 use super::{
-    Appender, IfAbsent, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification, Visitor,
+    Appender, Commit, IfAbsent, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification,
+    Visitor, WriteChoice,
 };
+use crate::handler::reads::{Wanted, look};
 use crate::handler::{database_status, quarantine};
 use crate::node::{clone_info, clone_locally, registered_do, registered_info};
 use crate::output::CliError;
@@ -17,6 +21,8 @@ use crate::output::CliError;
 /// A database in a directory, opened by this process alone.
 pub(crate) struct LocalSession {
     database: Database,
+    /// The token of the next write, if it has one.
+    token: Option<u128>,
 }
 
 impl LocalSession {
@@ -25,7 +31,7 @@ impl LocalSession {
     /// Fails with `not_found` if there is none and none is to be made, and with `in_use` while a process has it.
     pub(crate) fn open(path: &Path, if_absent: IfAbsent) -> Result<Self, CliError> {
         let options = Options { create: if_absent == IfAbsent::Create, ..Options::default() };
-        Ok(Self { database: Database::open_with(path, options)? })
+        Ok(Self { database: Database::open_with(path, options)?, token: None })
     }
 
     fn summary(status: TableStatus) -> TableSummary {
@@ -42,7 +48,7 @@ impl Session for LocalSession {
         let path = self.database.path();
         let name =
             path.file_name().map_or_else(|| path.display().to_string(), |name| name.display().to_string());
-        let mut status: DatabaseStatus = database_status(&name, &self.database.status()?);
+        let mut status: DatabaseStatus = database_status(&name, &self.database, &self.database.status()?);
         status.notices = quarantine::notices(&self.database);
         Ok(PlaceStatus {
             place: path.display().to_string(),
@@ -80,7 +86,33 @@ impl Session for LocalSession {
         keys.iter().map(|key| Ok(snapshot.find(table.definition.id, key)?)).collect()
     }
 
-    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Uid, CliError> {
+    fn set_write_choice(&mut self, choice: WriteChoice) -> Result<(), CliError> {
+        if !matches!(choice.level, Level::Database | Level::Local) {
+            return Err(CliError::usage("nobody follows a directory: the levels beyond local take a node")
+                .hint("serve it by `planaria serve`, and use --node"));
+        }
+        self.token = choice.token;
+        Ok(())
+    }
+
+    fn wait_for(&self, wanted: &Wanted) -> Result<(), CliError> {
+        // Nothing changes a directory while this process has it.
+        match look(&self.database, Some(self.database.visible()), wanted) {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => Err(planaria_net::Error::from(error).into()),
+        }
+    }
+
+    fn promote(&self, _: PromotionWish) -> Result<Promotion, CliError> {
+        Err(CliError::usage("a promotion asks other copies how they are, and takes a node")
+            .hint("serve the secondary by `planaria serve`, and use --node"))
+    }
+
+    fn follow(&self, _: SocketAddr) -> Result<(), CliError> {
+        Err(CliError::usage("a directory follows nobody").hint("`planaria serve DIR --replica-of ADDR` does"))
+    }
+
+    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Commit, CliError> {
         let mut batch = Batch::new();
         for RowChange { key, row } in changes {
             match row {
@@ -88,7 +120,11 @@ impl Session for LocalSession {
                 None => batch.delete(table.definition.id, key),
             };
         }
-        Ok(self.database.write(batch, Durability::Synced)?)
+        let Written { uid, again } = match self.token {
+            Some(token) => self.database.write_once(batch, token, Durability::Synced)?,
+            None => Written { uid: self.database.write(batch, Durability::Synced)?, again: false },
+        };
+        Ok(Commit { position: self.database.history().position_of(uid), again })
     }
 
     fn scan(&self, scan: ScanSpec, visit: &mut Visitor<'_>) -> Result<(), CliError> {

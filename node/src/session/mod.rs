@@ -8,15 +8,18 @@ mod remote;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
 use planaria_net::wire::message::{
-    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, ReplicaAction, ReplicaInfo, ScanSpec,
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, ReplicaAction,
+    ReplicaInfo, ScanSpec,
 };
-use planaria_types::{Fingerprint, Uid};
+use planaria_types::{Fingerprint, Position, Uid};
 
+use crate::handler::reads::Wanted;
 use crate::output::CliError;
 
 pub(crate) use local::LocalSession;
@@ -87,6 +90,26 @@ pub(crate) struct StoredRow {
     pub(crate) row: Bytes,
 }
 
+/// How writes are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct WriteChoice {
+    /// How many durable copies they wait for.
+    pub(crate) level: Level,
+    /// For how long, in milliseconds; 0 leaves it to the node.
+    pub(crate) timeout_ms: u32,
+    /// What makes the next write one and the same as an earlier one; a new one for each if none is given.
+    pub(crate) token: Option<u128>,
+}
+
+/// A commit that was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Commit {
+    /// Where it stands: what later reads may ask for.
+    pub(crate) position: Position,
+    /// Whether it had been made before, under the same token.
+    pub(crate) again: bool,
+}
+
 /// What happens to a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RowChange {
@@ -152,16 +175,22 @@ pub(crate) trait Session {
         Ok(self.find_many(table, keys)?.into_iter().map(|found| found.map(|(_, row)| row)).collect())
     }
 
+    /// How writes are made from now on.
+    fn set_write_choice(&mut self, choice: WriteChoice) -> Result<(), CliError>;
+
+    /// Waits until reads show what is asked for.
+    fn wait_for(&self, wanted: &Wanted) -> Result<(), CliError>;
+
     /// Writes and deletes rows in one commit; the last word about a key counts.
-    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Uid, CliError>;
+    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Commit, CliError>;
 
     /// Writes a row, over an existing one if there is one.
-    fn put(&self, table: &TableSummary, row: StoredRow) -> Result<Uid, CliError> {
+    fn put(&self, table: &TableSummary, row: StoredRow) -> Result<Commit, CliError> {
         self.write(table, vec![RowChange { key: row.key, row: Some(row.row) }])
     }
 
     /// Deletes a row.
-    fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Uid, CliError> {
+    fn delete(&self, table: &TableSummary, key: &[u8]) -> Result<Commit, CliError> {
         self.write(table, vec![RowChange { key: Bytes::copy_from_slice(key), row: None }])
     }
 
@@ -182,6 +211,12 @@ pub(crate) trait Session {
 
     /// Does something with the secondary of that name or instance; gives those that there are afterwards.
     fn replica_do(&self, named: &str, action: ReplicaAction) -> Result<Vec<ReplicaInfo>, CliError>;
+
+    /// Makes the place the primary.
+    fn promote(&self, wish: PromotionWish) -> Result<Promotion, CliError>;
+
+    /// Has the place follow another primary.
+    fn follow(&self, primary: SocketAddr) -> Result<(), CliError>;
 
     /// The clones that were taken.
     fn clones(&self) -> Result<Vec<CloneInfo>, CliError>;

@@ -6,15 +6,19 @@ use planaria_engine::{Schema, TableDef};
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::client::{Client, Import};
 use planaria_net::wire::message::{
-    CloneInfo, CloneSpec, ExtractInfo, ExtractRecord, ReplicaAction, ReplicaInfo, Request, Response,
-    ScanSpec, TableInfo, WriteOp, WriteOptions,
+    CloneInfo, CloneSpec, ExtractInfo, ExtractRecord, Promotion, PromotionWish, ReplicaAction, ReplicaInfo,
+    Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions,
 };
 use planaria_net::wire::rows::RowsBuilder;
-use planaria_types::{Fingerprint, TableId, Uid};
+use planaria_types::{Fingerprint, Position, TableId, Uid};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::{Appender, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification, Visitor};
+use super::{
+    Appender, Commit, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification, Visitor,
+    WriteChoice,
+};
+use crate::handler::reads::Wanted;
 use crate::output::CliError;
 
 /// So many single reads are under way at a time.
@@ -24,6 +28,7 @@ const READS_AHEAD: usize = 32;
 pub(crate) struct RemoteSession {
     runtime: Runtime,
     client: Client,
+    choice: WriteChoice,
 }
 
 impl RemoteSession {
@@ -39,11 +44,16 @@ impl RemoteSession {
                 |error| CliError::new("io", format!("cannot start threads for the network: {error}")),
             )?;
         let client = runtime.block_on(Client::connect(address, &credentials))?;
-        Ok(Self { runtime, client })
+        Ok(Self { runtime, client, choice: WriteChoice::default() })
     }
 
     fn call(&self, request: Request) -> Result<Response, CliError> {
         Ok(self.runtime.block_on(self.client.call(request))?)
+    }
+
+    fn options(&self) -> WriteOptions {
+        let WriteChoice { level, timeout_ms, .. } = self.choice;
+        WriteOptions { level, timeout_ms, ..WriteOptions::default() }
     }
 }
 
@@ -139,7 +149,34 @@ impl Session for RemoteSession {
         })
     }
 
-    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Uid, CliError> {
+    fn set_write_choice(&mut self, choice: WriteChoice) -> Result<(), CliError> {
+        self.choice = choice;
+        Ok(())
+    }
+
+    fn wait_for(&self, wanted: &Wanted) -> Result<(), CliError> {
+        let Wanted { after, epoch, staleness_max_ms, timeout_ms } = *wanted;
+        match self.call(Request::Await { after, epoch, staleness_max_ms, timeout_ms })? {
+            Response::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn promote(&self, wish: PromotionWish) -> Result<Promotion, CliError> {
+        match self.call(Request::Promote(wish))? {
+            Response::Promotion(promotion) => Ok(promotion),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn follow(&self, primary: SocketAddr) -> Result<(), CliError> {
+        match self.call(Request::Follow { primary })? {
+            Response::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Commit, CliError> {
         let op = |RowChange { key, row }: RowChange| {
             let table = table.definition.name.clone();
             match row {
@@ -147,10 +184,20 @@ impl Session for RemoteSession {
                 None => WriteOp::Delete { table, key },
             }
         };
-        let options = WriteOptions { durable: true, ..WriteOptions::default() };
-        match self.call(Request::Write { ops: changes.into_iter().map(op).collect(), options })? {
-            Response::Committed { uid, .. } => Ok(uid),
-            other => Err(unexpected(&other)),
+        let token = self.choice.token.unwrap_or_else(planaria_net::wire::client::new_token);
+        let options = WriteOptions { durable: true, token: Some(token), ..self.options() };
+        match self.call(Request::Write { ops: changes.into_iter().map(op).collect(), options }) {
+            Ok(Response::Committed { uid, epoch, again, .. }) => {
+                Ok(Commit { position: Position { epoch, uid }, again })
+            }
+            Ok(other) => Err(unexpected(&other)),
+            // Whether it was made is not known, and need not be.
+            Err(error) if matches!(&*error.code, "unknown" | "connection_lost" | "timed_out" | "ended") => {
+                Err(error.hint(format!(
+                    "the same command with --token {token:032x} makes it once, whoever leads then"
+                )))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -279,7 +326,7 @@ impl RemoteAppender<'_> {
         let import = match &mut self.import {
             Some(import) => import,
             none => {
-                let options = WriteOptions::default();
+                let options = self.session.options();
                 let request = Request::Import { table: self.table.clone(), options };
                 none.insert(runtime.block_on(self.session.client.import(request))?)
             }

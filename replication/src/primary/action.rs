@@ -1,17 +1,15 @@
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use planaria_types::{Epoch, HistoryHash, InstanceId, TableId, Uid};
 
-use crate::{Commit, Message, Record, RewindItem};
+use crate::{Commit, Message, PromotableSets, Record, RewindItem};
 
 /// What a [`super::Group`] wants done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GroupAction {
-    /// Make this the promotable set, durably, in the system fragment; then call
-    /// [`super::Group::handle_promotable`], or [`super::Group::handle_promotable_failure`]. The primary itself is not
-    /// listed.
-    PersistPromotable(BTreeSet<InstanceId>),
+    /// Write the promotable sets down in the system fragment, by a commit; then call
+    /// [`super::Group::handle_promotable`] with it, or [`super::Group::handle_promotable_failed`]. The primary itself is
+    /// among them.
+    PersistPromotable(PromotableSets),
     /// A newer epoch exists: stop taking updates. Nothing that a protected level acknowledged is at risk, because
     /// those who acknowledge refuse this epoch from now on.
     Deposed(Epoch),

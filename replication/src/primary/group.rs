@@ -4,7 +4,8 @@ use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, History, InstanceId
 
 use super::action::GroupAction;
 use crate::ack::{Level, Tracker};
-use crate::{Millis, Options};
+use crate::options::planted;
+use crate::{Millis, Options, PromotableSets};
 
 /// Who a primary is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +41,18 @@ pub struct Member {
     pub away_since: Millis,
 }
 
+/// A change of the promotable set that is under way.
+#[derive(Clone, Debug)]
+struct Change {
+    next: BTreeSet<InstanceId>,
+    /// The commit that says so, once it was made.
+    at: Option<Uid>,
+    /// An operator answers for it: it waits for no other copy.
+    forced: bool,
+    /// It could not be written down: that is tried again.
+    unwritten: bool,
+}
+
 /// What all sessions of a primary share: epoch, history, positions, and who follows.
 ///
 /// Order of calls: [`Group::new`] with what the engine recovered, [`Group::restore`] for every registered secondary,
@@ -54,11 +67,13 @@ pub struct Group {
     appended: Uid,
     durable: Uid,
     closed: Uid,
+    /// What this epoch began from: above it lie its own commits.
+    inherited: Uid,
     members: BTreeMap<InstanceId, Member>,
     promotable: BTreeSet<InstanceId>,
-    pending: Option<BTreeSet<InstanceId>>,
-    /// The set that is pending could not be made durable, and is to be asked for again.
-    unwritten: bool,
+    pending: Option<Change>,
+    /// Copies that have been away for so long that no floor waits for them.
+    absent: BTreeSet<InstanceId>,
     deposed: Option<Epoch>,
     actions: VecDeque<GroupAction>,
 }
@@ -76,10 +91,11 @@ impl Group {
             appended: recovered,
             durable: recovered,
             closed: recovered,
+            inherited: recovered,
             members: BTreeMap::new(),
             promotable: BTreeSet::new(),
             pending: None,
-            unwritten: false,
+            absent: BTreeSet::new(),
             deposed: None,
             actions: VecDeque::new(),
         }
@@ -102,10 +118,14 @@ impl Group {
         self.members.insert(instance, member);
     }
 
-    /// Tells the promotable set that is durable in the system fragment.
-    pub fn restore_promotable(&mut self, promotable: BTreeSet<InstanceId>) {
-        self.promotable = promotable;
+    /// Tells the promotable sets that the system fragment names. A change that was under way goes on.
+    pub fn restore_promotable(&mut self, sets: PromotableSets) {
+        self.promotable = sets.now;
         self.promotable.remove(&self.identity.instance);
+        if let Some(mut next) = sets.next {
+            next.remove(&self.identity.instance);
+            self.begin_change(next, false);
+        }
     }
 
     /// Commits up to `uid` are in the log, in order, and may be read.
@@ -116,6 +136,7 @@ impl Group {
     /// Everything up to `uid` is durable in the log.
     pub fn handle_durable(&mut self, uid: Uid) {
         self.durable = self.durable.max(uid.min(self.appended));
+        self.settle_change();
     }
 
     /// No commit at or below `uid` will be drawn any more.
@@ -128,17 +149,23 @@ impl Group {
         self.history = history;
     }
 
-    /// The promotable set asked for is durable.
-    pub fn handle_promotable(&mut self) {
-        if let Some(set) = self.pending.take() {
-            self.promotable = set;
+    /// These sets, which were asked for, are in the commit `at`.
+    pub fn handle_promotable(&mut self, sets: &PromotableSets, at: Uid) {
+        let written = sets.next.as_ref().unwrap_or(&sets.now);
+        let expected = self.pending.as_ref().map(|change| self.with_own(&change.next));
+        if let Some(change) = &mut self.pending
+            && expected.as_ref() == Some(written)
+        {
+            change.at = Some(at);
         }
+        self.settle_change();
     }
 
-    /// The promotable set asked for could not be made durable, or it is not known whether it is: both sets go on to count,
-    /// and the next tick asks again.
-    pub fn handle_promotable_failure(&mut self) {
-        self.unwritten = self.pending.is_some();
+    /// The sets asked for last could not be written down; the next tick asks again.
+    pub fn handle_promotable_failed(&mut self) {
+        if let Some(change) = &mut self.pending {
+            change.unwritten = true;
+        }
     }
 
     /// Another node showed a newer epoch.
@@ -160,15 +187,19 @@ impl Group {
     /// An operator declared a copy gone for good. It leaves the promotable set; the engine forgets its position.
     pub fn forget(&mut self, instance: InstanceId) {
         self.members.remove(&instance);
-        self.propose_without(|id| id == instance);
+        self.absent.remove(&instance);
+        let left = |set: &BTreeSet<InstanceId>| set.iter().copied().filter(|id| *id != instance).collect();
+        let next: BTreeSet<_> =
+            self.pending.as_ref().map_or_else(|| left(&self.promotable), |change| left(&change.next));
+        if self.promotable.contains(&instance) && self.deposed.is_none() {
+            self.begin_change(next, true);
+        }
     }
 
     /// Time passed: copies that have been away for too long leave the promotable set.
     pub fn handle_tick(&mut self, now: Millis) {
-        if std::mem::take(&mut self.unwritten)
-            && let Some(pending) = self.pending.clone()
-        {
-            self.actions.push_back(GroupAction::PersistPromotable(pending));
+        if let Some(change) = self.pending.take_if(|change| change.unwritten) {
+            self.begin_change(change.next, change.forced);
         }
         let limit = self.options.leave_after;
         let members = &self.members;
@@ -176,14 +207,18 @@ impl Group {
             members.get(&id).is_none_or(|member| !member.online && now.since(member.away_since) >= limit)
         };
         let gone: BTreeSet<InstanceId> = self.promotable.iter().copied().filter(|id| away(*id)).collect();
+        self.absent.clone_from(&gone);
         self.propose_without(|id| gone.contains(&id));
         self.propose();
     }
 
     /// When [`Group::handle_tick`] should be called next, if at all.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        let away =
-            self.promotable.iter().filter_map(|id| self.members.get(id)).filter(|member| !member.online);
+        let away = self
+            .promotable
+            .difference(&self.absent)
+            .filter_map(|id| self.members.get(id))
+            .filter(|member| !member.online);
         away.map(|member| member.away_since.plus(self.options.leave_after)).min()
     }
 
@@ -195,19 +230,27 @@ impl Group {
     /// The last UID that is acknowledged at `level`; `None` if there are too few promotable copies.
     ///
     /// While the promotable set changes, both the old and the new one must have it, so that whoever is asked at a
-    /// promotion knows of it.
+    /// promotion knows of it. Other copies acknowledge what was inherited only together with a commit of this epoch: else
+    /// a copy with a newer epoch, but without it, could be taken for the furthest (Raft, section 5.4.2).
     pub fn acknowledged(&self, level: Level) -> Option<Uid> {
-        let now = self.tracker(&self.promotable).acknowledged(level)?;
-        match &self.pending {
-            Some(next) => Some(now.min(self.tracker(next).acknowledged(level)?)),
-            None => Some(now),
+        let sets = std::iter::once(&self.promotable).chain(self.pending.as_ref().map(|change| &change.next));
+        let mut acknowledged = self.durable;
+        for set in sets {
+            let uid = self.tracker(set).acknowledged(level)?;
+            let counts = level.copies_of(set.len() + 1) < 2 || uid > self.inherited;
+            acknowledged = acknowledged.min(if counts { uid } else { Uid::ZERO });
         }
+        Some(acknowledged)
     }
 
-    /// The stable UID: the lowest durable position in the promotable set.
+    /// The stable UID: the lowest durable position in the promotable set, without those that are away for too long. They
+    /// may have to be rewound instead of clipped.
     pub fn stable(&self) -> Uid {
-        let now = self.tracker(&self.promotable).stable();
-        self.pending.as_ref().map_or(now, |next| now.min(self.tracker(next).stable()))
+        let sets = std::iter::once(&self.promotable).chain(self.pending.as_ref().map(|change| &change.next));
+        let present = |set: &BTreeSet<InstanceId>| {
+            self.tracker(&set.difference(&self.absent).copied().collect()).stable()
+        };
+        sets.map(present).fold(self.durable, Uid::min)
     }
 
     /// The epoch that this primary leads under.
@@ -313,8 +356,11 @@ impl Group {
         let joined = online && !member.online;
         member.online |= online;
         if joined {
+            self.absent.remove(&instance);
+            self.rejoin(instance);
             self.propose();
         }
+        self.settle_change();
     }
 
     fn tracker(&self, set: &BTreeSet<InstanceId>) -> Tracker {
@@ -346,8 +392,48 @@ impl Group {
     /// One change at a time: a further one is found again by the next tick.
     fn propose_set(&mut self, next: BTreeSet<InstanceId>) {
         if self.pending.is_none() && next != self.promotable && self.deposed.is_none() {
-            self.pending = Some(next.clone());
-            self.actions.push_back(GroupAction::PersistPromotable(next));
+            self.begin_change(next, false);
         }
+    }
+
+    /// A copy that was about to leave is back: it stays.
+    fn rejoin(&mut self, instance: InstanceId) {
+        let Some(change) = &self.pending else { return };
+        let leaves = self.promotable.contains(&instance) && !change.next.contains(&instance);
+        if leaves && !change.forced && self.members.get(&instance).is_some_and(|member| member.eligible) {
+            let mut next = change.next.clone();
+            next.insert(instance);
+            self.begin_change(next, false);
+        }
+    }
+
+    fn begin_change(&mut self, next: BTreeSet<InstanceId>, forced: bool) {
+        let now = if forced { &next } else { &self.promotable };
+        let sets = PromotableSets { now: self.with_own(now), next: (!forced).then(|| self.with_own(&next)) };
+        self.pending = Some(Change { next, at: None, forced, unwritten: false });
+        self.actions.push_back(GroupAction::PersistPromotable(sets));
+    }
+
+    /// Ends a change once a majority of the set that it changes has it: whoever may be promoted with the old set in mind
+    /// meets one of them. What an operator wants is done at once.
+    fn settle_change(&mut self) {
+        let Some(Change { at: Some(at), forced, .. }) = &self.pending else { return };
+        let forced = *forced || planted!(self.options, SetAlone);
+        let level = if forced { Level::Local } else { Level::Quorum };
+        let known = if forced { Some(self.durable) } else { self.acknowledged(level) };
+        if known.is_none_or(|known| known < *at) || self.deposed.is_some() {
+            return;
+        }
+        if let Some(change) = self.pending.take() {
+            self.promotable = change.next;
+            if !change.forced {
+                let sets = PromotableSets { now: self.with_own(&self.promotable), next: None };
+                self.actions.push_back(GroupAction::PersistPromotable(sets));
+            }
+        }
+    }
+
+    fn with_own(&self, set: &BTreeSet<InstanceId>) -> BTreeSet<InstanceId> {
+        set.iter().copied().chain([self.identity.instance]).collect()
     }
 }

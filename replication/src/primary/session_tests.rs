@@ -9,8 +9,8 @@ use crate::primary::{
     CommitsRead, DeltaRead, Group, GroupAction, Identity, SessionAction, SessionId, Survey,
 };
 use crate::{
-    Ack, ByeCode, Commit, DeltaRequest, Hello, Message, Millis, Options, PROTOCOL_VERSION, Reason, Record,
-    RecordKind, Refusal, Way,
+    Ack, ByeCode, Commit, DeltaRequest, Hello, Message, Millis, Options, PROTOCOL_VERSION, PromotableSets,
+    Reason, Record, RecordKind, Refusal, Way,
 };
 
 const NOW: Millis = Millis(1_000);
@@ -238,56 +238,69 @@ fn an_acknowledgement_of_what_was_never_sent_or_durable_ends_the_session() {
     }
 }
 
-#[test]
-fn a_promotable_set_that_could_not_be_written_is_asked_for_again() {
-    let group = &mut group(10);
-    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
-    drain(&mut session, group);
-    session.handle_message(group, ack(10, 0), NOW);
-    let joins = Some(GroupAction::PersistPromotable([COPY].into()));
-    assert_eq!(group.poll_action(), joins);
-    group.handle_promotable_failure();
-    assert_eq!(group.poll_action(), None, "not before time has passed");
-    group.handle_tick(NOW);
-    assert_eq!(group.poll_action(), joins);
-    group.handle_promotable();
-    assert_eq!(group.acknowledged(Level::One), Some(Uid::new(10)));
+/// The sets of these copies, with the primary's own among them.
+fn sets(now: &[InstanceId], next: Option<&[InstanceId]>) -> PromotableSets {
+    let set = |copies: &[InstanceId]| copies.iter().copied().chain([InstanceId(1)]).collect();
+    PromotableSets { now: set(now), next: next.map(set) }
+}
+
+/// Appends a commit and makes it durable.
+fn commit_at(group: &mut Group, uid: u64) -> Uid {
+    let uid = Uid::new(uid);
+    group.handle_appended(uid);
+    group.handle_durable(uid);
+    uid
 }
 
 #[test]
-fn a_copy_counts_once_it_is_durably_in_the_promotable_set_and_until_it_is_durably_out() {
+fn a_copy_counts_once_both_sets_know_of_it() {
     let group = &mut group(10);
     let mut session = welcomed(group, hello(10), &survey(10), Options::default());
     drain(&mut session, group);
-    assert_eq!(group.acknowledged(Level::One), None);
     session.handle_message(group, ack(10, 0), NOW);
     let joins = group.poll_action();
-    assert_eq!(joins, Some(GroupAction::PersistPromotable([COPY].into())));
-    assert_eq!(group.acknowledged(Level::One), None);
-    group.handle_promotable();
-    assert_eq!(group.acknowledged(Level::One), Some(Uid::new(10)));
-    assert_eq!(group.stable(), Uid::new(10));
+    assert_eq!(joins, Some(GroupAction::PersistPromotable(sets(&[], Some(&[COPY])))));
+    let at = commit_at(group, 11);
+    group.handle_promotable(&sets(&[], Some(&[COPY])), at);
+    assert_eq!(group.acknowledged(Level::One), None, "the copy does not know yet that it counts");
+    assert_eq!(group.acknowledged(Level::Quorum), Some(Uid::ZERO));
+    session.handle_message(group, ack(11, 0), NOW);
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(sets(&[COPY], None))));
+    assert_eq!(group.acknowledged(Level::One), Some(at));
+    assert_eq!(group.stable(), at);
+}
 
+#[test]
+fn a_copy_that_is_away_holds_no_floor_and_leaves_only_if_a_majority_says_so() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+    group.restore_promotable(sets(&[COPY], None));
+    session.handle_message(group, ack(10, 0), NOW);
     session.handle_disconnected(group, NOW);
     group.handle_tick(NOW);
     assert_eq!(group.poll_action(), None, "it may come back soon");
     group.handle_tick(group.poll_timeout().unwrap());
-    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable([].into())));
-    group.handle_appended(Uid::new(12));
-    group.handle_durable(Uid::new(12));
-    assert_eq!(group.acknowledged(Level::All), Some(Uid::new(10)), "not out before that is durable");
-    group.handle_promotable();
-    assert_eq!(group.acknowledged(Level::All), Some(Uid::new(12)));
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(sets(&[COPY], Some(&[])))));
+    let at = commit_at(group, 12);
+    group.handle_promotable(&sets(&[COPY], Some(&[])), at);
+    assert_eq!(group.acknowledged(Level::Quorum), Some(Uid::ZERO), "one of two copies is no majority");
+    assert_eq!(group.acknowledged(Level::Local), Some(at));
+    assert_eq!(group.stable(), at, "old versions are not kept for it");
+    group.forget(COPY);
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(sets(&[], None))));
+    let at = commit_at(group, 13);
+    group.handle_promotable(&sets(&[], None), at);
+    assert_eq!(group.acknowledged(Level::Quorum), Some(at), "an operator answers for it");
 }
 
 #[test]
-fn a_position_from_before_a_promotion_counts_only_up_to_what_was_inherited() {
+fn a_position_from_before_a_promotion_counts_for_nothing() {
     let group = &mut group(10);
     group.restore(COPY, "two".to_owned(), Uid::new(15), true, NOW);
-    group.restore_promotable([COPY].into());
-    group.handle_appended(Uid::new(15));
-    group.handle_durable(Uid::new(15));
-    assert_eq!(group.acknowledged(Level::One), Some(Uid::new(10)));
+    group.restore_promotable(sets(&[COPY], None));
+    commit_at(group, 15);
+    assert_eq!(group.acknowledged(Level::One), Some(Uid::ZERO));
+    assert_eq!(group.stable(), Uid::new(10));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use planaria_replication::secondary::Action;
 use planaria_replication::{Lane, Message, Millis, RewindItem};
 use planaria_types::{Epoch, EpochOrder, Uid};
 
+use crate::store::Store;
 use crate::world::{Answer, Checked, Node, Role, World};
 
 impl World {
@@ -39,9 +40,9 @@ impl World {
     pub(crate) fn act_group(&mut self, node: usize, action: GroupAction) {
         self.note(&format!("node {node} does {action:?}"));
         match action {
-            GroupAction::PersistPromotable(set) => {
-                self.nodes[node].store.promotable = set;
-                self.nodes[node].answers.push_back(Answer::Promotable);
+            GroupAction::PersistPromotable(sets) => {
+                let uid = self.commit(node, &[Store::sets_op(&sets)]);
+                self.nodes[node].answers.push_back(Answer::Promotable(sets, uid));
             }
             GroupAction::Deposed(_) => self.follow(node),
         }
@@ -102,7 +103,8 @@ impl World {
                 }
             }
             Action::PersistEpoch(epoch) => {
-                if epoch.order(&store.promised) != EpochOrder::Newer {
+                // One that may not be durable is made again.
+                if !matches!(epoch.order(&store.promised), EpochOrder::Newer | EpochOrder::Same) {
                     return Err(format!("R9: promise {} falls to {epoch}", store.promised));
                 }
                 store.promised = epoch;
@@ -206,9 +208,9 @@ impl World {
         let now = Millis(self.now);
         match answer {
             Answer::Read { session, read } => self.answer_read(node, session, read),
-            Answer::Promotable => {
+            Answer::Promotable(sets, uid) => {
                 if let Role::Primary { group, .. } = &mut self.nodes[node].role {
-                    group.handle_promotable();
+                    group.handle_promotable(&sets, uid);
                 }
             }
             Answer::Bulk { at_least } => return self.answer_bulk(node, at_least),

@@ -1,10 +1,10 @@
 //! What the workload and the faults do to nodes and connections.
 
 use crate::store::{KEYS, Op};
-use planaria_replication::Millis;
-use planaria_types::{HistoryEntry, Uid};
+use planaria_replication::{Heard, Millis, Planted, assess};
+use planaria_types::{Epoch, HistoryEntry, Uid};
 
-use crate::world::{NODES, Node, Role, World};
+use crate::world::{Checked, NODES, Node, Role, World, id};
 
 impl World {
     pub(crate) fn primaries(&self) -> Vec<usize> {
@@ -20,26 +20,32 @@ impl World {
                     (key, if self.random.one_in(3) { None } else { Some(self.value) })
                 })
                 .collect();
-            let step = 1 + self.random.below(3);
-            let Node { store, role: Role::Primary { group, .. }, .. } = &mut self.nodes[node] else {
-                continue;
-            };
-            if group.deposed().is_some() {
-                continue;
-            }
-            let epoch = group.epoch();
-            if store.history.current() != epoch {
-                let entry = HistoryEntry { epoch, inherited: store.appended, hash: store.end_hash() };
-                store.history.push(entry).expect("a new epoch is newer");
-                group.handle_history(store.history.clone());
-            }
-            let uid = Uid::new(store.appended.get() + step);
-            store.write(uid, &ops);
-            group.handle_appended(uid);
-            self.truth.insert((epoch, uid), store.content(uid));
-            self.coverage.commits += 1;
-            self.note(&format!("node {node} commits {uid} {ops:?}"));
+            self.commit(node, &ops);
         }
+    }
+
+    /// Commits on a primary that is not deposed, and gives the end of its log.
+    pub(crate) fn commit(&mut self, node: usize, ops: &[Op]) -> Uid {
+        let step = 1 + self.random.below(3);
+        let Node { store, role: Role::Primary { group, .. }, .. } = &mut self.nodes[node] else {
+            return Uid::ZERO;
+        };
+        if group.deposed().is_some() {
+            return store.appended;
+        }
+        let epoch = group.epoch();
+        if store.history.current() != epoch {
+            let entry = HistoryEntry { epoch, inherited: store.appended, hash: store.end_hash() };
+            store.history.push(entry).expect("a new epoch is newer");
+            group.handle_history(store.history.clone());
+        }
+        let uid = Uid::new(store.appended.get() + step);
+        store.write(uid, ops);
+        group.handle_appended(uid);
+        self.truth.insert((epoch, uid), store.content(uid));
+        self.coverage.commits += 1;
+        self.note(&format!("node {node} commits {uid} {ops:?}"));
+        uid
     }
 
     pub(crate) fn publish(&mut self) {
@@ -89,7 +95,7 @@ impl World {
         self.note(&format!("node {node} collects garbage: versions {versions}, marks {marks}, log {trim}"));
     }
 
-    pub(crate) fn fault(&mut self, node: usize) {
+    pub(crate) fn fault(&mut self, node: usize) -> Checked {
         match self.random.below(20) {
             0..5 => {
                 let open: Vec<u64> = self.connections.keys().copied().collect();
@@ -113,6 +119,7 @@ impl World {
                     }
                 }
             }
+            13..16 if self.careful => self.promote_carefully(node)?,
             13..16 => self.promote(node),
             16 if self.random.one_in(4) => {
                 let old: Vec<usize> =
@@ -128,6 +135,7 @@ impl World {
             }
             _ => {}
         }
+        Ok(())
     }
 
     pub(crate) fn crash(&mut self, node: usize) {
@@ -152,5 +160,75 @@ impl World {
         self.coverage.promotions += 1;
         let term = self.nodes.iter().map(|node| node.store.promised.term).max().unwrap_or(0) + 1;
         self.lead(node, term);
+        // Whoever forces a promotion answers for what is lost by it.
+        let mut protected = std::mem::take(&mut self.protected);
+        protected.retain(|epoch, uid| self.holds(node, *epoch, *uid));
+        self.protected = protected;
+    }
+
+    /// Promotes a copy as an operator does who loses nothing: those that can be heard promise the new epoch and say what
+    /// they have, and the copy leads if that is enough. Whoever is down or cut off is not heard.
+    pub(crate) fn promote_carefully(&mut self, node: usize) -> Checked {
+        let is_secondary = matches!(self.nodes[node].role, Role::Secondary { .. });
+        if node == self.leader || !is_secondary || !self.nodes[node].store.sets().contains(id(node)) {
+            return Ok(());
+        }
+        let up = |other: &usize| *other != node && !matches!(self.nodes[*other].role, Role::Down);
+        let up: Vec<usize> = (0..NODES).filter(up).collect();
+        // The old primary is down or cut off more often than not: that is why somebody else is to lead.
+        let leader = self.leader;
+        let heard: Vec<usize> = up
+            .into_iter()
+            .filter(|node| self.random.below(4) < if *node == leader { 1 } else { 3 })
+            .collect();
+        let known = heard.iter().chain([&node]).map(|node| self.nodes[*node].store.promised.term);
+        let term = known.max().unwrap_or(0) + 1;
+        self.nodes[node].incarnations += 1;
+        let incarnation = self.nodes[node].incarnations;
+        let epoch = Epoch { term, incarnation, nonce: self.random.next() };
+        self.note(&format!("node {node} asks {heard:?} to promise {epoch}"));
+        for other in &heard {
+            if self.options.planted != Some(Planted::PromoteUnpromised) {
+                self.promise(*other, epoch);
+            }
+        }
+        self.nodes[node].store.synced = self.nodes[node].store.appended;
+        let position = |node: usize| {
+            let store = &self.nodes[node].store;
+            Heard { instance: id(node), position: store.history.position_of(store.synced) }
+        };
+        let answers: Vec<Heard> = heard.iter().map(|node| position(*node)).collect();
+        let assessed = assess(&self.options, &position(node), &answers, &self.nodes[node].store.sets());
+        if !assessed.is_safe() {
+            self.coverage.unsafe_refused += 1;
+            if heard.contains(&leader) {
+                // It was made to stop, and nobody may take its place: an operator has it lead on.
+                self.lead(leader, term + 1);
+            }
+            return Ok(());
+        }
+        self.coverage.safe_promotions += 1;
+        self.lead_as(node, epoch);
+        let lost = self.protected.iter().find(|(epoch, uid)| !self.holds(node, **epoch, **uid));
+        lost.map_or(Ok(()), |(epoch, uid)| {
+            Err(format!("R7: {uid} of {epoch:?} was acknowledged at a protected level, and node {node} leads without it"))
+        })
+    }
+
+    /// A node promises, durably, to follow no older epoch; a primary stops to be one.
+    fn promise(&mut self, node: usize, epoch: Epoch) {
+        self.nodes[node].store.promised = epoch;
+        match &mut self.nodes[node].role {
+            Role::Primary { group, .. } => group.handle_newer_epoch(epoch),
+            Role::Secondary { .. } => self.follow(node),
+            Role::Down => {}
+        }
+    }
+
+    /// Whether a node durably holds what an epoch acknowledged.
+    pub(crate) fn holds(&self, node: usize, epoch: (u64, u64, u64), uid: Uid) -> bool {
+        let store = &self.nodes[node].store;
+        let own = store.history.position_of(uid).epoch;
+        store.synced >= uid && (own.term, own.incarnation, own.nonce) == epoch
     }
 }

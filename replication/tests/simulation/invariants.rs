@@ -46,6 +46,35 @@ impl World {
         Ok(())
     }
 
+    /// Remembers what a protected level acknowledged. A primary that was replaced acknowledges nothing that the one in
+    /// its place does not have.
+    pub(crate) fn note_protected(&mut self, node: usize) -> Checked {
+        let Role::Primary { group, .. } = &self.nodes[node].role else { return Ok(()) };
+        let levels = [Level::One, Level::Quorum, Level::All].into_iter();
+        let others = group.promotable().len();
+        let protected = levels.filter(|level| level.copies_of(others + 1) > 1);
+        let Some(uid) = protected.filter_map(|level| group.acknowledged(level)).max() else { return Ok(()) };
+        if uid == Uid::ZERO {
+            return Ok(());
+        }
+        let epoch = self.position(node, uid).epoch;
+        let key = (epoch.term, epoch.incarnation, epoch.nonce);
+        let replaced = self.careful && node != self.leader;
+        let known = self.protected.entry(key).or_default();
+        if *known >= uid {
+            return Ok(());
+        }
+        *known = uid;
+        self.coverage.protected += 1;
+        let leader = self.leader;
+        if replaced && !matches!(self.nodes[leader].role, Role::Down) && !self.holds(leader, key, uid) {
+            return Err(format!(
+                "C1: node {node} acknowledges {uid} of {epoch} after node {leader} took its place"
+            ));
+        }
+        Ok(())
+    }
+
     /// What a level acknowledged is durable on as many promotable copies, under the same history.
     pub(crate) fn check_levels(&self, node: usize, group: &Group) -> Checked {
         let copies = group.promotable().len() + 1;

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use planaria_replication::primary::{CommitsRead, DeltaRead, StatesRead, Survey};
 use planaria_replication::secondary::{Install, Local};
-use planaria_replication::{Commit, Record, RecordKind, RewindItem};
+use planaria_replication::{Commit, PromotableSets, Record, RecordKind, RewindItem};
 use planaria_types::{Epoch, History, HistoryHash, InstanceId, Position, TableId, Uid};
 
 use crate::random::Random;
 
 pub(crate) const KEYS: u64 = 12;
+/// The key of the record that names the promotable sets; the others are below.
+pub(crate) const SETS_KEY: u8 = 250;
 pub(crate) type Op = (u8, Option<u64>);
 pub(crate) type Content = BTreeMap<u8, (Uid, u64)>;
 type Versions = BTreeMap<u8, BTreeMap<Uid, Option<u64>>>;
@@ -35,7 +37,6 @@ pub(crate) struct Store {
     pub(crate) sparse: Vec<(Uid, Uid)>,
     pub(crate) quarantined: Vec<(Uid, Uid)>,
     pub(crate) registered: BTreeMap<InstanceId, Uid>,
-    pub(crate) promotable: BTreeSet<InstanceId>,
     /// Lost in a crash.
     pub(crate) collecting: Option<Collecting>,
     /// Lost in a crash: the snapshots pinned for sessions.
@@ -78,6 +79,22 @@ impl Store {
     /// The history hash after everything appended; the hash of the empty state if nothing is.
     pub(crate) fn end_hash(&self) -> HistoryHash {
         self.hashes.get(&self.appended).copied().unwrap_or_default()
+    }
+
+    /// The promotable sets, as far as this copy's log goes.
+    pub(crate) fn sets(&self) -> PromotableSets {
+        let newest = self.records.get(&SETS_KEY).and_then(|versions| versions.last_key_value());
+        let bits = newest.and_then(|(_, value)| *value).unwrap_or(0);
+        let set =
+            |bits: u64| (0..8).filter(|bit| bits >> bit & 1 == 1).map(|bit| InstanceId(bit + 1)).collect();
+        PromotableSets { now: set(bits), next: (bits >> 16 & 1 == 1).then(|| set(bits >> 8)) }
+    }
+
+    /// The operation that writes the promotable sets down.
+    pub(crate) fn sets_op(sets: &PromotableSets) -> Op {
+        let bits = |set: &BTreeSet<InstanceId>| set.iter().fold(0_u64, |bits, id| bits | 1 << (id.0 - 1));
+        let next = sets.next.as_ref().map_or(0, |next| bits(next) << 8 | 1 << 16);
+        (SETS_KEY, Some(bits(&sets.now) | next))
     }
 
     /// A hash is stored only at some positions.

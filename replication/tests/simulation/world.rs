@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use planaria_replication::primary::{self, Group, Session, SessionAction};
 use planaria_replication::secondary::{self, Replica, State};
-use planaria_replication::{Message, Millis, Options, Planted};
+use planaria_replication::{Message, Millis, Options, Planted, PromotableSets};
 use planaria_types::{DatabaseId, Epoch, GroupId, InstanceId, TableId, Uid};
 
 use crate::random::Random;
@@ -23,6 +23,9 @@ pub(crate) struct Coverage {
     pub(crate) commits: u64,
     pub(crate) crashes: u64,
     pub(crate) promotions: u64,
+    pub(crate) safe_promotions: u64,
+    pub(crate) unsafe_refused: u64,
+    pub(crate) protected: u64,
     pub(crate) tails: u64,
     pub(crate) deltas: u64,
     pub(crate) hops: u64,
@@ -50,7 +53,7 @@ pub(crate) enum Answer {
     Items { round: u64, above: Uid, cursor: Option<(TableId, bytes::Bytes)>, bytes_max: u64 },
     Installed,
     Bulk { at_least: Uid },
-    Promotable,
+    Promotable(PromotableSets, Uid),
     Read { session: u64, read: SessionAction },
 }
 
@@ -59,6 +62,8 @@ pub(crate) struct Node {
     pub(crate) role: Role,
     pub(crate) answers: VecDeque<Answer>,
     pub(crate) incarnations: u64,
+    /// The last epoch that it led under.
+    pub(crate) led: Epoch,
 }
 
 #[derive(Default)]
@@ -88,6 +93,10 @@ pub(crate) struct World {
     pub(crate) faults: bool,
     /// How rarely what was appended becomes visible at the primary.
     publish_one_in: u64,
+    /// Whether promotions hear enough copies first; otherwise an operator forces them.
+    pub(crate) careful: bool,
+    /// The highest UID of each epoch that was acknowledged at a protected level, and which nobody gave up.
+    pub(crate) protected: BTreeMap<(u64, u64, u64), Uid>,
     /// The content that each position names.
     pub(crate) truth: HashMap<(Epoch, Uid), Content>,
     /// The highest UID that was durable on the primary of each epoch.
@@ -117,8 +126,13 @@ impl World {
             planted,
         };
         let publish_one_in = if random.one_in(3) { 30 } else { 1 };
-        let node =
-            |_| Node { store: Store::default(), role: Role::Down, answers: VecDeque::new(), incarnations: 0 };
+        let node = |_| Node {
+            store: Store::default(),
+            role: Role::Down,
+            answers: VecDeque::new(),
+            incarnations: 0,
+            led: Epoch::NONE,
+        };
         let mut world = Self {
             random,
             options,
@@ -130,6 +144,8 @@ impl World {
             value: 0,
             faults: true,
             publish_one_in,
+            careful: seed % 2 == 1,
+            protected: BTreeMap::new(),
             truth: HashMap::new(),
             durable: HashMap::new(),
             trace: VecDeque::new(),
@@ -151,7 +167,9 @@ impl World {
 
     /// Runs the workload under faults, then lets everything settle.
     pub(crate) fn run(&mut self) -> Checked {
-        for _ in 0..STEPS {
+        // A promotable set takes some time to come about.
+        let steps = if self.careful { 2 * STEPS } else { STEPS };
+        for _ in 0..steps {
             self.step()?;
         }
         self.faults = false;
@@ -179,10 +197,18 @@ impl World {
     }
 
     pub(crate) fn heal(&mut self) {
+        if matches!(self.nodes[self.leader].role, Role::Down) {
+            self.restart_leader(self.leader);
+        }
+        let newest = self.nodes.iter().map(|node| node.store.promised.term).max().unwrap_or(0);
+        let follows = matches!(self.nodes[self.leader].role, Role::Secondary { .. });
+        if self.careful && (follows || newest > self.nodes[self.leader].led.term) {
+            // Somebody promised an epoch that nobody began: an operator has the last leader begin a newer one.
+            self.lead(self.leader, newest + 1);
+        }
         for node in 0..NODES {
             let stale_primary = node != self.leader && matches!(self.nodes[node].role, Role::Primary { .. });
             match self.nodes[node].role {
-                Role::Down if node == self.leader => self.restart_leader(node),
                 Role::Down => self.follow(node),
                 _ if stale_primary => self.follow(node),
                 _ => {}
@@ -215,7 +241,11 @@ impl World {
     pub(crate) fn step(&mut self) -> Checked {
         self.coverage.steps += 1;
         let node = self.random.below(NODES as u64) as usize;
+        // Copies are promotable once they have caught up: a careful world leaves them time for it.
+        let calm = self.careful && !self.random.one_in(4);
         match self.random.below(100) {
+            95..98 if self.faults && calm && self.random.one_in(6) => self.promote_carefully(node)?,
+            0..8 | 95..98 if self.faults && calm => {}
             0..8 if self.faults => self.write(),
             8..12 if !self.faults || self.random.one_in(self.publish_one_in) => self.publish(),
             12..18 => self.sync(node),
@@ -223,11 +253,12 @@ impl World {
             44..52 => self.tick(node),
             52..66 => self.answer(node)?,
             66..95 => self.act(node)?,
-            95..98 if self.faults => self.fault(node),
+            95..98 if self.faults => self.fault(node)?,
             98 if self.faults => self.garbage(node),
             _ => self.drop_dead(),
         }
         for node in 0..NODES {
+            self.note_protected(node)?;
             self.check(node)?;
         }
         Ok(())
@@ -235,14 +266,19 @@ impl World {
 
     pub(crate) fn lead(&mut self, node: usize, term: u64) {
         let nonce = self.random.next();
+        self.nodes[node].incarnations += 1;
+        let incarnation = self.nodes[node].incarnations;
+        self.lead_as(node, Epoch { term, incarnation, nonce });
+    }
+
+    pub(crate) fn lead_as(&mut self, node: usize, epoch: Epoch) {
         let now = Millis(self.now);
         let options = self.options.clone();
         let state = &mut self.nodes[node];
-        state.incarnations += 1;
-        let epoch = Epoch { term, incarnation: state.incarnations, nonce };
+        state.led = epoch;
         let store = &mut state.store;
         store.promised = epoch;
-        store.history = planaria_replication::inherit(&store.history, store.appended);
+        store.history = store.history.inherit(store.appended);
         store.synced = store.appended;
         store.visible = store.appended;
         store.collecting = None;
@@ -251,7 +287,10 @@ impl World {
         for (instance, durable) in &store.registered {
             group.restore(*instance, instance.to_string(), *durable, true, now);
         }
-        group.restore_promotable(store.promotable.clone());
+        let sets = store.sets();
+        if sets.now.contains(&id(node)) {
+            group.restore_promotable(sets);
+        }
         state.answers.clear();
         state.role = Role::Primary { group, sessions: BTreeMap::new() };
         self.leader = node;
@@ -260,6 +299,10 @@ impl World {
     }
 
     pub(crate) fn restart_leader(&mut self, node: usize) {
+        // One that promised a newer epoch before it went down is deposed, and knows it.
+        if self.careful && self.nodes[node].store.promised != self.nodes[node].led {
+            return self.follow(node);
+        }
         let term = self.nodes[node].store.promised.term;
         self.lead(node, term);
     }

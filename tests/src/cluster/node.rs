@@ -13,6 +13,7 @@ pub struct Node<'a> {
     site: &'a Site,
     dir: String,
     replica_of: Option<String>,
+    level: Option<String>,
     /// Where it listens; the same after every restart.
     address: String,
     process: Option<Child>,
@@ -22,6 +23,19 @@ impl<'a> Node<'a> {
     /// Starts a primary in the directory of that name.
     pub fn primary(site: &'a Site, dir: &str) -> Self {
         Self::served(site, dir, None)
+    }
+
+    /// Starts a primary whose commits are acknowledged at a level unless they say otherwise.
+    pub fn primary_at(site: &'a Site, dir: &str, level: &str) -> Self {
+        let mut node = Self::stopped(site, dir, None);
+        node.level = Some(level.to_owned());
+        node.start();
+        node
+    }
+
+    /// Has a node that is not running follow another one when it starts.
+    pub fn will_follow(&mut self, primary: &Node<'_>) {
+        self.replica_of = Some(primary.address.clone());
     }
 
     /// Starts a secondary in the directory of that name.
@@ -41,7 +55,8 @@ impl<'a> Node<'a> {
     }
 
     fn stopped(site: &'a Site, dir: &str, replica_of: Option<String>) -> Self {
-        Self { site, dir: dir.to_owned(), replica_of, address: "127.0.0.1:0".to_owned(), process: None }
+        let address = "127.0.0.1:0".to_owned();
+        Self { site, dir: dir.to_owned(), replica_of, level: None, address, process: None }
     }
 
     /// Where it listens.
@@ -64,6 +79,9 @@ impl<'a> Node<'a> {
         let mut words = vec!["-v", "serve", &self.dir, "--listen", &self.address];
         if let Some(primary) = &self.replica_of {
             words.extend(["--replica-of", primary]);
+        }
+        if let Some(level) = &self.level {
+            words.extend(["--level", level]);
         }
         let mut command = self.site.command(&words);
         let log = File::options().append(true).create(true).open(self.log_path()).expect("a log");

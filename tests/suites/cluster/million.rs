@@ -11,7 +11,7 @@ use std::time::Duration;
 use planaria_engine::{Batch, Database, Durability, Options, Table};
 use planaria_net::quic::session::ReplicaSession;
 use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, Peer, TlsStore, Transport};
-use planaria_net::replica::{Follow, FollowStatus, Follower, Primary, Slot};
+use planaria_net::replica::{Follow, FollowStatus, Follower, Leading, Primary, Slot};
 use planaria_net::wire::message::{Call, RemoteError, Response};
 use planaria_net::wire::rpc::{BoxFuture, Exchange, Handler, ServeLimits, Server, serve};
 use planaria_replication::Way;
@@ -61,7 +61,9 @@ impl Pair {
     fn start(dir: &Path) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let credentials = TlsStore::named(dir.join("tls")).load_or_create().unwrap();
-        let primary = Primary::start(Database::open_with(dir.join("primary"), options()).unwrap()).unwrap();
+        let primary =
+            Primary::start(Database::open_with(dir.join("primary"), options()).unwrap(), Leading::default())
+                .unwrap();
         let service = Arc::new(Service(Arc::clone(&primary)));
         let server = runtime.block_on(async {
             let address = ([127, 0, 0, 1], 0).into();
@@ -76,6 +78,7 @@ impl Pair {
         let follow = Follow {
             primary: self.server.as_ref().unwrap().local_address(),
             name: "second".into(),
+            port: None,
             credentials: self.credentials.clone(),
             transport: Transport::default(),
             options: options(),

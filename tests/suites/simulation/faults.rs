@@ -235,10 +235,12 @@ impl World {
         self.coverage.commits_lost += lost;
         self.absorb(&db)?;
         let now = self.millis();
-        match executor::lead(&db, self.protocol.clone(), now) {
+        match executor::lead(&db, self.protocol.clone(), executor::Leading::default(), now) {
             Ok(group) => {
+                // The lead was written down.
+                self.absorb(&db)?;
                 let end = db.log_end().0;
-                self.note(format_args!("node 0 leads as {} from {end}, {lost} lost", group.epoch()));
+                self.note(format_args!("node 0 leads as {} from {end}, {lost} lost", group.0.epoch()));
                 match Leading::new(db, group) {
                     Ok(leading) => self.nodes[PRIMARY].process = Some(Process::Primary(leading)),
                     Err(error) => return self.check_refusal(PRIMARY, &error),

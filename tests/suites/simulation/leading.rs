@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use planaria_engine::{Database, FilePin, GivenUp, Registration};
+use planaria_engine::{Database, FilePin, GivenUp, Lead, Registration};
 use planaria_net::replica::executor::{self, Kept, Outcome, Registrar, SessionReads};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, SessionId};
@@ -15,6 +15,8 @@ use crate::world::{Checked, PRIMARY, World};
 pub(crate) struct Leading {
     pub(crate) db: Database,
     pub(crate) group: Group,
+    /// What was written down of the lead last.
+    lead: Lead,
     registrar: Registrar,
     pub(crate) sessions: BTreeMap<u64, Serving>,
     /// The files that are pinned for a clone, by its connection.
@@ -32,12 +34,13 @@ pub(crate) struct Serving {
 }
 
 impl Leading {
-    pub(crate) fn new(db: Database, group: Group) -> Result<Self, String> {
+    pub(crate) fn new(db: Database, (group, lead): (Group, Lead)) -> Result<Self, String> {
         let known = db.registrations().map_err(|error| error.to_string())?;
         let given_up =
             known.into_iter().filter_map(|known| Some((known.instance, known.given_up?))).collect();
         Ok(Self {
             given_up,
+            lead,
             registrar: Registrar::new(db.clone()),
             db,
             group,
@@ -52,18 +55,15 @@ impl Leading {
         let mut outcome = Ok(());
         while let Some(action) = self.group.poll_action() {
             match action {
-                GroupAction::PersistPromotable(set) => {
-                    let members: Vec<_> = Registrar::members(&self.group, &set)
-                        .into_iter()
-                        .map(|known| Registration {
-                            given_up: self.given_up.get(&known.instance).copied(),
-                            ..known
-                        })
-                        .collect();
-                    match self.registrar.persist(&members, now) {
-                        Ok(()) => self.group.handle_promotable(),
+                GroupAction::PersistPromotable(sets) => {
+                    match executor::persist_sets(&self.db, &mut self.lead, &sets) {
+                        Ok(uid) => {
+                            self.group.handle_appended(self.db.log_end().0);
+                            self.group.handle_durable(self.db.durable());
+                            self.group.handle_promotable(&sets, uid);
+                        }
                         Err(error) => {
-                            self.group.handle_promotable_failure();
+                            self.group.handle_promotable_failed();
                             outcome = Err(error.to_string());
                         }
                     }
@@ -93,9 +93,8 @@ impl Leading {
             if self.given_up.contains_key(instance) == given_up.is_some() {
                 continue;
             }
-            let promotable = self.group.promotable().contains(instance);
             let known = Registration::new(*instance, member.name.clone(), member.durable);
-            let known = Registration { promotable, given_up, ..known };
+            let known = Registration { given_up, ..known };
             self.registrar.persist(&[known], now).map_err(|error| error.to_string())?;
             match given_up {
                 Some(given_up) => self.given_up.insert(*instance, given_up),
@@ -143,7 +142,8 @@ impl World {
         if let Some(leading) = self.leading()
             && let Some(serving) = leading.sessions.get_mut(&number)
         {
-            executor::tell_news(&leading.db, &mut leading.group, now);
+            let closed = leading.db.visible();
+            executor::tell_news(&leading.db, &mut leading.group, closed, now);
             serving.machine.handle_message(&mut leading.group, message, now);
         }
     }
@@ -151,7 +151,8 @@ impl World {
     pub(crate) fn tick_primary(&mut self) {
         let now = self.millis();
         if let Some(leading) = self.leading() {
-            executor::tell_news(&leading.db, &mut leading.group, now);
+            let closed = leading.db.visible();
+            executor::tell_news(&leading.db, &mut leading.group, closed, now);
             for serving in leading.sessions.values_mut() {
                 serving.machine.handle_tick(&mut leading.group, now);
             }
@@ -163,7 +164,8 @@ impl World {
         let now = self.millis();
         let choice = self.random.number();
         let Some(leading) = self.leading() else { return };
-        executor::tell_news(&leading.db, &mut leading.group, now);
+        let closed = leading.db.visible();
+        executor::tell_news(&leading.db, &mut leading.group, closed, now);
         let numbers: Vec<u64> = leading.sessions.keys().copied().collect();
         if !numbers.is_empty() {
             let number = numbers[choice as usize % numbers.len()];
@@ -191,10 +193,9 @@ impl World {
             Ok(None | Some(Outcome::Done | Outcome::Early)) => {}
             Ok(Some(Outcome::Answered(answer))) => answer.tell(&mut serving.machine, group, now),
             Ok(Some(Outcome::Driver(SessionAction::Register { instance, name, durable }))) => {
-                let promotable = group.promotable().contains(&instance);
                 let given_up = leading.given_up.get(&instance).copied();
                 let known = Registration::new(instance, name, durable);
-                let registration = Registration { promotable, given_up, ..known };
+                let registration = Registration { given_up, ..known };
                 if let Err(error) = leading.registrar.register(&registration, now) {
                     self.session_failed(number, &error.to_string());
                 }
@@ -234,7 +235,8 @@ impl World {
         if leading.waiting.is_empty() {
             return Ok(());
         }
-        executor::tell_news(&leading.db, &mut leading.group, now);
+        let closed = leading.db.visible();
+        executor::tell_news(&leading.db, &mut leading.group, closed, now);
         let Some(acknowledged) = leading.group.acknowledged(Level::One) else { return Ok(()) };
         let (done, waiting) = leading.waiting.iter().partition(|uid| **uid <= acknowledged);
         leading.waiting = waiting;

@@ -122,7 +122,7 @@ impl World {
         create_tables(&db).map_err(text)?;
         self.database = db.id();
         self.nodes[PRIMARY].made = true;
-        let group = executor::lead(&db, self.protocol.clone(), self.millis());
+        let group = executor::lead(&db, self.protocol.clone(), executor::Leading::default(), self.millis());
         let group = group.map_err(|error| error.to_string())?;
         self.absorb(&db)?;
         self.nodes[PRIMARY].process = Some(Process::Primary(Leading::new(db, group)?));

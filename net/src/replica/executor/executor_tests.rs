@@ -11,7 +11,7 @@ use planaria_replication::{Millis, Options};
 use planaria_types::{DatabaseId, Epoch, Uid};
 
 use super::bulk::{Places, Terms};
-use super::{FollowingCopy, Outcome, SessionReads, lead, tell_news};
+use super::{FollowingCopy, Leading, Outcome, SessionReads, lead, tell_news};
 
 const NOW: Millis = Millis(1_000);
 
@@ -43,7 +43,7 @@ impl Pair {
     fn new() -> Self {
         let db = database(&MemOs::new(1));
         let table = db.create_raw_table("t").unwrap();
-        let group = lead(&db, Options::default(), NOW).unwrap();
+        let (group, _) = lead(&db, Options::default(), Leading::default(), NOW).unwrap();
         let copy = database(&MemOs::new(2));
         copy.become_secondary(db.id()).unwrap();
         let copy = FollowingCopy::new(copy);
@@ -65,7 +65,7 @@ impl Pair {
     }
 
     fn run_primary(&mut self) -> bool {
-        tell_news(&self.db, &mut self.group, NOW);
+        tell_news(&self.db, &mut self.group, self.db.visible(), NOW);
         for answer in self.reads.retry().unwrap() {
             answer.tell(&mut self.session, &mut self.group, NOW);
         }

@@ -1,11 +1,12 @@
-use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use parking_lot::Mutex;
-use planaria_engine::{Database, Durability, Followed, Follower, Registration, Snapshot};
+use planaria_engine::{Database, Durability, Followed, Follower, Lead, Registration, Snapshot};
+use planaria_replication::ack::Level;
 use planaria_replication::primary::{
-    CommitsRead, DeltaRead, Group, Identity, Member, Session, SessionAction, StatesRead, Survey,
+    CommitsRead, DeltaRead, Group, Identity, Session, SessionAction, StatesRead, Survey,
 };
-use planaria_replication::{Millis, Options, RewindItem};
+use planaria_replication::{Millis, Options, PromotableSets, RewindItem};
 use planaria_types::{GroupId, InstanceId, TableId, Uid};
 
 use super::super::convert;
@@ -14,30 +15,87 @@ use crate::{Error, Result};
 /// A registered position is written down again once it is this old, if commits other than registrations came.
 const REGISTER_AFTER_MS: u64 = 5_000;
 
-/// Leads the database's group: begins an epoch, durably, and remembers who was registered.
-pub fn lead(db: &Database, options: Options, now: Millis) -> Result<Group> {
-    db.begin_epoch()?;
-    let identity = Identity { database: db.id(), group: GroupId(1), instance: db.instance() };
-    let history = db.history();
-    let mut group = Group::new(identity, options, history.current(), history, db.position().uid);
-    let mut promotable = BTreeSet::new();
-    for known in db.registrations()? {
-        if known.promotable {
-            promotable.insert(known.instance);
-        }
-        group.restore(known.instance, known.name, known.durable, true, now);
-    }
-    group.restore_promotable(promotable);
-    Ok(group)
+/// What a primary says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Leading {
+    /// Its name, for people.
+    pub name: String,
+    /// Where it listens, if it does.
+    pub address: Option<SocketAddr>,
+    /// The level that the database prescribes from now on; what was prescribed before if none is given.
+    pub level: Option<Level>,
 }
 
-/// Tells the group how far the database is.
-pub fn tell_news(db: &Database, group: &mut Group, now: Millis) {
+/// Leads the database's group: begins an epoch, durably, unless it has begun, and remembers who was registered and who
+/// may be promoted. Gives what was written down of the lead too.
+pub fn lead(db: &Database, options: Options, leading: Leading, now: Millis) -> Result<(Group, Lead)> {
+    db.begin_epoch()?;
+    let before = db.lead()?;
+    let own = db.instance();
+    let stays = before.as_ref().is_some_and(|before| before.promotable.contains(&own));
+    if stays {
+        register_those_that_led(db, before.as_ref())?;
+    }
+    let sets = match before.as_ref().filter(|_| stays) {
+        Some(before) => PromotableSets { now: before.promotable.clone(), next: before.next.clone() },
+        // A new database, a clone, or a copy that an operator promoted all the same: it is alone.
+        None => PromotableSets { now: [own].into(), next: None },
+    };
+    let level = leading.level.map(|level| level.name().to_owned());
+    let lead = Lead {
+        instance: own,
+        name: leading.name,
+        address: leading.address,
+        epoch: db.epoch(),
+        level: level.or_else(|| before.map(|before| before.level)).unwrap_or_default(),
+        promotable: sets.now.clone(),
+        next: sets.next.clone(),
+    };
+    let inherited = db.position().uid;
+    // The first commit of the epoch: what other copies acknowledge together with it counts.
+    db.set_lead(&lead)?;
+    let identity = Identity { database: db.id(), group: GroupId(1), instance: own };
+    let history = db.history();
+    let mut group = Group::new(identity, options, history.current(), history, inherited);
+    for known in db.registrations()? {
+        group.restore(known.instance, known.name, known.durable, true, now);
+    }
+    group.restore_promotable(sets);
+    Ok((group, lead))
+}
+
+/// Writes the promotable sets down; gives the commit.
+pub fn persist_sets(db: &Database, lead: &mut Lead, sets: &PromotableSets) -> Result<Uid> {
+    let next = Lead { promotable: sets.now.clone(), next: sets.next.clone(), ..lead.clone() };
+    let uid = db.set_lead(&next)?;
+    *lead = next;
+    Ok(uid)
+}
+
+/// The copy that led before follows from now on, and the one that leads does so no more.
+fn register_those_that_led(db: &Database, before: Option<&Lead>) -> Result<()> {
+    let own = db.instance();
+    let known = db.registrations()?;
+    if known.iter().any(|known| known.instance == own) {
+        db.forget(own)?;
+    }
+    if let Some(before) = before.filter(|before| before.instance != own)
+        && known.iter().all(|known| known.instance != before.instance)
+    {
+        let inherited = db.history().entries().last().map_or(Uid::ZERO, |entry| entry.inherited);
+        let led = Registration::new(before.instance, before.name.clone(), inherited);
+        db.register(&Registration { address: before.address, ..led }, Durability::Synced)?;
+    }
+    Ok(())
+}
+
+/// Tells the group how far the database is. What is `closed` was read before.
+pub fn tell_news(db: &Database, group: &mut Group, closed: Uid, now: Millis) {
     if group.epoch() != db.epoch() || group.history().entries().len() != db.history().entries().len() {
         group.handle_history(db.history());
     }
     // Read in this order: what is closed and durable is appended, also if commits come between the readings.
-    let (closed, durable) = (db.visible(), db.durable());
+    let durable = db.durable();
     group.handle_appended(db.log_end().0);
     let durable = if planted!(db, TellUnsynced) { db.log_end().0 } else { durable };
     group.handle_durable(durable);
@@ -87,15 +145,6 @@ impl Registrar {
         Self { db, last: Mutex::default() }
     }
 
-    /// What is to be written down before `set` is the promotable set.
-    pub fn members(group: &Group, set: &BTreeSet<InstanceId>) -> Vec<Registration> {
-        let of = |(instance, member): (&InstanceId, &Member)| Registration {
-            promotable: set.contains(instance),
-            ..Registration::new(*instance, member.name.clone(), member.durable)
-        };
-        group.members().iter().map(of).collect()
-    }
-
     /// Makes registrations durable.
     pub fn persist(&self, members: &[Registration], now: Millis) -> Result<()> {
         for registration in members {
@@ -112,9 +161,10 @@ impl Registrar {
         let due = known.is_none_or(|known| {
             // The commit that wrote the last registration down needs no registration of its own, and a copy that comes
             // back as it left need not wait for one.
-            known.durable != registration.durable
-                && registration.durable > last.uid
-                && now.since(last.at).0 >= REGISTER_AFTER_MS
+            known.address != registration.address
+                || known.durable != registration.durable
+                    && registration.durable > last.uid
+                    && now.since(last.at).0 >= REGISTER_AFTER_MS
         });
         if due {
             self.write(registration, Durability::Background, now)?;

@@ -24,7 +24,7 @@ mod following;
 mod leading;
 
 pub use following::{FollowingCopy, local};
-pub use leading::{Answer, Kept, Outcome, Registrar, SessionReads, lead, tell_news};
+pub use leading::{Answer, Kept, Leading, Outcome, Registrar, SessionReads, lead, persist_sets, tell_news};
 
 #[cfg(test)]
 mod executor_tests;

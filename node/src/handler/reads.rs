@@ -1,0 +1,82 @@
+//! Reads that ask for what was written before: a copy waits until it shows it, or says that it does not.
+
+use std::time::Duration;
+
+use planaria_engine::{Database, Role};
+use planaria_net::replica::Slot;
+use planaria_net::wire::message::RemoteError;
+use planaria_types::{Epoch, Uid};
+
+use super::Companion;
+use crate::stopwatch::Stopwatch;
+
+/// How long is waited if the client does not say.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long is waited between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+
+/// What reads are to show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) after: Option<Uid>,
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) staleness_max_ms: Option<u64>,
+    pub(crate) timeout_ms: u32,
+}
+
+/// Waits until reads show it.
+pub(super) fn wait(slot: &Slot, companion: &dyn Companion, wanted: &Wanted) -> Result<(), RemoteError> {
+    let patience = match wanted.timeout_ms {
+        0 => PATIENCE,
+        ms => Duration::from_millis(ms.into()),
+    };
+    let begun = Stopwatch::start();
+    loop {
+        let Some(lacks) = look(&slot.get(), companion.closed(), wanted)? else { return Ok(()) };
+        if begun.elapsed() >= patience {
+            return Err(lacks);
+        }
+        std::thread::park_timeout(BETWEEN_LOOKS);
+    }
+}
+
+/// What reads lack now; an error at once if waiting would not help.
+pub(crate) fn look(
+    db: &Database,
+    closed: Option<Uid>,
+    wanted: &Wanted,
+) -> Result<Option<RemoteError>, RemoteError> {
+    if let Some(after) = wanted.after {
+        let visible = db.visible();
+        if visible < after {
+            let mut error = RemoteError::new(
+                "not_reached",
+                format!("this copy shows commits up to {visible}, not {after}"),
+            );
+            error.hint = "ask again later, or ask the primary".into();
+            return Ok(Some(error));
+        }
+        let written_under = db.history().epoch_of(after);
+        if let Some(epoch) = wanted.epoch.filter(|epoch| *epoch != written_under) {
+            let what =
+                format!("commit {after} of epoch {epoch} is not in this copy's history: it was taken back");
+            let mut error = RemoteError::new("taken_back", what);
+            error.hint =
+                "`planaria quarantine list` on the copy that had it may show it; write it again".into();
+            return Err(error);
+        }
+    }
+    let Some(bound) = wanted.staleness_max_ms else { return Ok(None) };
+    let stale_ms = match (db.role(), db.deposed()) {
+        (Role::Primary, None) => 0,
+        (Role::Primary, Some(epoch)) => return Err(super::remote(planaria_engine::Error::Deposed(epoch))),
+        (Role::Secondary, _) => db.now_millis().saturating_sub(closed.unwrap_or_default().millis()),
+    };
+    if stale_ms <= bound {
+        return Ok(None);
+    }
+    let what = format!("this copy is up to {stale_ms} ms behind its primary, and {bound} ms were asked for");
+    let mut error = RemoteError::new("too_stale", what);
+    error.hint = "ask again later, or ask the primary".into();
+    Ok(Some(error))
+}

@@ -1,0 +1,371 @@
+//! Whether a node leads or follows, and how that changes while it runs.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use planaria_engine::{Database, Options, Role};
+use planaria_net::quic::{Credentials, Transport};
+use planaria_net::replica::{Follow, FollowStatus, Follower, Leading, Primary, ReplicaState, Slot};
+use planaria_net::wire::client::Client;
+use planaria_net::wire::message::{DatabaseStatus, Promised, RemoteError, Request, Response};
+use planaria_replication::ack::Level;
+use planaria_types::{Epoch, EpochOrder, InstanceId, Uid};
+use tokio::runtime::Handle;
+
+use crate::handler::remote;
+use crate::output::CliError;
+
+/// How long another node has to answer a question about the lead.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How long a successor has to reach the end of a primary that hands its lead over.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a primary that has handed its lead over waits for the newer epoch before it takes updates again. Longer than
+/// all that its successor does meanwhile.
+const HANDED_OVER_FOR: Duration = Duration::from_mins(1);
+
+/// What a node is told when it is started.
+pub(super) struct Circumstances {
+    pub(super) name: String,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    pub(super) credentials: Credentials,
+    pub(super) engine: Options,
+    pub(super) level: Option<Level>,
+    pub(super) runtime: Handle,
+}
+
+/// The lead of a node's database.
+pub(super) struct Leadership {
+    pub(super) slot: Slot,
+    circumstances: Circumstances,
+    standing: RwLock<Standing>,
+    /// Held while the standing changes.
+    changing: Mutex<()>,
+    handed_over: Mutex<Option<crate::stopwatch::Stopwatch>>,
+}
+
+/// What a node does now: it leads, or follows, or neither.
+#[derive(Default)]
+struct Standing {
+    primary: Option<Arc<Primary>>,
+    following: Option<Following>,
+    /// Where another node leads, as far as is known.
+    elsewhere: Option<SocketAddr>,
+}
+
+/// A secondary's pursuit of its primary.
+struct Following {
+    primary: SocketAddr,
+    follower: Follower,
+}
+
+impl Leadership {
+    /// Leads or follows, as the database and the command line say.
+    pub(super) fn start(
+        slot: Slot,
+        circumstances: Circumstances,
+        replica_of: Option<SocketAddr>,
+    ) -> Result<Self, CliError> {
+        let leadership = Self {
+            slot,
+            circumstances,
+            standing: RwLock::default(),
+            changing: Mutex::default(),
+            handed_over: Mutex::default(),
+        };
+        let db = leadership.slot.get();
+        match db.role() {
+            // One that was deposed answers reads, and refuses updates.
+            Role::Primary if db.deposed().is_some() => {}
+            Role::Primary => {
+                let primary = leadership.begin_to_lead(&db)?;
+                leadership.change(|standing| standing.primary = Some(primary));
+            }
+            Role::Secondary => {
+                if let Some(primary) = replica_of {
+                    leadership.begin_to_follow(primary)?;
+                }
+            }
+        }
+        Ok(leadership)
+    }
+
+    /// What the node leads, if it does.
+    pub(super) fn primary(&self) -> Option<Arc<Primary>> {
+        self.standing().primary.clone()
+    }
+
+    /// What it does as a secondary, and whose, if it is one that follows.
+    pub(super) fn following(&self) -> Option<(SocketAddr, FollowStatus)> {
+        let standing = self.standing();
+        standing.following.as_ref().map(|following| (following.primary, following.follower.status()))
+    }
+
+    /// Where another node leads, as far as is known.
+    pub(super) fn leader(&self) -> Option<SocketAddr> {
+        let standing = self.standing();
+        standing.following.as_ref().map(|following| following.primary).or(standing.elsewhere)
+    }
+
+    /// Ends the pursuit in good order.
+    pub(super) fn stop(&self) {
+        let following = self.change(|standing| standing.following.take());
+        drop(following);
+    }
+
+    /// Does what time asks for; called about once a second.
+    pub(super) fn watch(&self) {
+        let Some(primary) = self.primary() else { return };
+        primary.watch();
+        let waited = *lock(&self.handed_over);
+        if waited.is_some_and(|since| since.elapsed() >= HANDED_OVER_FOR) {
+            tracing::warn!("the lead was handed over and nobody took it: takes updates again");
+            *lock(&self.handed_over) = None;
+            primary.database().hand_over(false);
+        }
+        self.herald(&primary);
+    }
+
+    /// Tells registered copies that are away who leads; one that knows better ends this node's reign.
+    fn herald(&self, primary: &Primary) {
+        if primary.database().deposed().is_some() {
+            return;
+        }
+        let is_away = |replica: &ReplicaState| matches!(replica.state, "offline" | "paused");
+        let away = primary.replicas().into_iter().filter(is_away);
+        for address in away.filter_map(|replica| replica.address) {
+            match self.ask_promise(address, primary.database().epoch()) {
+                Ok(promised) if promised.promised.order(&primary.database().epoch()) == EpochOrder::Newer => {
+                    self.change(|standing| standing.elsewhere = promised.leader);
+                    primary.depose(promised.promised);
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%address, error = error.what, "a copy that is away does not answer");
+                }
+            }
+        }
+    }
+
+    /// Promises, durably, to follow no epoch older than `epoch`, and follows the node that begins it.
+    pub(super) fn promise(&self, epoch: Epoch, leader: SocketAddr) -> Result<Promised, RemoteError> {
+        let _changing = lock(&self.changing);
+        let db = self.slot.get();
+        let promised = newest_of(&db);
+        match epoch.order(&promised) {
+            EpochOrder::Older | EpochOrder::Conflict => return Ok(self.promised(&db, promised)),
+            EpochOrder::Same if db.role() == Role::Primary => return Ok(self.promised(&db, promised)),
+            EpochOrder::Same | EpochOrder::Newer => {}
+        }
+        if let Some(primary) = self.primary() {
+            primary.depose(epoch);
+            db.promise(epoch).map_err(remote)?;
+            let handed_over = lock(&self.handed_over).take().is_some();
+            self.change(|standing| standing.elsewhere = Some(leader));
+            if handed_over {
+                // It has nothing that its successor lacks, so it may follow at once.
+                self.follow_from_now(&db, leader).map_err(failed)?;
+            }
+            return Ok(self.promised(&db, epoch));
+        }
+        let lost = self.following().is_none_or(|(_, status)| {
+            status.replica.state == planaria_replication::secondary::State::Offline
+        });
+        let is_new = epoch.order(&promised) == EpochOrder::Newer;
+        if db.role() == Role::Secondary && (is_new || (lost && self.leader() != Some(leader))) {
+            self.stop();
+            let db = self.slot.get();
+            db.promise(epoch).map_err(remote)?;
+            self.begin_to_follow(leader).map_err(failed)?;
+        } else {
+            db.promise(epoch).map_err(remote)?;
+            self.change(|standing| standing.elsewhere = Some(leader));
+        }
+        Ok(self.promised(&db, epoch))
+    }
+
+    fn promised(&self, db: &Database, promised: Epoch) -> Promised {
+        let leads = self.standing().primary.is_some() && db.deposed().is_none();
+        let leader = if leads { Some(self.circumstances.address) } else { self.leader() };
+        Promised { instance: db.instance(), position: db.position(), promised, leader }
+    }
+
+    /// Stops taking updates, and answers once the successor has all of them.
+    pub(super) fn hand_over(&self, to: InstanceId) -> Result<Uid, RemoteError> {
+        let primary = self.primary().filter(|primary| primary.database().deposed().is_none());
+        let primary = primary.ok_or_else(|| RemoteError::new("read_only", "this node does not lead"))?;
+        let end = primary.hand_over(to, HAND_OVER_WITHIN).map_err(net_failed)?;
+        let end = end.ok_or_else(|| {
+            let mut error = RemoteError::new(
+                "not_online",
+                "the successor is not online, or did not reach the end in time",
+            );
+            error.hint = "wait until `replica list` shows it as online and promotable".into();
+            error
+        })?;
+        *lock(&self.handed_over) = Some(crate::stopwatch::Stopwatch::start());
+        Ok(end)
+    }
+
+    /// Follows another primary from now on.
+    pub(super) fn follow(&self, primary: SocketAddr) -> Result<(), RemoteError> {
+        let _changing = lock(&self.changing);
+        let db = self.slot.get();
+        if db.role() == Role::Primary && db.deposed().is_none() {
+            let mut error =
+                RemoteError::new("leads", "this node leads, and nothing says that another one does");
+            error.hint =
+                "promote a secondary of it: `planaria promote --node ADDR` moves the lead without loss"
+                    .into();
+            return Err(error);
+        }
+        let status = self.ask_status(primary)?;
+        if status.database != db.id() {
+            let what =
+                format!("the node at {primary} has database {}, this one {}", status.database, db.id());
+            return Err(RemoteError::new("foreign_database", what));
+        }
+        self.follow_from_now(&db, primary).map_err(failed)
+    }
+
+    fn follow_from_now(&self, db: &Database, primary: SocketAddr) -> Result<(), CliError> {
+        self.stop();
+        self.change(|standing| standing.primary = None);
+        db.become_secondary(db.id())?;
+        self.begin_to_follow(primary)
+    }
+
+    pub(super) fn begin_to_lead(&self, db: &Database) -> Result<Arc<Primary>, CliError> {
+        let Circumstances { name, address, level, .. } = &self.circumstances;
+        let leading = Leading { name: name.clone(), address: Some(*address), level: *level };
+        Ok(Primary::start(db.clone(), leading)?)
+    }
+
+    fn begin_to_follow(&self, primary: SocketAddr) -> Result<(), CliError> {
+        let own = &self.circumstances;
+        let follow = Follow {
+            primary,
+            name: own.name.clone(),
+            port: Some(own.address.port()),
+            credentials: own.credentials.clone(),
+            transport: Transport::default(),
+            options: own.engine.clone(),
+        };
+        let follower = Follower::start(self.slot.clone(), follow, own.runtime.clone())?;
+        self.change(|standing| standing.following = Some(Following { primary, follower }));
+        Ok(())
+    }
+
+    /// One that was deposed may lead again: it takes its place among the secondaries first.
+    pub(super) fn step_down(&self) -> Result<(), RemoteError> {
+        self.change(|standing| standing.primary = None);
+        let db = self.slot.get();
+        db.become_secondary(db.id()).map_err(remote)
+    }
+
+    /// Leads from now on, under an epoch that enough others have promised. Nobody is followed any more.
+    pub(super) fn take_the_lead(&self, epoch: Epoch) -> Result<Uid, RemoteError> {
+        self.stop();
+        let db = self.slot.get();
+        db.promote(epoch).map_err(remote)?;
+        let inherited = db.history().entries().last().map_or(Uid::ZERO, |entry| entry.inherited);
+        let primary = self.begin_to_lead(&db).map_err(failed)?;
+        self.change(|standing| {
+            standing.primary = Some(primary);
+            standing.elsewhere = None;
+        });
+        Ok(inherited)
+    }
+
+    /// Keeps other changes of the standing out.
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.changing)
+    }
+
+    /// How another node is.
+    pub(super) fn ask_status(&self, address: SocketAddr) -> Result<DatabaseStatus, RemoteError> {
+        match self.ask(address, Request::Status)? {
+            Response::Status(status) => {
+                status.databases.into_iter().next().ok_or_else(|| {
+                    RemoteError::new("protocol", format!("the node at {address} hosts nothing"))
+                })
+            }
+            _ => Err(wrong_answer(address)),
+        }
+    }
+
+    /// Asks another node to promise an epoch, and to follow this one.
+    pub(super) fn ask_promise(&self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError> {
+        let port = self.circumstances.address.port();
+        match self.ask(address, Request::Promise { epoch, port })? {
+            Response::Promised(promised) => Ok(promised),
+            _ => Err(wrong_answer(address)),
+        }
+    }
+
+    /// Asks the primary to hand its lead over to this node.
+    pub(super) fn ask_hand_over(&self, address: SocketAddr) -> Result<Uid, RemoteError> {
+        match self.ask(address, Request::HandOver { to: self.slot.get().instance() })? {
+            Response::HandedOver { end } => Ok(end),
+            _ => Err(wrong_answer(address)),
+        }
+    }
+
+    fn ask(&self, address: SocketAddr, request: Request) -> Result<Response, RemoteError> {
+        let patience = match request {
+            Request::HandOver { .. } => HAND_OVER_WITHIN + ANSWER_WITHIN,
+            _ => ANSWER_WITHIN,
+        };
+        let asked = async {
+            let client = Client::connect(address, &self.circumstances.credentials).await?;
+            let answer = client.call(request).await;
+            client.close().await;
+            answer
+        };
+        let asked = async { tokio::time::timeout(patience, asked).await };
+        match self.circumstances.runtime.block_on(asked) {
+            Ok(answer) => answer.map_err(net_failed),
+            Err(_) => Err(RemoteError::new("timed_out", format!("no answer from {address} in time"))),
+        }
+    }
+
+    fn standing(&self) -> std::sync::RwLockReadGuard<'_, Standing> {
+        self.standing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> T {
+        change(&mut self.standing.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The newest epoch that a copy has promised or leads under.
+pub(super) fn newest_of(db: &Database) -> Epoch {
+    let (promised, own) = (db.promised(), db.epoch());
+    if own.order(&promised) == EpochOrder::Newer { own } else { promised }
+}
+
+fn wrong_answer(address: SocketAddr) -> RemoteError {
+    RemoteError::new("protocol", format!("the node at {address} gave an answer to another question"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn net_failed(error: planaria_net::Error) -> RemoteError {
+    match error {
+        planaria_net::Error::Remote(error) => error,
+        error => RemoteError::new(error.code(), error.to_string()),
+    }
+}
+
+fn failed(error: CliError) -> RemoteError {
+    RemoteError {
+        code: error.code.into_owned(),
+        what: error.what,
+        why: error.why.unwrap_or_default(),
+        hint: error.hint.unwrap_or_default(),
+    }
+}
