@@ -207,7 +207,10 @@ impl Group {
             members.get(&id).is_none_or(|member| !member.online && now.since(member.away_since) >= limit)
         };
         let gone: BTreeSet<InstanceId> = self.promotable.iter().copied().filter(|id| away(*id)).collect();
+        let joiners = self.pending.iter().flat_map(|change| change.next.difference(&self.promotable));
+        let lost: BTreeSet<InstanceId> = joiners.copied().filter(|id| away(*id)).collect();
         self.absent.clone_from(&gone);
+        self.join_without(&lost);
         self.propose_without(|id| gone.contains(&id));
         self.propose();
     }
@@ -403,6 +406,15 @@ impl Group {
         if leaves && !change.forced && self.members.get(&instance).is_some_and(|member| member.eligible) {
             let mut next = change.next.clone();
             next.insert(instance);
+            self.begin_change(next, false);
+        }
+    }
+
+    /// Copies that were about to join are gone: a change that waits for them would never end. Every set written down so
+    /// far has the one that is changed beside it, so another may take the place of the next one.
+    fn join_without(&mut self, lost: &BTreeSet<InstanceId>) {
+        if let Some(change) = self.pending.take_if(|change| !change.forced && !lost.is_empty()) {
+            let next = change.next.difference(lost).copied().collect();
             self.begin_change(next, false);
         }
     }

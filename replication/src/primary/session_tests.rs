@@ -271,6 +271,26 @@ fn a_copy_counts_once_both_sets_know_of_it() {
 }
 
 #[test]
+fn a_copy_that_is_lost_while_it_joins_is_not_waited_for() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+    drain(&mut session, group);
+    session.handle_message(group, ack(10, 0), NOW);
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(sets(&[], Some(&[COPY])))));
+    let at = commit_at(group, 11);
+    group.handle_promotable(&sets(&[], Some(&[COPY])), at);
+    session.handle_disconnected(group, NOW);
+    group.handle_tick(NOW);
+    assert_eq!(group.poll_action(), None, "it may come back soon");
+    group.handle_tick(Millis(NOW.0 + Options::default().leave_after.0));
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(sets(&[], Some(&[])))));
+    let at = commit_at(group, 12);
+    group.handle_promotable(&sets(&[], Some(&[])), at);
+    assert_eq!(group.acknowledged(Level::Quorum), Some(at));
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(sets(&[], None))));
+}
+
+#[test]
 fn a_copy_that_is_away_holds_no_floor_and_leaves_only_if_a_majority_says_so() {
     let group = &mut group(10);
     let mut session = welcomed(group, hello(10), &survey(10), Options::default());
