@@ -45,7 +45,7 @@ pub use follow::{Followed, Follower};
 pub use inspect::{Status, TableDigest, TableStatus, Verified};
 pub use options::Options;
 pub use planaria_types as types;
-pub use read::{Change, Scan};
+pub use read::{Change, Part, Scan};
 pub use refresh::{ChangeChunk, Refresh, RefreshEnd};
 pub use replicas::{RefreshEstimate, Registration};
 pub use run::{Codec, ReadMode};
@@ -59,6 +59,9 @@ mod crash_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod fault_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod fingerprint_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod flip_tests;

@@ -3,12 +3,17 @@
 mod changes;
 mod fingerprint;
 mod merge;
+mod parts;
 mod scan;
 mod source;
 
 pub use changes::Change;
 pub(crate) use changes::Changes;
 pub(crate) use fingerprint::fingerprint;
+#[cfg(test)]
+pub(crate) use fingerprint::merged;
 pub(crate) use merge::{Direction, Merge};
+pub use parts::Part;
+pub(crate) use parts::parts;
 pub use scan::Scan;
 pub(crate) use source::Source;

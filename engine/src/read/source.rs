@@ -18,11 +18,21 @@ pub(crate) enum Source {
 impl Source {
     /// All inputs of a fragment, newest first. With `since`, versions at or below are not shown.
     pub(crate) fn of_fragment(fragment: &Fragment, since: Option<Uid>) -> Vec<Self> {
-        let memtables = std::iter::once(&fragment.active)
+        let references = Self::of_references(&fragment.upper, &fragment.bottom, since);
+        Self::memtables(fragment, since).chain(references).collect()
+    }
+
+    /// All inputs of a fragment but its bottom, newest first.
+    pub(crate) fn above_bottom(fragment: &Fragment) -> Vec<Self> {
+        let memtables = Self::memtables(fragment, None);
+        memtables.chain(Self::of_references(&fragment.upper, &[], None)).collect()
+    }
+
+    fn memtables(fragment: &Fragment, since: Option<Uid>) -> impl Iterator<Item = Self> + use<'_> {
+        std::iter::once(&fragment.active)
             .chain(fragment.frozen.iter().rev().map(|frozen| &frozen.memtable))
             .filter(|memtable| memtable.records() > 0)
-            .map(|memtable| Self::Memtable(memtable.cursor(since), fragment.range.clone()));
-        memtables.chain(Self::of_references(&fragment.upper, &fragment.bottom, since)).collect()
+            .map(move |memtable| Self::Memtable(memtable.cursor(since), fragment.range.clone()))
     }
 
     /// The inputs that references make up: one for each upper, newest first, and one for the bottom.
