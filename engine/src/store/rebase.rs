@@ -158,6 +158,7 @@ impl Store {
         let segment = SegmentRecord { number: begun.segment, uid: state.last, hash: state.hash };
         let mut structure = self.lock_structure();
         let next = change(&self.pin().0)?;
+        self.name_above(&next);
         let mut manifest = self.describe(&structure, &next);
         group(&mut manifest.group);
         manifest.group.visible = cut;
