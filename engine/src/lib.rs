@@ -21,6 +21,7 @@ mod memtable;
 mod options;
 pub mod os;
 mod read;
+mod reconcile;
 mod refresh;
 mod replicas;
 mod run;
@@ -46,6 +47,7 @@ pub use inspect::{Status, TableDigest, TableStatus, Verified};
 pub use options::Options;
 pub use planaria_types as types;
 pub use read::{Change, Part, Scan};
+pub use reconcile::{RangeChunk, Reconcile};
 pub use refresh::{ChangeChunk, Refresh, RefreshEnd};
 pub use replicas::{RefreshEstimate, Registration};
 pub use run::{Codec, ReadMode};
@@ -65,6 +67,9 @@ mod fingerprint_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod flip_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod reconcile_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod stress_tests;

@@ -77,16 +77,19 @@ pub(super) fn keys_of_block(run: &Run, at: usize) -> KeyRange {
 /// The fingerprint by its definition: all records are read.
 pub(crate) fn merged(fragment: &Fragment, range: &KeyRange, at: Uid) -> Result<Fingerprint> {
     let mut sum = Fingerprint::EMPTY;
-    visit_live(fragment, range, at, |key, uid, row| sum.add_hash(hash::record_hash(key, uid, row)))?;
+    visit_live(fragment, range, at, |key, uid, row| {
+        sum.add_hash(hash::record_hash(key, uid, row));
+        true
+    })?;
     Ok(sum)
 }
 
-/// Shows each live record of a fragment within `range` at the cut `at`, in key order.
+/// Shows each live record of a fragment within `range` at the cut `at`, in key order, until `visit` says false.
 pub(crate) fn visit_live(
     fragment: &Fragment,
     range: &KeyRange,
     at: Uid,
-    mut visit: impl FnMut(&[u8], Uid, &[u8]),
+    mut visit: impl FnMut(&[u8], Uid, &[u8]) -> bool,
 ) -> Result<()> {
     let Some(range) = fragment.range.intersect(range) else { return Ok(()) };
     let mut merge = Merge::new(Source::of_fragment(fragment, None), range, Direction::Forward)?;
@@ -94,8 +97,8 @@ pub(crate) fn visit_live(
     let mut any_done = false;
     while let Some(key) = merge.key() {
         if merge.uid() <= at && !(any_done && key == done.as_slice()) {
-            if merge.kind() == RecordKind::Put {
-                visit(key, merge.uid(), merge.row_ref());
+            if merge.kind() == RecordKind::Put && !visit(key, merge.uid(), merge.row_ref()) {
+                return Ok(());
             }
             done.clear();
             done.extend_from_slice(key);

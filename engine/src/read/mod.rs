@@ -9,9 +9,9 @@ mod source;
 
 pub use changes::Change;
 pub(crate) use changes::Changes;
-pub(crate) use fingerprint::fingerprint;
 #[cfg(test)]
 pub(crate) use fingerprint::merged;
+pub(crate) use fingerprint::{fingerprint, visit_live};
 pub(crate) use merge::{Direction, Merge};
 pub use parts::Part;
 pub(crate) use parts::parts;

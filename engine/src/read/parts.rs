@@ -105,7 +105,10 @@ fn record_boundaries(
 ) -> Result<Vec<Vec<u8>>> {
     let mut keys = Vec::new();
     for fragment in fragments {
-        visit_live(fragment, range, at, |key, _, _| keys.push(key.to_vec()))?;
+        visit_live(fragment, range, at, |key, _, _| {
+            keys.push(key.to_vec());
+            true
+        })?;
     }
     let share = keys.len().div_ceil(count).max(1);
     let firsts = keys.into_iter().step_by(share).skip(1);

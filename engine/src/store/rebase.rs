@@ -32,11 +32,11 @@ pub(crate) struct Install {
 }
 
 /// An opened run of one table and the interval that it owns.
-struct Layer {
-    table: TableId,
-    parts: RunRefParts,
-    above: Uid,
-    upto: Uid,
+pub(super) struct Layer {
+    pub(super) table: TableId,
+    pub(super) parts: RunRefParts,
+    pub(super) above: Uid,
+    pub(super) upto: Uid,
 }
 
 impl Store {
@@ -113,7 +113,11 @@ impl Store {
     }
 
     /// Writes live commits out as runs, one for each table.
-    fn write_live(&self, live: &[LoggedCommit], files: &mut Vec<NewRun>) -> Result<Vec<(TableId, NewRun)>> {
+    pub(super) fn write_live(
+        &self,
+        live: &[LoggedCommit],
+        files: &mut Vec<NewRun>,
+    ) -> Result<Vec<(TableId, NewRun)>> {
         let mut memtables: BTreeMap<TableId, Arc<Memtable>> = BTreeMap::new();
         for logged in live {
             for op in logged.commit.ops() {
@@ -139,7 +143,7 @@ impl Store {
     }
 
     /// Puts a changed version in place together with a log that begins behind `state`, and shows `cut`.
-    fn rebase(
+    pub(super) fn rebase(
         &self,
         writer: &mut MutexGuard<'_, Writer>,
         state: Writer,
@@ -191,7 +195,7 @@ impl Store {
     }
 
     /// Fails unless a cut at `fork` finds all the versions that it shows.
-    fn check_readable(&self, fork: Uid) -> Result<()> {
+    pub(crate) fn check_readable(&self, fork: Uid) -> Result<()> {
         let group = self.manifest().group;
         let floor = group.version_floor.max(self.floors.lock().thinned_to);
         if fork < floor || group.sparse.iter().any(|(from, to)| *from < fork && fork < *to) {
@@ -201,7 +205,7 @@ impl Store {
     }
 
     /// Fails if something is in memory only: a log that begins anew would leave it behind. The caller is the writer.
-    fn check_flushed(&self) -> Result<()> {
+    pub(super) fn check_flushed(&self) -> Result<()> {
         let in_memory =
             |fragment: &Arc<Fragment>| fragment.active.records() > 0 || !fragment.frozen.is_empty();
         if self.pin().0.fragments().iter().any(in_memory) {
@@ -280,7 +284,11 @@ fn check_end(writer: &Writer, install: &Install, end: &RefreshEnd) -> Result<Wri
 }
 
 /// `version` with layers put on top, oldest first; everything at or below `flushed` lies in runs then.
-fn layered_version(version: &StoreVersion, layers: &[Layer], flushed: Uid) -> Result<StoreVersion> {
+pub(super) fn layered_version(
+    version: &StoreVersion,
+    layers: &[Layer],
+    flushed: Uid,
+) -> Result<StoreVersion> {
     let changed = version.fragments().iter().map(|fragment| {
         let mut next = Fragment::clone(fragment);
         for layer in layers.iter().filter(|layer| layer.table == fragment.table) {
@@ -297,7 +305,7 @@ fn layered_version(version: &StoreVersion, layers: &[Layer], flushed: Uid) -> Re
 }
 
 /// `version` without anything above `fork`.
-fn clipped_version(version: &StoreVersion, fork: Uid) -> Result<StoreVersion> {
+pub(super) fn clipped_version(version: &StoreVersion, fork: Uid) -> Result<StoreVersion> {
     let changed = version.fragments().iter().map(|fragment| {
         let mut next = Fragment::clone(fragment);
         let kept = fragment
