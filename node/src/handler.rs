@@ -242,6 +242,7 @@ pub(crate) fn database_status(name: &str, status: &planaria_engine::Status) -> D
         // Alone, a primary is all of the promotable set.
         stable: status.durable,
         disk_bytes: status.run_bytes + status.log_bytes,
+        refresh: None,
     }
 }
 

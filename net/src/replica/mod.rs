@@ -5,6 +5,7 @@
 
 mod clock;
 mod clone;
+mod compare;
 mod convert;
 mod primary;
 mod secondary;
@@ -17,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 pub use clone::{CloneProgress, clone_from, fetch_clone};
-pub use primary::{AckError, Primary, ReplicaState};
+pub use compare::tilings;
+pub use primary::{AckError, Primary, RefreshPlan, ReplicaState};
 pub use secondary::{Follow, FollowStatus, Follower};
 pub use slot::Slot;
 
@@ -50,3 +52,7 @@ pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message> {
 #[cfg(test)]
 #[path = "replica_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod reconcile_tests;

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use planaria_replication::primary::{
     CommitsRead, DeltaRead, Group, GroupAction, Identity, Session, SessionAction, SessionId, StatesRead,
     Survey,
 };
-use planaria_replication::{Lane, Millis, Options, RewindItem};
-use planaria_types::{GroupId, InstanceId, TableId, Uid};
+use planaria_replication::{Choice, Lane, Message, Millis, Options, Reason, RewindItem, Situation, Way};
+use planaria_types::{GroupId, History, HistoryHash, InstanceId, TableId, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::clock::{now, until};
-use super::{Opening, clone, convert, decode, decode_message, encode};
+use super::{Opening, clone, compare, convert, decode, decode_message, encode};
 use crate::quic::CloseCode;
 use crate::quic::session::{BulkSender, ReplicaSession};
 use crate::wire::rpc::BoxFuture;
@@ -38,6 +38,8 @@ pub struct Primary {
     acknowledged: Condvar,
     next_session: AtomicU64,
     registered: Mutex<Registered>,
+    /// How each secondary was last brought up to date.
+    welcomed: Mutex<HashMap<InstanceId, (Way, Reason)>>,
 }
 
 /// What was written down of secondaries.
@@ -82,6 +84,17 @@ pub struct ReplicaState {
     pub visible: Uid,
     /// How far its durable position is behind the last commit, in milliseconds.
     pub lag_ms: u64,
+    /// The way that it was last brought up to date by, and why, since this start.
+    pub refresh: Option<(Way, Reason)>,
+}
+
+/// What a refresh would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefreshPlan {
+    /// The way, why, and the estimated bytes.
+    pub choice: Choice,
+    /// The estimated number of records; none for a tail, which moves commits.
+    pub records: Option<u64>,
 }
 
 impl Primary {
@@ -107,6 +120,7 @@ impl Primary {
             acknowledged: Condvar::new(),
             next_session: AtomicU64::new(1),
             registered: Mutex::new(Registered::default()),
+            welcomed: Mutex::new(HashMap::new()),
         };
         primary.update_floors();
         Ok(Arc::new(primary))
@@ -120,6 +134,7 @@ impl Primary {
     /// The secondaries that are registered.
     pub fn replicas(&self) -> Vec<ReplicaState> {
         let last = self.db.log_end().0;
+        let welcomed = self.welcomed.lock().clone();
         let group = self.group.lock();
         let state =
             |(instance, member): (&InstanceId, &planaria_replication::primary::Member)| ReplicaState {
@@ -138,8 +153,52 @@ impl Primary {
                 } else {
                     last.millis().saturating_sub(member.durable.millis())
                 },
+                refresh: welcomed.get(instance).copied(),
             };
         group.members().iter().map(state).collect()
+    }
+
+    /// What a refresh of a copy with this history, durable position and hash there would take, if it began now; nothing
+    /// is begun.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if the copy has no epoch in common with this primary.
+    pub fn plan(
+        &self,
+        history: &History,
+        durable: Uid,
+        hash: Option<HistoryHash>,
+        asked: Option<Way>,
+    ) -> Result<RefreshPlan> {
+        let (own, appended) = {
+            let group = self.group.lock();
+            (group.history().clone(), group.appended())
+        };
+        let fork = planaria_replication::fork(&own, appended, history, durable)
+            .ok_or_else(|| Error::Protocol("the histories have no epoch in common: clone anew".into()))?;
+        let estimate = self.db.estimate_refresh(fork.uid);
+        let known = if fork.uid == durable { self.db.history_hash_at(durable)? } else { None };
+        let same_hash = hash.zip(known).is_none_or(|(theirs, ours)| theirs == ours);
+        let choice = planaria_replication::choose(&Situation {
+            since: fork.uid,
+            retained: estimate.retained,
+            mark_floor: self.db.mark_floor(),
+            tail_bytes: estimate.tail_bytes,
+            delta_bytes: estimate.delta_bytes,
+            total_bytes: estimate.total_bytes,
+            without_live: false,
+            trusted: same_hash && planaria_replication::agree(&own, history),
+            bulk: None,
+            asked,
+            bulk_bytes_min: self.options.bulk_bytes_min,
+        });
+        let versions: u64 = self.db.status()?.tables.iter().map(|table| table.versions).sum();
+        let records = (choice.way != Way::Tail).then(|| {
+            let share = u128::from(versions) * u128::from(choice.bytes);
+            (share / u128::from(estimate.total_bytes.max(choice.bytes).max(1))) as u64
+        });
+        Ok(RefreshPlan { choice, records })
     }
 
     /// Waits until `uid` is acknowledged at `level`.
@@ -412,12 +471,23 @@ impl Serving<'_> {
                 let read = read_states(&snapshot, items, bytes_max)?;
                 self.machine.handle_states(&mut primary.group.lock(), round, read, now());
             }
+            SessionAction::ReadParts { round, spans, parts, at_least, pinned } => {
+                let read = compare::read_parts(&self.snapshot(at_least, pinned), &spans, parts)?;
+                self.machine.handle_parts(&mut primary.group.lock(), round, read, now());
+            }
+            SessionAction::ReadRanges { round, spans, at_least, pinned, bytes_max } => {
+                let read = compare::read_ranges(&self.snapshot(at_least, pinned), &spans, bytes_max)?;
+                self.machine.handle_ranges(&mut primary.group.lock(), round, read, now());
+            }
             SessionAction::ReleasePin => self.pin = None,
         }
         Ok(true)
     }
 
-    fn send(&mut self, message: &planaria_replication::Message) -> Result<()> {
+    fn send(&mut self, message: &Message) -> Result<()> {
+        if let (Message::Welcome(welcome), Some(instance)) = (message, self.machine.instance()) {
+            self.primary.welcomed.lock().insert(instance, (welcome.way, welcome.reason));
+        }
         let bytes = encode(message)?;
         match message.lane() {
             Lane::Control => self.runtime.block_on(self.session.send(bytes)),

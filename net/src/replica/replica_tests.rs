@@ -27,7 +27,7 @@ impl Handler for Node {
     }
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         memtable_bytes: 1 << 20,
         log_segment_bytes: 256 << 10,
@@ -37,19 +37,23 @@ fn options() -> Options {
     }
 }
 
-struct Cluster {
+pub(super) struct Cluster {
     runtime: tokio::runtime::Runtime,
     credentials: Credentials,
     server: Option<Server>,
     address: SocketAddr,
-    primary: Arc<Primary>,
+    pub(super) primary: Arc<Primary>,
 }
 
 impl Cluster {
-    fn start(dir: &Path) -> Self {
+    pub(super) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, options())
+    }
+
+    pub(super) fn start_with(dir: &Path, options: Options) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let credentials = TlsStore::named(dir.join("tls")).load_or_create().unwrap();
-        let db = Database::open_with(dir.join("primary"), options()).unwrap();
+        let db = Database::open_with(dir.join("primary"), options).unwrap();
         let primary = Primary::start(db).unwrap();
         let node = Arc::new(Node(Arc::clone(&primary)));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -63,7 +67,7 @@ impl Cluster {
         Self { runtime, credentials, server: Some(server), address, primary }
     }
 
-    fn follow(&self, slot: &Slot) -> Follower {
+    pub(super) fn follow(&self, slot: &Slot) -> Follower {
         let follow = Follow {
             primary: self.address,
             name: "second".into(),
@@ -74,7 +78,7 @@ impl Cluster {
         Follower::start(slot.clone(), follow, self.runtime.handle().clone()).unwrap()
     }
 
-    fn secondary(&self, dir: &Path) -> Slot {
+    pub(super) fn secondary(&self, dir: &Path) -> Slot {
         let db = Database::open_with(dir, options()).unwrap();
         db.become_secondary(self.primary.database().id()).unwrap();
         Slot::new(db)
@@ -90,7 +94,7 @@ impl Drop for Cluster {
 }
 
 /// Waits until the secondary shows what the primary has, and returns what it then says of itself.
-fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> FollowStatus {
+pub(super) fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> FollowStatus {
     for _ in 0..10_000 {
         let status = follower.status();
         let last = cluster.primary.database().log_end().0;
@@ -103,7 +107,7 @@ fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> FollowStatu
     panic!("the secondary does not catch up: {:?}", follower.status());
 }
 
-fn fill(db: &Database, table: &Table, keys: std::ops::Range<u64>, row: &str) {
+pub(super) fn fill(db: &Database, table: &Table, keys: std::ops::Range<u64>, row: &str) {
     for key in keys {
         let mut batch = Batch::new();
         batch.put(table.id(), key.to_be_bytes().to_vec(), format!("{row} {key}"));
@@ -111,7 +115,7 @@ fn fill(db: &Database, table: &Table, keys: std::ops::Range<u64>, row: &str) {
     }
 }
 
-fn equal(one: &Database, other: &Database) {
+pub(super) fn equal(one: &Database, other: &Database) {
     assert_eq!(one.snapshot().digests().unwrap(), other.snapshot().digests().unwrap());
 }
 

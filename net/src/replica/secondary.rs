@@ -5,9 +5,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use planaria_engine::{CloneRole, Database, Options as EngineOptions, Refresh, RefreshEnd};
+use planaria_engine::{CloneRole, Database, Options as EngineOptions, Reconcile, Refresh, RefreshEnd};
 use planaria_replication::secondary::{Action, Identity, Install, Local, Replica, State, Status};
-use planaria_replication::{Lane, Message, Options};
+use planaria_replication::{Lane, Message, Options, Reason, Record, Span, Way};
 use planaria_types::{GroupId, HistoryHash, InstanceId, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -47,6 +47,8 @@ pub struct Follower {
 
 struct Shared {
     status: Mutex<FollowStatus>,
+    /// The way of a refresh that an operator asked for.
+    asked: Mutex<Option<Way>>,
     stop: Notify,
     stopped: std::sync::atomic::AtomicBool,
 }
@@ -58,6 +60,10 @@ pub struct FollowStatus {
     pub replica: Status,
     /// How far a transfer of run files has come, while there is one.
     pub bulk: Option<CloneProgress>,
+    /// The way of the last refresh.
+    pub last_refresh_way: Option<Way>,
+    /// Why that way.
+    pub last_refresh_reason: Option<Reason>,
     /// The wall time of the last refresh, in milliseconds.
     pub last_refresh_ms: Option<u64>,
     /// Records of the last refresh.
@@ -73,6 +79,7 @@ impl Follower {
     pub fn start(slot: Slot, follow: Follow, runtime: Handle) -> Result<Self> {
         let shared = Arc::new(Shared {
             status: Mutex::new(FollowStatus::default()),
+            asked: Mutex::new(None),
             stop: Notify::new(),
             stopped: std::sync::atomic::AtomicBool::new(false),
         });
@@ -92,6 +99,12 @@ impl Follower {
     /// What it does now.
     pub fn status(&self) -> FollowStatus {
         self.shared.status.lock().clone()
+    }
+
+    /// Has the copy refreshed by this way, if it leads to the primary's state; by another, which then says why, if not.
+    pub fn refresh(&self, way: Way) {
+        *self.shared.asked.lock() = Some(way);
+        self.shared.stop.notify_one();
     }
 
     /// Ends the session in good order and waits for the thread.
@@ -125,6 +138,8 @@ struct Loop {
     machine: Replica,
     link: Option<Link>,
     refresh: Option<Refresh>,
+    /// Ranges that are replaced; kept over a break of the session.
+    reconcile: Option<Reconcile>,
     /// When the refresh that runs began, and the totals at that time.
     refresh_begun: Option<(planaria_replication::Millis, u64, u64)>,
 }
@@ -143,6 +158,7 @@ enum Input {
     Opened(Result<Opened>),
     Bulk(Result<Option<bytes::Bytes>>),
     Time,
+    Asked,
     Stop,
 }
 
@@ -150,12 +166,27 @@ impl Loop {
     fn new(slot: Slot, follow: Follow, runtime: Handle, shared: Arc<Shared>) -> Self {
         let db = slot.get();
         let machine = machine(&db, &follow);
-        Self { slot, db, follow, runtime, shared, machine, link: None, refresh: None, refresh_begun: None }
+        Self {
+            slot,
+            db,
+            follow,
+            runtime,
+            shared,
+            machine,
+            link: None,
+            refresh: None,
+            reconcile: None,
+            refresh_begun: None,
+        }
     }
 
     fn run(mut self) -> Result<()> {
         loop {
             self.machine.handle_tick(now());
+            let asked = self.shared.asked.lock().take();
+            if let Some(way) = asked {
+                self.machine.handle_refresh_asked(way, now());
+            }
             while let Some(action) = self.machine.poll_action() {
                 if let Err(error) = self.perform(action) {
                     self.failed(&error);
@@ -187,7 +218,7 @@ impl Loop {
                         link.bulk = None;
                     }
                 }
-                Input::Time => {}
+                Input::Time | Input::Asked => {}
                 Input::Stop => {
                     self.machine.handle_shutdown(now());
                     while let Some(action) = self.machine.poll_action() {
@@ -208,23 +239,25 @@ impl Loop {
         }
         let wait = until(self.machine.poll_timeout(), WAKE_AFTER);
         let (shared, link) = (Arc::clone(&self.shared), &mut self.link);
+        let stopped = || shared.stopped.load(std::sync::atomic::Ordering::Acquire);
+        let woken = || if stopped() { Input::Stop } else { Input::Asked };
         self.runtime.block_on(async {
             match link {
                 Some(Link { session, bulk: Some(bulk), .. }) => tokio::select! {
                     message = session.receive() => Input::Message(message),
                     message = bulk.next() => Input::Bulk(message),
                     () = tokio::time::sleep(wait) => Input::Time,
-                    () = shared.stop.notified() => Input::Stop,
+                    () = shared.stop.notified() => woken(),
                 },
                 Some(Link { session, bulk: None, .. }) => tokio::select! {
                     message = session.receive() => Input::Message(message),
                     opened = session.accept() => Input::Opened(opened),
                     () = tokio::time::sleep(wait) => Input::Time,
-                    () = shared.stop.notified() => Input::Stop,
+                    () = shared.stop.notified() => woken(),
                 },
                 None => tokio::select! {
                     () = tokio::time::sleep(wait) => Input::Time,
-                    () = shared.stop.notified() => Input::Stop,
+                    () = shared.stop.notified() => woken(),
                 },
             }
         })
@@ -262,6 +295,8 @@ impl Loop {
                 self.refresh_begun = Some((now(), counters.records, counters.refresh_bytes));
             }
             (State::Online, Some((begun, records, bytes))) => {
+                shared.last_refresh_way = status.way;
+                shared.last_refresh_reason = status.reason;
                 shared.last_refresh_ms = Some(now().since(begun).0);
                 shared.last_refresh_records = counters.records - records;
                 shared.last_refresh_bytes = counters.refresh_bytes - bytes;
@@ -281,6 +316,7 @@ impl Loop {
     fn failed(&mut self, error: &Error) {
         tracing::warn!(%error, "an action of the secondary failed");
         self.refresh = None;
+        self.reconcile = None;
         self.machine.handle_failure(local(&self.db), &error.to_string(), now());
     }
 
@@ -333,7 +369,13 @@ impl Loop {
                 }
                 self.machine.handle_stored(round, now());
             }
-            Action::AbandonRefresh => self.refresh = None,
+            Action::BeginReconcile { round, base } => self.begin_reconcile(round, base)?,
+            Action::SumSpans { round, spans } => self.sum_spans(round, &spans)?,
+            Action::StoreRanges { round, spans, records } => self.store_ranges(round, spans, records)?,
+            Action::AbandonRefresh => {
+                self.refresh = None;
+                self.reconcile = None;
+            }
             Action::Install(install) => self.install(install)?,
             Action::FetchBulk { reason, bytes, .. } => {
                 tracing::info!(%reason, bytes, "the copy is taken anew");
@@ -392,19 +434,53 @@ impl Loop {
         Ok(())
     }
 
+    /// Goes on with what an earlier round replaced, if there is something.
+    fn begin_reconcile(&mut self, round: u64, base: Uid) -> Result<()> {
+        self.refresh = None;
+        match &mut self.reconcile {
+            Some(kept) => kept.rebase(base)?,
+            None => self.reconcile = Some(self.db.begin_reconcile(base)?),
+        }
+        self.machine.handle_reconcile_begun(round, &self.db.table_ids(), now());
+        Ok(())
+    }
+
+    fn sum_spans(&mut self, round: u64, spans: &[Span]) -> Result<()> {
+        let reconcile = self.reconcile.as_mut().ok_or(Error::Closed)?;
+        let mut sums = Vec::with_capacity(spans.len());
+        for span in spans {
+            sums.push(reconcile.fingerprint(span.table, &span.keys)?.short());
+        }
+        self.machine.handle_sums(round, &sums, now());
+        Ok(())
+    }
+
+    fn store_ranges(&mut self, round: u64, spans: Vec<Span>, records: Vec<Record>) -> Result<()> {
+        let reconcile = self.reconcile.as_mut().ok_or(Error::Closed)?;
+        let ranges: Vec<_> = spans.into_iter().map(|span| (span.table, span.keys)).collect();
+        let records: Vec<_> = records.into_iter().map(convert::record_in).collect::<Result<_>>()?;
+        reconcile.replace(&ranges, &records)?;
+        self.machine.handle_stored(round, now());
+        Ok(())
+    }
+
     fn install(&mut self, install: Install) -> Result<()> {
-        let refresh = self.refresh.take().ok_or(Error::Closed)?;
         let base_hash = install.base_hash.ok_or_else(|| {
             Error::Protocol("the primary does not know the history hash where its live stream begins".into())
         })?;
-        refresh.install(&RefreshEnd {
+        let end = RefreshEnd {
             base: install.base,
             base_hash,
             history: install.history,
             live: convert::commits_in(&install.commits)?,
             sparse_to: install.sparse_to,
             cut: install.cut,
-        })?;
+        };
+        if install.reconciled {
+            self.reconcile.take().ok_or(Error::Closed)?.install(&end)?;
+        } else {
+            self.refresh.take().ok_or(Error::Closed)?.install(&end)?;
+        }
         self.machine.handle_installed(local(&self.db), now());
         Ok(())
     }
@@ -430,6 +506,7 @@ impl Loop {
             fetched
         })?;
         let old = dir.with_extension("old");
+        self.reconcile = None;
         remove(&old).map_err(|error| Error::file("remove", &old, error))?;
         let options = self.follow.options.clone();
         self.db = self.slot.replace(|| {
