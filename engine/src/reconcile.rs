@@ -158,17 +158,15 @@ impl Reconcile {
     }
 
     fn close(&mut self, open: Open) -> Result<()> {
-        let number = match open.writer.finish()? {
-            Some(run) => {
-                let parts = self.store.adopt(&run);
-                if parts.is_err() {
-                    self.store.discard(std::slice::from_ref(&run));
-                }
-                self.replacement.runs.push((run, parts?));
-                Some(self.replacement.runs.len() - 1)
+        let mut number = None;
+        if let Some(run) = open.writer.finish()? {
+            let parts = self.store.adopt(&run);
+            if parts.is_err() {
+                self.store.discard(std::slice::from_ref(&run));
             }
-            None => None,
-        };
+            number = Some(self.replacement.runs.len());
+            self.replacement.runs.push((run, parts?));
+        }
         let mut ranges = open.ranges.into_iter().peekable();
         while let Some(mut keys) = ranges.next() {
             while let Some(next) = ranges.next_if(|next| keys.end.as_ref() == Some(&next.start)) {
@@ -184,13 +182,12 @@ impl Reconcile {
         if let Some(open) = self.open.take() {
             self.close(open)?;
         }
-        let staged = match &self.staged {
-            Some(staged) => staged,
-            None => {
-                let version = self.store.pin().0;
-                let staged = Store::replaced_version(&version, &self.replacement, self.base)?;
-                self.staged.insert(staged)
-            }
+        let staged = if let Some(staged) = &self.staged {
+            staged
+        } else {
+            let version = self.store.pin().0;
+            let staged = Store::replaced_version(&version, &self.replacement, self.base)?;
+            self.staged.insert(staged)
         };
         let mut sum = Fingerprint::EMPTY;
         for fragment in staged.overlapping(table, keys) {
