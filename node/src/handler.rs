@@ -256,6 +256,7 @@ pub(crate) fn database_status(name: &str, status: &planaria_engine::Status) -> D
         disk_bytes: status.run_bytes + status.log_bytes,
         primary: String::new(),
         notices: Vec::new(),
+        refresh: None,
     }
 }
 
