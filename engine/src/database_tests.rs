@@ -248,3 +248,40 @@ fn a_clone_is_received_chunk_by_chunk_resumed_and_checked() {
     assert_eq!(copy.snapshot().digests().unwrap(), expected);
     copy.verify().unwrap();
 }
+
+#[test]
+fn a_fragment_made_beyond_a_fork_is_not_taken_for_one_that_the_primary_made() {
+    let os = MemOs::new(4);
+    let primary = Database::open_with("db", small_options(&os_of(&os))).unwrap();
+    let table = primary.create_raw_table("t").unwrap();
+    for number in 0..100_u64 {
+        table.put(format!("{number:05}"), "row").unwrap();
+    }
+    primary.flush().unwrap();
+    let fork = primary.log_end();
+    let copy_os = os.crash(crate::os::CrashStyle::PowerCutClean, 1);
+    let copy = Database::open_with("db", small_options(&os_of(&copy_os))).unwrap();
+    // Both split, elsewhere, and the fragments have the same number.
+    copy.split(table.id(), b"00070").unwrap();
+    copy.flush().unwrap();
+    copy.take_back(copy.history().position_of(fork.0), fork.1).unwrap();
+    copy.become_secondary(primary.id()).unwrap();
+    primary.split(table.id(), b"00030").unwrap();
+    for number in [10_u64, 50, 90] {
+        table.put(format!("{number:05}"), "new").unwrap();
+    }
+    let crate::Followed::Commits(commits) = primary.follow(fork.0).next(1 << 20).unwrap() else {
+        panic!("the log goes back to the fork");
+    };
+    copy.append_replicated(&commits).unwrap();
+    copy.sync().unwrap();
+    copy.show(primary.visible()).unwrap();
+    copy.flush().unwrap();
+    copy.compact().unwrap();
+    assert_eq!(copy.snapshot().digests().unwrap(), primary.snapshot().digests().unwrap());
+    copy.verify().unwrap();
+}
+
+fn os_of(os: &MemOs) -> Arc<MemOs> {
+    Arc::new(os.clone())
+}

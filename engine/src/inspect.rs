@@ -5,6 +5,7 @@ use planaria_types::{DatabaseId, Epoch, Fingerprint, InstanceId, KeyRange, Table
 use crate::database::{Database, Snapshot};
 use crate::error::Result;
 use crate::hash;
+use crate::read::Part;
 use crate::table::{self, TableDef};
 use crate::version::Role;
 
@@ -177,6 +178,20 @@ impl Snapshot {
             sum += crate::read::fingerprint(fragment, &range, self.uid())?;
         }
         Ok(sum)
+    }
+
+    /// At most `count` parts of a key range, of about the same number of records each, with their fingerprints: one
+    /// level of a tree, which is walked from the top down to find where two copies differ.
+    pub fn parts(&self, table: TableId, range: &KeyRange, count: usize) -> Result<Vec<Part>> {
+        let fragments: Vec<_> = self.version().overlapping(table, range).collect();
+        crate::read::parts(&fragments, range, self.uid(), count)
+    }
+
+    /// All tables that have fragments, those of the system and of secondary indexes included.
+    pub fn table_ids(&self) -> Vec<TableId> {
+        let mut ids: Vec<_> = self.version().fragments().iter().map(|fragment| fragment.table).collect();
+        ids.dedup();
+        ids
     }
 }
 

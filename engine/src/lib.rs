@@ -26,6 +26,7 @@ pub mod os;
 mod planted;
 mod quarantine;
 mod read;
+mod reconcile;
 mod refresh;
 mod replicas;
 mod run;
@@ -56,7 +57,8 @@ pub use planaria_types as types;
 #[cfg(feature = "planted")]
 pub use planted::Planted;
 pub use quarantine::{Extract, ExtractFile, ExtractPart, Tended};
-pub use read::{Change, Scan};
+pub use read::{Change, Part, Scan};
+pub use reconcile::{RangeChunk, Reconcile};
 pub use refresh::{ChangeChunk, Refresh, RefreshEnd};
 pub use replicas::{Cap, GivenUp, Lag, Preserved, RefreshEstimate, Registration};
 pub use run::{Codec, ReadMode};
@@ -76,7 +78,13 @@ mod crash_tests;
 mod fault_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
+mod fingerprint_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod flip_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod reconcile_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod stress_tests;

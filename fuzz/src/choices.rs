@@ -1,6 +1,6 @@
 use bytes::Bytes;
-use planaria_replication::{Commit, Record, RecordKind};
-use planaria_types::{Epoch, History, HistoryEntry, HistoryHash, TableId, Uid};
+use planaria_replication::{Bound, Commit, PartSum, Record, RecordKind, Span, Tiling};
+use planaria_types::{Epoch, History, HistoryEntry, HistoryHash, KeyRange, TableId, Uid};
 
 /// Decisions taken from the bytes of an input, one after the other; 0 where the input has ended.
 ///
@@ -101,6 +101,50 @@ impl<'a> Choices<'a> {
         commits
     }
 
+    pub(crate) fn table(&mut self) -> TableId {
+        TableId(u32::from(self.below(2)))
+    }
+
+    pub(crate) fn spans(&mut self) -> Vec<Span> {
+        let some = self.below(3);
+        (0..some).map(|_| self.span()).collect()
+    }
+
+    fn span(&mut self) -> Span {
+        let table = self.table();
+        if self.flag() {
+            return Span::all(table);
+        }
+        let end = self.flag().then(|| self.key().to_vec());
+        Span { table, keys: KeyRange { start: self.key().to_vec(), end } }
+    }
+
+    /// Eight bytes of a fingerprint, few enough that two are equal now and then.
+    pub(crate) fn short(&mut self) -> [u8; 8] {
+        [self.below(2); 8]
+    }
+
+    /// Parts with bounds in any order, and as many sums as bounds ask for, or others.
+    pub(crate) fn tilings(&mut self) -> Vec<Tiling> {
+        let some = self.below(3);
+        (0..some).map(|_| self.tiling()).collect()
+    }
+
+    fn tiling(&mut self) -> Tiling {
+        let table = self.table();
+        let bounds = usize::from(self.below(4));
+        let sums = if self.below(6) == 0 { usize::from(self.below(5)) } else { bounds + 1 };
+        Tiling {
+            table,
+            bounds: (0..bounds)
+                .map(|_| Bound { shared: u16::from(self.below(8) / 6), rest: self.key() })
+                .collect(),
+            sums: (0..sums)
+                .map(|_| PartSum { count: u64::from(self.below(3)), short: self.short() })
+                .collect(),
+        }
+    }
+
     pub(crate) fn records(&mut self, kinds: u8) -> Vec<Record> {
         let some = self.below(5);
         (0..some).map(|_| self.record(kinds)).collect()
@@ -115,6 +159,6 @@ impl<'a> Choices<'a> {
             3 => (RecordKind::Absent, Bytes::new()),
             _ => (RecordKind::RangeAbsent(end), Bytes::new()),
         };
-        Record { table: TableId(u32::from(self.below(2))), key: self.key(), uid: self.uid(), kind, row }
+        Record { table: self.table(), key: self.key(), uid: self.uid(), kind, row }
     }
 }

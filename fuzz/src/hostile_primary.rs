@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use planaria_replication::secondary::{Action, Identity, Local, Replica};
 use planaria_replication::{
-    Again, Bye, ByeCode, DeltaChunk, Live, Message, Millis, Options, PROTOCOL_VERSION, Reason, Refusal,
-    Refused, RewindItem, RewindReply, Way, Welcome,
+    Again, Bye, ByeCode, DeltaChunk, Live, Message, Millis, Options, PROTOCOL_VERSION, Parts, RangesReply,
+    Reason, Record, Refusal, Refused, RewindItem, RewindReply, Way, Welcome,
 };
 use planaria_types::{
     DatabaseId, Epoch, EpochOrder, GroupId, History, HistoryEntry, InstanceId, TableId, Uid,
@@ -14,7 +14,7 @@ use planaria_types::{
 
 use crate::choices::Choices;
 
-const REASONS: [Reason; 9] = [
+const REASONS: [Reason; 11] = [
     Reason::LogHoldsAll,
     Reason::LogReleased,
     Reason::Empty,
@@ -24,8 +24,11 @@ const REASONS: [Reason; 9] = [
     Reason::LiveOverflow,
     Reason::ForkBelowMarks,
     Reason::PinExpired,
+    Reason::Asked,
+    Reason::Unreadable,
 ];
-const WAYS: [Way; 4] = [Way::Tail, Way::Delta, Way::PinnedDelta, Way::Bulk];
+const WAYS: [Way; 6] =
+    [Way::Tail, Way::Delta, Way::PinnedDelta, Way::Bulk, Way::Reconcile, Way::PinnedReconcile];
 const REFUSALS: [Refusal; 4] =
     [Refusal::Deposed, Refusal::UnrelatedHistory, Refusal::EpochConflict, Refusal::Superseded];
 
@@ -80,6 +83,10 @@ impl World<'_> {
             1 if self.connected => {
                 self.connected = false;
                 self.replica.handle_disconnected("cut", now);
+            }
+            2 if self.choices.below(4) == 0 => {
+                let way = self.way();
+                self.replica.handle_refresh_asked(way, now);
             }
             2 if self.choices.below(4) == 0 => {
                 self.replica.handle_failure(self.local.clone(), "a failing disk", now);
@@ -171,8 +178,17 @@ impl World<'_> {
                     self.replica.handle_appended(commit.uid, now);
                 }
             }
-            Action::StoreDelta { round, .. } | Action::StoreRewind { round, .. } => {
-                self.replica.handle_stored(round, now);
+            Action::StoreDelta { round, .. }
+            | Action::StoreRewind { round, .. }
+            | Action::StoreRanges { round, .. } => self.replica.handle_stored(round, now),
+            Action::BeginReconcile { round, .. } => {
+                let tables: Vec<_> =
+                    (0..self.choices.below(3)).map(|table| TableId(u32::from(table))).collect();
+                self.replica.handle_reconcile_begun(round, &tables, now);
+            }
+            Action::SumSpans { round, spans } => {
+                let sums: Vec<_> = spans.iter().map(|_| self.choices.short()).collect();
+                self.replica.handle_sums(round, &sums, now);
             }
             Action::ReadRewindItems { round, .. } => {
                 let key = self.choices.key();
@@ -215,7 +231,7 @@ impl World<'_> {
     fn message(&mut self) -> Message {
         let round = self.choices.near(self.round);
         let epoch = if self.choices.below(4) == 0 { self.choices.epoch() } else { self.promised };
-        match self.choices.below(8) {
+        match self.choices.below(10) {
             0 => Message::Welcome(Box::new(self.welcome(round, epoch))),
             1 => {
                 let code = REFUSALS[usize::from(self.choices.below(4))];
@@ -236,13 +252,23 @@ impl World<'_> {
                 complete: self.choices.flag(),
             }),
             4 => {
-                let reason = REASONS[usize::from(self.choices.below(9))];
+                let reason = self.reason();
                 Message::Again(Again { round, reason })
             }
             5 if self.choices.flag() => {
                 Message::Bye(Bye { code: ByeCode::Shutdown, reason: "enough".to_owned() })
             }
             5 => Message::Heartbeat,
+            6 => {
+                Message::Parts(Parts { round, snapshot: self.choices.uid(), tilings: self.choices.tilings() })
+            }
+            7 => Message::RangesReply(RangesReply {
+                round,
+                snapshot: self.choices.uid(),
+                done: u32::from(self.choices.below(4)),
+                next: self.choices.flag().then(|| self.choices.key()),
+                records: self.puts(),
+            }),
             _ => Message::Live(Live {
                 round,
                 epoch,
@@ -253,6 +279,20 @@ impl World<'_> {
                 closed: self.choices.uid(),
             }),
         }
+    }
+
+    /// Records as ranges are told by; others now and then.
+    fn puts(&mut self) -> Vec<Record> {
+        let kinds = if self.choices.below(4) == 0 { 3 } else { 1 };
+        self.choices.records(kinds)
+    }
+
+    fn way(&mut self) -> Way {
+        WAYS[usize::from(self.choices.below(6))]
+    }
+
+    fn reason(&mut self) -> Reason {
+        REASONS[usize::from(self.choices.below(11))]
     }
 
     fn welcome(&mut self, round: u64, epoch: Epoch) -> Welcome {
@@ -271,8 +311,8 @@ impl World<'_> {
             history,
             fork: position,
             fork_hash: self.choices.hash(),
-            way: WAYS[usize::from(self.choices.below(4))],
-            reason: REASONS[usize::from(self.choices.below(9))],
+            way: self.way(),
+            reason: self.reason(),
             bytes: 0,
             live_from: if self.choices.flag() { fork } else { self.choices.uid() },
             live_from_hash: self.choices.hash(),

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{
-    CommitsRead, DeltaRead, Group, GroupAction, Identity, Session, SessionAction, SessionId, StatesRead,
-    Survey,
+    CommitsRead, DeltaRead, Group, GroupAction, Identity, PartsRead, RangesRead, Session, SessionAction,
+    SessionId, StatesRead, Survey,
 };
 use planaria_replication::{
-    Ack, Bye, ByeCode, Commit, DeltaRequest, Hello, Message, Millis, Options, PROTOCOL_VERSION, Reason,
-    RewindItem, RewindRequest,
+    Ack, Bye, ByeCode, Commit, Compare, DeltaRequest, Hello, Message, Millis, Options, PROTOCOL_VERSION,
+    PartSum, RangesRequest, Reason, RewindItem, RewindRequest, Span, Tiling, Way,
 };
 use planaria_types::{
     DatabaseId, Epoch, GroupId, HistoryEntry, HistoryHash, InstanceId, KeyRange, TableId, Uid,
@@ -164,6 +164,9 @@ impl World<'_> {
                 };
                 session.handle_states(group, round, read, now);
             }
+            SessionAction::ReadParts { .. } | SessionAction::ReadRanges { .. } => {
+                self.compare(number, action);
+            }
             SessionAction::Register { durable, .. } => {
                 assert!(
                     durable <= group.appended(),
@@ -174,9 +177,46 @@ impl World<'_> {
         }
     }
 
+    fn compare(&mut self, number: u64, action: SessionAction) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let (choices, group) = (&mut self.choices, &mut self.group);
+        match action {
+            SessionAction::ReadParts { round, spans, at_least, pinned, .. } => {
+                let read = if pinned && choices.below(4) == 0 {
+                    PartsRead::PinExpired
+                } else {
+                    let spans = if spans.is_empty() { vec![Span::all(TableId(1))] } else { spans };
+                    PartsRead::Parts {
+                        snapshot: group.durable().max(at_least),
+                        tilings: spans.iter().map(|span| tiling(choices, span)).collect(),
+                    }
+                };
+                session.handle_parts(group, round, read, now);
+            }
+            SessionAction::ReadRanges { round, spans, at_least, pinned, .. } => {
+                let read = if pinned && choices.below(4) == 0 {
+                    RangesRead::PinExpired
+                } else {
+                    // All of it, or the first span up to where it begins.
+                    let done = if choices.flag() { spans.len() as u32 } else { 0 };
+                    let first = spans.first().filter(|_| done == 0);
+                    RangesRead::Ranges {
+                        snapshot: group.durable().max(at_least),
+                        done,
+                        next: first.map(|span| span.keys.start.clone().into()),
+                        records: Vec::new(),
+                    }
+                };
+                session.handle_ranges(group, round, read, now);
+            }
+            _ => {}
+        }
+    }
+
     fn message(&mut self) -> Message {
         let round = self.choices.near(self.round);
-        match self.choices.below(8) {
+        match self.choices.below(10) {
             0 | 1 => Message::Hello(Box::new(self.hello())),
             2 => Message::DeltaRequest(DeltaRequest { round, grant: u64::from(self.choices.below(8)) }),
             3 => {
@@ -189,6 +229,8 @@ impl World<'_> {
                 Message::RewindRequest(RewindRequest { round, items })
             }
             4 => Message::Heartbeat,
+            6 => Message::Compare(Compare { round, spans: self.choices.spans() }),
+            7 => Message::RangesRequest(RangesRequest { round, spans: self.choices.spans() }),
             5 if self.choices.below(4) == 0 => {
                 Message::Bye(Bye { code: ByeCode::Shutdown, reason: String::new() })
             }
@@ -220,6 +262,12 @@ impl World<'_> {
             hash: self.choices.hash(),
             without_live: self.choices.below(4) == 0,
             bulk: (self.choices.below(6) == 0).then_some(Reason::ForkBelowMarks),
+            asked: match self.choices.below(8) {
+                0 => Some(Way::Reconcile),
+                1 => Some(Way::PinnedReconcile),
+                2 => Some(Way::Bulk),
+                _ => None,
+            },
         }
     }
 }
@@ -236,6 +284,12 @@ fn survey(choices: &mut Choices<'_>, group: &Group, round: u64) -> Survey {
         delta_bytes: u64::from(choices.byte()),
         total_bytes: u64::from(choices.byte()) << 20,
     }
+}
+
+/// One part, as a store that holds nothing of the span would cut it.
+fn tiling(choices: &mut Choices<'_>, span: &Span) -> Tiling {
+    let sum = PartSum { count: u64::from(choices.below(2)), short: choices.short() };
+    Tiling::new(span.table, &[], vec![sum])
 }
 
 /// The next commits of a log in which every UID is that of a commit.

@@ -296,6 +296,7 @@ pub(crate) fn database_status(name: &str, db: &Database, status: &planaria_engin
         level: db.lead().ok().flatten().map(|lead| lead.level).unwrap_or_default(),
         primary: String::new(),
         notices: Vec::new(),
+        refresh: None,
     }
 }
 

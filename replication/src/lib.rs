@@ -12,6 +12,7 @@
 pub mod ack;
 mod backoff;
 mod commit;
+mod compare;
 mod fork;
 mod message;
 mod options;
@@ -23,6 +24,7 @@ mod time;
 
 pub use backoff::backoff;
 pub use commit::{Commit, Record, RecordKind, RewindItem};
+pub use compare::{Bound, Compare, PartSum, Parts, RangesReply, RangesRequest, Span, Tiling};
 pub use fork::{agree, fork};
 pub use message::{
     Ack, Again, Bye, ByeCode, DeltaChunk, DeltaRequest, Hello, InvalidMessage, Lane, Live, Message,

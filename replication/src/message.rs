@@ -5,7 +5,9 @@ use planaria_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Commit, Reason, Record, RecordKind, RewindItem, Way};
+use crate::{
+    Commit, Compare, Parts, RangesReply, RangesRequest, Reason, Record, RecordKind, RewindItem, Way,
+};
 
 /// The version of the messages in this file.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -20,7 +22,7 @@ const ITEMS_MAX: usize = 1 << 20;
 pub enum Lane {
     /// Everything that is small or live. Outranks bulk.
     Control,
-    /// Records of deltas and rewinds.
+    /// Records of deltas and rewinds; parts and records of ranges.
     Bulk,
 }
 
@@ -53,6 +55,14 @@ pub enum Message {
     Heartbeat,
     /// Either: the session ends.
     Bye(Bye),
+    /// Secondary: tell me the fingerprints of the parts of these spans.
+    Compare(Compare),
+    /// Primary: the fingerprints.
+    Parts(Parts),
+    /// Secondary: tell me all records of these spans.
+    RangesRequest(RangesRequest),
+    /// Primary: the records, which take the place of what the copy has there.
+    RangesReply(RangesReply),
 }
 
 /// The first message of a round.
@@ -84,8 +94,10 @@ pub struct Hello {
     pub hash: Option<HistoryHash>,
     /// The live stream cannot be held during a delta: hop to a pinned snapshot first.
     pub without_live: bool,
-    /// The copy needs run files, for this reason.
+    /// The copy cannot be brought up to date by what changed since its position, for this reason.
     pub bulk: Option<Reason>,
+    /// The way that an operator asked for. It is taken where it leads to the primary's state.
+    pub asked: Option<Way>,
 }
 
 /// The answer to a hello.
@@ -318,7 +330,7 @@ impl Message {
     /// The lane that the message travels on.
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::DeltaChunk(_) | Self::RewindReply(_) => Lane::Bulk,
+            Self::DeltaChunk(_) | Self::RewindReply(_) | Self::Parts(_) | Self::RangesReply(_) => Lane::Bulk,
             _ => Lane::Control,
         }
     }
@@ -343,6 +355,10 @@ impl Message {
             Self::RewindReply(reply) if reply.records.iter().any(|record| record.uid > reply.snapshot) => {
                 Err(InvalidMessage("a record is newer than its snapshot"))
             }
+            Self::Compare(compare) => compare.validate(),
+            Self::Parts(parts) => parts.validate(),
+            Self::RangesRequest(request) => request.validate(),
+            Self::RangesReply(reply) => reply.validate(),
             Self::Bye(bye) if bye.reason.len() > TEXT_BYTES_MAX => {
                 Err(InvalidMessage("a reason is too long"))
             }

@@ -15,6 +15,14 @@ pub struct Options {
     pub held_bytes_max: u64,
     /// Bytes of keys in one request of a rewind.
     pub rewind_request_bytes: u64,
+    /// Parts that all tables are cut into, each, for the first comparison of a reconcile.
+    pub compare_first_parts: u32,
+    /// Parts that a range which differs is cut into after that.
+    pub compare_parts: u32,
+    /// A part that differs is replaced rather than cut further if it holds no more records than this.
+    pub compare_leaf_records: u64,
+    /// Ranges that one question of a comparison asks for.
+    pub compare_spans: u32,
     /// Below this many bytes of run files a bulk refresh is never chosen for its cost.
     pub bulk_bytes_min: u64,
     /// A side that has sent nothing for this long sends a heartbeat.
@@ -37,6 +45,10 @@ impl Default for Options {
             chunks_in_flight: 8,
             held_bytes_max: 256 << 20,
             rewind_request_bytes: 256 << 10,
+            compare_first_parts: 512,
+            compare_parts: 8,
+            compare_leaf_records: 32,
+            compare_spans: 1_024,
             bulk_bytes_min: 64 << 20,
             heartbeat: Millis(1_000),
             session_timeout: Millis(5_000),
@@ -87,6 +99,14 @@ pub enum Planted {
     PromoteUnpromised,
     /// The promotable set changes as soon as the primary has written it down.
     SetAlone,
+    /// A comparison loses one of the ranges that differ.
+    SkipDifferingRange,
+    /// Records of the copy stay that the primary does not have in a range which is replaced.
+    LeaveExtraRecord,
+    /// A reconcile is installed before all ranges were replaced.
+    ReconcileHalf,
+    /// Ranges are replaced by what a higher snapshot shows than the one they are installed at.
+    ReplaceAtWrongCut,
 }
 
 /// Whether a fault is planted; never without the feature.

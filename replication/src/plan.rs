@@ -14,6 +14,22 @@ pub enum Way {
     PinnedDelta,
     /// The run files as they lie on disk.
     Bulk,
+    /// The ranges that differ, found by comparing fingerprints, while the live stream waits at the receiver.
+    Reconcile,
+    /// The ranges that differ, at one pinned snapshot and without the live stream: one hop.
+    PinnedReconcile,
+}
+
+impl Way {
+    /// Whether fingerprints of ranges are compared.
+    pub const fn reconciles(self) -> bool {
+        matches!(self, Self::Reconcile | Self::PinnedReconcile)
+    }
+
+    /// Whether everything is read at one pinned snapshot, without the live stream.
+    pub const fn is_pinned(self) -> bool {
+        matches!(self, Self::PinnedDelta | Self::PinnedReconcile)
+    }
 }
 
 impl fmt::Display for Way {
@@ -23,6 +39,8 @@ impl fmt::Display for Way {
             Self::Delta => "delta",
             Self::PinnedDelta => "pinned delta",
             Self::Bulk => "bulk",
+            Self::Reconcile => "reconcile",
+            Self::PinnedReconcile => "pinned reconcile",
         })
     }
 }
@@ -48,6 +66,10 @@ pub enum Reason {
     ForkBelowMarks,
     /// The pinned snapshot of a round was given up under the caps.
     PinExpired,
+    /// An operator asked for the way.
+    Asked,
+    /// The copy could not be read, or not be repaired in place.
+    Unreadable,
 }
 
 impl Reason {
@@ -63,6 +85,8 @@ impl Reason {
             Self::LiveOverflow => "live_overflow",
             Self::ForkBelowMarks => "fork_below_marks",
             Self::PinExpired => "pin_expired",
+            Self::Asked => "asked",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -79,6 +103,8 @@ impl fmt::Display for Reason {
             Self::LiveOverflow => "the live stream outgrew the receiver's buffer",
             Self::ForkBelowMarks => "the copy dropped delete marks above the fork",
             Self::PinExpired => "the pinned snapshot was given up",
+            Self::Asked => "it was asked for",
+            Self::Unreadable => "the copy could not be read or repaired in place",
         })
     }
 }
@@ -102,8 +128,10 @@ pub struct Situation {
     pub without_live: bool,
     /// Whether the copy's history agrees with the primary's as far as both are known.
     pub trusted: bool,
-    /// The copy asked for a bulk refresh, for this reason.
+    /// The copy cannot be brought up to date by what changed since, for this reason.
     pub bulk: Option<Reason>,
+    /// The way that an operator asked for.
+    pub asked: Option<Way>,
     /// Below this many bytes of run files a bulk refresh is never chosen for its cost.
     pub bulk_bytes_min: u64,
 }
@@ -121,38 +149,76 @@ pub struct Choice {
 
 /// Chooses the way of a refresh.
 ///
-/// A tail if the log holds everything, else a delta if no mark that it needs was dropped, else bulk. Where a delta
-/// or, for an empty copy, a tail would do but moves more than half as much as all run files weigh, run files are
-/// cheaper: they are neither decoded nor merged. A copy that is empty needs no marks. A receiver that could not hold
+/// A tail if the log holds everything, else a delta if no mark that it needs was dropped. Where neither leads to the
+/// primary's state, ranges are compared; an empty copy, and one that cannot be read, is taken by run files. So is any
+/// other where run files are cheaper than records, which is so once more than half as much would move as all run files
+/// weigh: they are neither decoded nor merged. A copy that is empty needs no marks. A receiver that could not hold
 /// the live stream is not sent a tail either: it has keys to rewind, and would have to hold the tail meanwhile.
+///
+/// A way that an operator asked for is taken if it leads to the primary's state, whatever it costs.
 pub fn choose(situation: &Situation) -> Choice {
-    let bulk = |reason| Choice { way: Way::Bulk, reason, bytes: situation.total_bytes };
-    let files_cheaper = |bytes: u64| {
-        situation.total_bytes >= situation.bulk_bytes_min && situation.total_bytes <= bytes.saturating_mul(2)
-    };
     let empty = situation.since == Uid::ZERO;
-    if !situation.trusted {
-        return bulk(Reason::HistoryHash);
+    let not_by_changes = match (situation.trusted, situation.bulk) {
+        (false, _) => Some(Reason::HistoryHash),
+        (true, Some(reason)) => Some(reason),
+        (true, None) => None,
+    };
+    if situation.asked == Some(Way::Bulk) {
+        return bulk(situation, Reason::Asked);
     }
-    if let Some(reason) = situation.bulk {
-        return bulk(reason);
+    if situation.asked.is_some_and(Way::reconciles) && !empty && situation.bulk != Some(Reason::Unreadable) {
+        return compared(situation, not_by_changes.unwrap_or(Reason::Asked));
+    }
+    if let Some(reason) = not_by_changes {
+        return repair(situation, reason);
     }
     let tail = situation.retained && !situation.without_live;
-    if tail && !(empty && files_cheaper(situation.tail_bytes)) {
+    let delta_asked =
+        situation.asked == Some(Way::Delta) && (empty || situation.since >= situation.mark_floor);
+    let files_for_tail = empty && files_cheaper(situation, situation.tail_bytes);
+    if tail && !delta_asked && (!files_for_tail || situation.asked == Some(Way::Tail)) {
         return Choice { way: Way::Tail, reason: Reason::LogHoldsAll, bytes: situation.tail_bytes };
     }
     if !empty && situation.since < situation.mark_floor {
-        return bulk(Reason::MarksDropped);
+        return repair(situation, Reason::MarksDropped);
     }
-    if files_cheaper(situation.delta_bytes) || tail {
-        return bulk(if empty { Reason::Empty } else { Reason::MostDiffers });
+    if !delta_asked && (files_cheaper(situation, situation.delta_bytes) || tail) {
+        return bulk(situation, if empty { Reason::Empty } else { Reason::MostDiffers });
     }
     let (way, reason) = match (situation.without_live, empty) {
         (true, _) => (Way::PinnedDelta, Reason::LiveOverflow),
+        (false, _) if delta_asked => (Way::Delta, Reason::Asked),
         (false, true) => (Way::Delta, Reason::Empty),
         (false, false) => (Way::Delta, Reason::LogReleased),
     };
     Choice { way, reason, bytes: situation.delta_bytes }
+}
+
+fn bulk(situation: &Situation, reason: Reason) -> Choice {
+    Choice { way: Way::Bulk, reason, bytes: situation.total_bytes }
+}
+
+fn files_cheaper(situation: &Situation, bytes: u64) -> bool {
+    situation.total_bytes >= situation.bulk_bytes_min && situation.total_bytes <= bytes.saturating_mul(2)
+}
+
+/// Where what changed since the position does not lead to the primary's state: ranges are compared, unless there is
+/// nothing to compare or run files are cheaper.
+fn repair(situation: &Situation, reason: Reason) -> Choice {
+    let compared = compared(situation, reason);
+    let nothing_to_compare = situation.since == Uid::ZERO || reason == Reason::Unreadable;
+    if nothing_to_compare || files_cheaper(situation, compared.bytes) {
+        return bulk(situation, reason);
+    }
+    compared
+}
+
+/// A comparison moves what changed, and fingerprints: the first level, and a few for each record that differs, but never
+/// more than about a byte for each record.
+fn compared(situation: &Situation, reason: Reason) -> Choice {
+    let way = if situation.without_live { Way::PinnedReconcile } else { Way::Reconcile };
+    let fingerprints = (situation.total_bytes / 64).min(situation.delta_bytes.saturating_add(8 << 10));
+    Choice { way, reason, bytes: situation.delta_bytes.saturating_add(fingerprints) }
 }
 
 #[cfg(test)]

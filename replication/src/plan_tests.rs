@@ -13,6 +13,7 @@ fn situation() -> Situation {
         without_live: false,
         trusted: true,
         bulk: None,
+        asked: None,
         bulk_bytes_min: 1 << 24,
     }
 }
@@ -45,9 +46,15 @@ fn a_receiver_that_overflowed_hops_even_if_the_log_holds_all() {
 }
 
 #[test]
-fn dropped_marks_above_the_position_give_bulk() {
+fn dropped_marks_above_the_position_have_ranges_compared() {
     let dropped = Situation { mark_floor: Uid::new(51), ..situation() };
-    assert_eq!(chosen(&dropped), (Way::Bulk, Reason::MarksDropped));
+    assert_eq!(chosen(&dropped), (Way::Reconcile, Reason::MarksDropped));
+    let overflowed = Situation { without_live: true, ..dropped };
+    assert_eq!(chosen(&overflowed), (Way::PinnedReconcile, Reason::MarksDropped));
+    let most = Situation { delta_bytes: 1 << 29, ..dropped };
+    assert_eq!(chosen(&most), (Way::Bulk, Reason::MarksDropped));
+    let choice = choose(&dropped);
+    assert!(choice.bytes > dropped.delta_bytes && choice.bytes < 3 * dropped.delta_bytes, "{choice:?}");
 }
 
 #[test]
@@ -70,9 +77,29 @@ fn a_copy_that_differs_in_most_gets_run_files() {
 }
 
 #[test]
-fn a_copy_that_is_not_trusted_gets_run_files_whatever_the_log_holds() {
+fn a_copy_that_is_not_trusted_is_compared_whatever_the_log_holds() {
     let untrusted = Situation { trusted: false, retained: true, ..situation() };
-    assert_eq!(chosen(&untrusted), (Way::Bulk, Reason::HistoryHash));
-    let asked = Situation { bulk: Some(Reason::ForkBelowMarks), retained: true, ..situation() };
-    assert_eq!(chosen(&asked), (Way::Bulk, Reason::ForkBelowMarks));
+    assert_eq!(chosen(&untrusted), (Way::Reconcile, Reason::HistoryHash));
+    let below = Situation { bulk: Some(Reason::ForkBelowMarks), retained: true, ..situation() };
+    assert_eq!(chosen(&below), (Way::Reconcile, Reason::ForkBelowMarks));
+    let unreadable = Situation { bulk: Some(Reason::Unreadable), ..situation() };
+    assert_eq!(chosen(&unreadable), (Way::Bulk, Reason::Unreadable));
+    let nothing_shared = Situation { since: Uid::ZERO, ..untrusted };
+    assert_eq!(chosen(&nothing_shared), (Way::Bulk, Reason::HistoryHash));
+}
+
+#[test]
+fn a_way_that_is_asked_for_is_taken_where_it_leads_to_the_state_of_the_primary() {
+    let ask = |way, situation| chosen(&Situation { asked: Some(way), ..situation });
+    let held = Situation { retained: true, ..situation() };
+    assert_eq!(ask(Way::Bulk, held), (Way::Bulk, Reason::Asked));
+    assert_eq!(ask(Way::Reconcile, held), (Way::Reconcile, Reason::Asked));
+    assert_eq!(ask(Way::Delta, held), (Way::Delta, Reason::Asked));
+    assert_eq!(ask(Way::Tail, held), (Way::Tail, Reason::LogHoldsAll));
+    assert_eq!(ask(Way::Tail, situation()), (Way::Delta, Reason::LogReleased));
+    let dropped = Situation { mark_floor: Uid::new(51), ..situation() };
+    assert_eq!(ask(Way::Delta, dropped), (Way::Reconcile, Reason::MarksDropped));
+    let untrusted = Situation { trusted: false, ..held };
+    assert_eq!(ask(Way::Tail, untrusted), (Way::Reconcile, Reason::HistoryHash));
+    assert_eq!(ask(Way::Reconcile, Situation { since: Uid::ZERO, ..situation() }).0, Way::Delta);
 }

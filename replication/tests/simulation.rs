@@ -12,6 +12,8 @@ mod invariants;
 mod network;
 #[path = "simulation/random.rs"]
 mod random;
+#[path = "simulation/reconcile.rs"]
+mod reconcile;
 #[path = "simulation/store.rs"]
 mod store;
 #[path = "simulation/world.rs"]
@@ -25,7 +27,14 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn run(seed: u64, planted: Option<Planted>) -> Result<Coverage, String> {
-    let mut world = World::new(seed, planted);
+    finish(World::new(seed, planted), seed)
+}
+
+fn run_reconciling(seed: u64, planted: Option<Planted>) -> Result<Coverage, String> {
+    finish(World::reconciling(seed, planted), seed)
+}
+
+fn finish(mut world: World, seed: u64) -> Result<Coverage, String> {
     match world.run() {
         Ok(()) => Ok(world.coverage),
         Err(what) => {
@@ -54,6 +63,9 @@ fn add(total: &mut Coverage, one: &Coverage) {
     total.refused += one.refused;
     total.again += one.again;
     total.lost += one.lost;
+    total.reconciles += one.reconciles;
+    total.pinned_reconciles += one.pinned_reconciles;
+    total.resumed += one.resumed;
 }
 
 #[test]
@@ -87,7 +99,28 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
             total.unsafe_refused,
             total.protected,
             total.crashes,
+            total.reconciles,
         ];
+        assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
+    }
+}
+
+#[test]
+fn ranges_are_compared_and_replaced_under_faults_and_everything_becomes_equal() {
+    let (first, count) = match number("PLANARIA_SEED") {
+        Some(seed) => (seed, number("PLANARIA_SEEDS").unwrap_or(1)),
+        None => (0, number("PLANARIA_SEEDS").unwrap_or(200)),
+    };
+    let mut total = Coverage::default();
+    for seed in first..first + count {
+        match run_reconciling(seed, None) {
+            Ok(coverage) => add(&mut total, &coverage),
+            Err(report) => panic!("{report}"),
+        }
+    }
+    println!("{count} seeds: {total:?}");
+    if count >= 200 {
+        let reached = [total.reconciles, total.pinned_reconciles, total.resumed, total.again, total.lost];
         assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
     }
 }
@@ -121,7 +154,7 @@ fn every_planted_fault_is_caught() {
     // Each with a seed near one that catches it, to save time; the search goes on if the world changes.
     let faults = [
         (Planted::AckBeforeDurable, 0),
-        (Planted::ShowBeyondPrimaryDurable, 350),
+        (Planted::ShowBeyondPrimaryDurable, 355),
         (Planted::IgnoreGap, 0),
         (Planted::AcceptOlderEpoch, 1090),
         (Planted::ForgetEpoch, 0),
@@ -135,7 +168,18 @@ fn every_planted_fault_is_caught() {
         (Planted::RewindForgetsAbsent, 225),
         (Planted::LiveFromAppended, 160),
     ];
-    for (fault, near) in faults {
+    catch(&faults, run);
+    let of_a_reconcile = [
+        (Planted::SkipDifferingRange, 0),
+        (Planted::LeaveExtraRecord, 0),
+        (Planted::ReconcileHalf, 0),
+        (Planted::ReplaceAtWrongCut, 1_465),
+    ];
+    catch(&of_a_reconcile, run_reconciling);
+}
+
+fn catch(faults: &[(Planted, u64)], run: fn(u64, Option<Planted>) -> Result<Coverage, String>) {
+    for &(fault, near) in faults {
         let mut seeds = (near..near + 4_000).chain(0..near);
         let caught = seeds.find_map(|seed| run(seed, Some(fault)).err().map(|report| (seed, report)));
         let Some((seed, report)) = caught else { panic!("{fault:?} was not caught") };

@@ -36,12 +36,25 @@ impl Merge {
                 Direction::Backward => source.seek_before(range.end.as_deref())?,
             }
         }
-        let heap = (0..sources.len()).filter(|&index| sources[index].is_valid()).collect();
-        let mut merge = Self { sources, heap, direction, range };
-        for at in (0..merge.heap.len() / 2).rev() {
-            merge.sift_down(at);
-        }
+        let mut merge = Self { sources, heap: Vec::new(), direction, range };
+        merge.heapify();
         Ok(merge)
+    }
+
+    /// Goes to the first version of the first key at or behind `key`; for a merge that goes forward.
+    pub(crate) fn seek(&mut self, key: &[u8]) -> Result<()> {
+        for source in &mut self.sources {
+            source.seek(key)?;
+        }
+        self.heapify();
+        Ok(())
+    }
+
+    fn heapify(&mut self) {
+        self.heap = (0..self.sources.len()).filter(|&index| self.sources[index].is_valid()).collect();
+        for at in (0..self.heap.len() / 2).rev() {
+            self.sift_down(at);
+        }
     }
 
     fn order(&self, a: usize, b: usize) -> Ordering {

@@ -22,19 +22,35 @@ pub(crate) enum Source {
 impl Source {
     /// All inputs of a fragment, newest first. With `since`, versions at or below are not shown.
     pub(crate) fn of_fragment(fragment: &Arc<Fragment>, since: Option<Uid>) -> Vec<Self> {
+        let mut sources = Self::above(fragment, since);
+        if !fragment.bottom.is_empty() {
+            let bottom = References::Bottom(Arc::clone(fragment));
+            sources.push(Self::Chain(Box::new(Chain::new(bottom, since, false))));
+        }
+        sources
+    }
+
+    /// All inputs of a fragment but its bottom, newest first.
+    pub(crate) fn above_bottom(fragment: &Arc<Fragment>) -> Vec<Self> {
+        Self::above(fragment, None)
+    }
+
+    /// The inputs above the bottom, and room for that.
+    fn above(fragment: &Arc<Fragment>, since: Option<Uid>) -> Vec<Self> {
         let memtables = std::iter::once(&fragment.active)
             .chain(fragment.frozen.iter().rev().map(|frozen| &frozen.memtable))
             .filter(|memtable| memtable.records() > 0)
             .map(|memtable| Self::Memtable(memtable.cursor(since), fragment.range.clone()));
-        let chain = |references| Self::Chain(Box::new(Chain::new(references, since, false)));
         let upper = tiers(&fragment.upper).filter(|tier| {
             let tier = fragment.upper.get(tier.clone()).unwrap_or_default();
             tier.iter().all(|reference| since.is_none_or(|since| reference.upto > since))
         });
-        let upper = upper.map(|tier| chain(References::Upper(Arc::clone(fragment), tier)));
-        let bottom = (!fragment.bottom.is_empty()).then(|| chain(References::Bottom(Arc::clone(fragment))));
+        let upper = upper.map(|tier| {
+            let tier = References::Upper(Arc::clone(fragment), tier);
+            Self::Chain(Box::new(Chain::new(tier, since, false)))
+        });
         let mut sources = Vec::with_capacity(2 + fragment.frozen.len() + fragment.upper.len());
-        sources.extend(memtables.chain(upper).chain(bottom));
+        sources.extend(memtables.chain(upper));
         sources
     }
 

@@ -56,20 +56,29 @@ pub(crate) fn boundary_in<'a>(key: &'a [u8], row: &[u8]) -> Option<Boundary<'a>>
 
 /// `version` with a fragment that begins at the boundary: the table's first one, or half of the one that held the key.
 /// `None` if there is one already. Fragments below `upto` are complete; `flushed` is where a new table starts.
+///
+/// The name that the boundary states may be borne by a fragment that this copy made on its own, beyond a fork: then the
+/// new one gets another. Two of one name would be taken for one.
 pub(crate) fn with_boundary(
     version: &StoreVersion,
     boundary: &Boundary<'_>,
     upto: Uid,
 ) -> Option<StoreVersion> {
+    let names = || version.fragments().iter().map(|fragment| fragment.id.0);
+    let id = if names().any(|name| name == boundary.id.0) {
+        FragmentId(names().max().unwrap_or(0).saturating_add(1))
+    } else {
+        boundary.id
+    };
     match version.find(boundary.table, boundary.start) {
         Some(fragment) if fragment.range.start == boundary.start => None,
         Some(fragment) => {
-            let halves = split(fragment, boundary.start, boundary.id, upto);
+            let halves = split(fragment, boundary.start, id, upto);
             Some(version.replace(&[fragment.id], halves.into_iter().map(Arc::new).collect()))
         }
         None => {
             let range = KeyRange::new(boundary.start, None);
-            let fragment = Fragment::new(boundary.id, boundary.table, range, Uid::ZERO);
+            let fragment = Fragment::new(id, boundary.table, range, Uid::ZERO);
             Some(version.replace(&[], vec![Arc::new(fragment)]))
         }
     }
@@ -82,9 +91,16 @@ impl Store {
         let _structure = self.lock_structure();
         if self.published.replace(|version| with_boundary(version, boundary, upto)).is_some() {
             self.next_fragment.fetch_max(boundary.id.0.saturating_add(1), Ordering::AcqRel);
+            self.name_above(&self.published.version());
             // A split freezes what the fragment had in memory.
             self.work.signal_flush();
         }
+    }
+
+    /// Sees to it that the names of all fragments of a version are taken.
+    pub(super) fn name_above(&self, version: &StoreVersion) {
+        let highest = version.fragments().iter().map(|fragment| fragment.id.0).max().unwrap_or(0);
+        self.next_fragment.fetch_max(highest.saturating_add(1), Ordering::AcqRel);
     }
 
     /// The next fragment's name.

@@ -11,6 +11,7 @@ mod ingest;
 mod published;
 mod rebase;
 mod recover;
+mod replace;
 mod structure;
 mod tokens;
 mod worker;
@@ -28,6 +29,7 @@ pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
 use self::published::Published;
 pub(crate) use self::rebase::Install;
 pub(crate) use self::recover::log_dir;
+pub(crate) use self::replace::Replacement;
 pub(crate) use self::tokens::token_key;
 #[cfg(feature = "testing")]
 pub use self::worker::Task;
@@ -118,7 +120,7 @@ pub(crate) struct Floors {
     pub(crate) stable: Option<Uid>,
     /// The lowest durable position of a registered secondary whose changes are still preserved.
     pub(crate) preserved: Option<Uid>,
-    /// Held below while commits above are taken back.
+    /// Held below while commits above are taken back, or ranges are replaced at it.
     fork: Option<Uid>,
     /// The highest delete mark that was dropped since the start.
     marks_dropped: Uid,

@@ -114,7 +114,11 @@ impl Store {
     }
 
     /// Writes live commits out as runs, one for each table.
-    fn write_live(&self, live: &[LoggedCommit], files: &mut Vec<NewRun>) -> Result<Vec<(TableId, NewRun)>> {
+    pub(super) fn write_live(
+        &self,
+        live: &[LoggedCommit],
+        files: &mut Vec<NewRun>,
+    ) -> Result<Vec<(TableId, NewRun)>> {
         let mut memtables: BTreeMap<TableId, Arc<Memtable>> = BTreeMap::new();
         for logged in live {
             for op in logged.commit.ops() {
@@ -159,6 +163,7 @@ impl Store {
         let segment = SegmentRecord { number: begun.segment, uid: state.last, hash: state.hash };
         let mut structure = self.lock_structure();
         let next = change(&self.pin().0)?;
+        self.name_above(&next);
         let mut manifest = self.describe(&structure, &next);
         group(&mut manifest.group);
         manifest.group.visible = cut;
@@ -191,7 +196,7 @@ impl Store {
     }
 
     /// Fails unless a cut at `fork` finds all the versions that it shows.
-    fn check_readable(&self, fork: Uid) -> Result<()> {
+    pub(crate) fn check_readable(&self, fork: Uid) -> Result<()> {
         let group = self.manifest().group;
         let floor = group.version_floor.max(self.floors.lock().thinned_to);
         if fork < floor || group.sparse.iter().any(|(from, to)| *from < fork && fork < *to) {
@@ -308,7 +313,7 @@ pub(super) fn layered_version(
 }
 
 /// `version` without anything above `fork`.
-fn clipped_version(version: &StoreVersion, fork: Uid) -> Result<StoreVersion> {
+pub(super) fn clipped_version(version: &StoreVersion, fork: Uid) -> Result<StoreVersion> {
     let changed = version.fragments().iter().map(|fragment| {
         let mut next = Fragment::clone(fragment);
         let kept = fragment

@@ -107,7 +107,7 @@ impl Fragment {
         Ok(())
     }
 
-    /// Bytes of its run files on disk; a run that is shared with another fragment counts in both.
+    /// Bytes of its run files on disk, as far as it shows them.
     pub(crate) fn run_bytes(&self) -> u64 {
         self.references().map(RunRef::bytes).sum()
     }
@@ -126,14 +126,9 @@ impl Fragment {
         (key > self.range.start && self.range.contains(&key)).then_some(key)
     }
 
-    /// Bytes of its bottom runs on disk; of a run that another fragment shows a part of, half.
+    /// Bytes of its bottom runs on disk; of a run that is shown in part, those of that part.
     pub(crate) fn bottom_bytes(&self) -> u64 {
-        let own = |reference: &RunRef| {
-            let meta = reference.run.meta();
-            let whole = KeyRange::inclusive(&meta.smallest_key, &meta.largest_key);
-            if reference.keys.covers(&whole) { reference.bytes() } else { reference.bytes() / 2 }
-        };
-        self.bottom.iter().map(own).sum()
+        self.bottom.iter().map(RunRef::bytes).sum()
     }
 
     /// Memory of its memtables, in bytes.

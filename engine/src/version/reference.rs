@@ -54,8 +54,16 @@ impl RunRef {
         self.keys.intersect(range).map(|keys| Self { keys, ..self.clone() })
     }
 
-    /// An estimate of the bytes on disk that the rectangle shows.
+    /// An estimate of the bytes on disk that the rectangle shows: the blocks that its keys lie in.
     pub(crate) fn bytes(&self) -> u64 {
-        self.run.meta().len
+        let (meta, index) = (self.run.meta(), self.run.index());
+        if self.keys.covers(&KeyRange::inclusive(&meta.smallest_key, &meta.largest_key)) {
+            return meta.len;
+        }
+        let first = index.find(&self.keys.start, Uid::MAX);
+        let last = self.keys.end.as_ref().and_then(|end| index.find(end, Uid::MAX));
+        let last = last.unwrap_or(index.len().saturating_sub(1));
+        let bytes = |first| Some(index.entry(last)?.range().end.saturating_sub(index.entry(first)?.offset));
+        first.and_then(bytes).unwrap_or(0)
     }
 }

@@ -1,6 +1,6 @@
-use planaria_engine::{Change, EncodedCommit, LoggedCommit, RecordKind as EngineKind};
-use planaria_replication::{Commit, Record, RecordKind};
-use planaria_types::Uid;
+use planaria_engine::{Change, EncodedCommit, LoggedCommit, Part, RecordKind as EngineKind};
+use planaria_replication::{Commit, PartSum, Record, RecordKind, Tiling};
+use planaria_types::{TableId, Uid};
 
 use crate::{Error, Result};
 
@@ -44,4 +44,14 @@ pub(super) fn record_in(record: Record) -> Result<Change> {
         }
     };
     Ok(Change { table: record.table, key: record.key, uid: record.uid, kind, row: record.row })
+}
+
+/// A tiling of a span, from the parts that the engine cut it into.
+pub(super) fn tiling_out(table: TableId, parts: Vec<Part>) -> Tiling {
+    let sum = |part: &Part| PartSum { count: part.fingerprint.count, short: part.fingerprint.short() };
+    let sums = parts.iter().map(sum).collect();
+    // The last part ends where the span ends, which is no bound between parts.
+    let bounds = parts.len().saturating_sub(1);
+    let firsts: Vec<_> = parts.into_iter().take(bounds).filter_map(|part| part.end).collect();
+    Tiling::new(table, &firsts, sums)
 }

@@ -5,6 +5,7 @@
 
 mod clock;
 mod clone;
+mod compare;
 mod convert;
 pub mod executor;
 mod primary;
@@ -19,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 pub use clone::{CloneProgress, clone_from, fetch_clone};
+pub use compare::tilings;
 pub use executor::Leading;
-pub use primary::{AckError, Primary};
+pub use primary::{AckError, Primary, RefreshPlan};
 pub use secondary::{Follow, FollowStatus, Follower};
 pub use slot::Slot;
 pub use wards::{ReplicaState, WardError};
@@ -62,3 +64,7 @@ pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message> {
 #[cfg(test)]
 #[path = "replica_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod reconcile_tests;

@@ -7,8 +7,8 @@ use parking_lot::{Condvar, Mutex};
 use planaria_engine::{CloneRecord, Database, FilePin, Lead, Registration};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, SessionId};
-use planaria_replication::{Lane, Millis, Options};
-use planaria_types::{Epoch, InstanceId, Uid};
+use planaria_replication::{Choice, Lane, Message, Millis, Options, Situation, Way};
+use planaria_types::{Epoch, History, HistoryHash, InstanceId, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -76,6 +76,15 @@ pub enum AckError {
     },
 }
 
+/// What a refresh would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefreshPlan {
+    /// The way, why, and the estimated bytes.
+    pub choice: Choice,
+    /// The estimated number of records; none for a tail, which moves commits.
+    pub records: Option<u64>,
+}
+
 impl Primary {
     /// Leads the database's group: begins an epoch, durably, unless it has begun, and remembers who was registered and
     /// who may be promoted.
@@ -105,6 +114,49 @@ impl Primary {
     /// The database.
     pub fn database(&self) -> &Database {
         &self.db
+    }
+
+    /// What a refresh of a copy with this history, durable position and hash there would take, if it began now; nothing
+    /// is begun.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if the copy has no epoch in common with this primary.
+    pub fn plan(
+        &self,
+        history: &History,
+        durable: Uid,
+        hash: Option<HistoryHash>,
+        asked: Option<Way>,
+    ) -> Result<RefreshPlan> {
+        let (own, appended) = {
+            let group = self.group.lock();
+            (group.history().clone(), group.appended())
+        };
+        let fork = planaria_replication::fork(&own, appended, history, durable)
+            .ok_or_else(|| Error::Protocol("the histories have no epoch in common: clone anew".into()))?;
+        let estimate = self.db.estimate_refresh(fork.uid);
+        let known = if fork.uid == durable { self.db.history_hash_at(durable)? } else { None };
+        let same_hash = hash.zip(known).is_none_or(|(theirs, ours)| theirs == ours);
+        let choice = planaria_replication::choose(&Situation {
+            since: fork.uid,
+            retained: estimate.retained,
+            mark_floor: self.db.mark_floor(),
+            tail_bytes: estimate.tail_bytes,
+            delta_bytes: estimate.delta_bytes,
+            total_bytes: estimate.total_bytes,
+            without_live: false,
+            trusted: same_hash && planaria_replication::agree(&own, history),
+            bulk: None,
+            asked,
+            bulk_bytes_min: self.options.bulk_bytes_min,
+        });
+        let versions: u64 = self.db.status()?.tables.iter().map(|table| table.versions).sum();
+        let records = (choice.way != Way::Tail).then(|| {
+            let share = u128::from(versions) * u128::from(choice.bytes);
+            (share / u128::from(estimate.total_bytes.max(choice.bytes).max(1))) as u64
+        });
+        Ok(RefreshPlan { choice, records })
     }
 
     /// Waits until `uid` is acknowledged at `level`.
@@ -407,7 +459,7 @@ impl Serving<'_> {
         Ok(true)
     }
 
-    fn send(&mut self, message: &planaria_replication::Message) -> Result<()> {
+    fn send(&mut self, message: &Message) -> Result<()> {
         let bytes = encode(message)?;
         if let Some(instance) = self.machine.instance() {
             self.primary.wards.note_sent(instance, message);

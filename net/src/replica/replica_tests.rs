@@ -29,7 +29,7 @@ impl Handler for Node {
     }
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         memtable_bytes: 1 << 20,
         log_segment_bytes: 256 << 10,
@@ -39,19 +39,23 @@ fn options() -> Options {
     }
 }
 
-struct Cluster {
+pub(super) struct Cluster {
     runtime: tokio::runtime::Runtime,
     credentials: Credentials,
     server: Option<Server>,
     address: SocketAddr,
-    primary: Arc<Primary>,
+    pub(super) primary: Arc<Primary>,
 }
 
 impl Cluster {
-    fn start(dir: &Path) -> Self {
+    pub(super) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, options())
+    }
+
+    pub(super) fn start_with(dir: &Path, options: Options) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let credentials = TlsStore::named(dir.join("tls")).load_or_create().unwrap();
-        let db = Database::open_with(dir.join("primary"), options()).unwrap();
+        let db = Database::open_with(dir.join("primary"), options).unwrap();
         let primary = Primary::start(db, Leading::default()).unwrap();
         let node = Arc::new(Node(Arc::clone(&primary)));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -65,7 +69,7 @@ impl Cluster {
         Self { runtime, credentials, server: Some(server), address, primary }
     }
 
-    fn follow(&self, slot: &Slot) -> Follower {
+    pub(super) fn follow(&self, slot: &Slot) -> Follower {
         let follow = Follow {
             primary: self.address,
             name: "second".into(),
@@ -77,7 +81,7 @@ impl Cluster {
         Follower::start(slot.clone(), follow, self.runtime.handle().clone()).unwrap()
     }
 
-    fn secondary(&self, dir: &Path) -> Slot {
+    pub(super) fn secondary(&self, dir: &Path) -> Slot {
         let db = Database::open_with(dir, options()).unwrap();
         db.become_secondary(self.primary.database().id()).unwrap();
         Slot::new(db)
@@ -93,7 +97,7 @@ impl Drop for Cluster {
 }
 
 /// Waits until the secondary shows what the primary has, and returns what it then says of itself.
-fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> FollowStatus {
+pub(super) fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> FollowStatus {
     for _ in 0..10_000 {
         let status = follower.status();
         let last = cluster.primary.database().log_end().0;
@@ -106,7 +110,7 @@ fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> FollowStatu
     panic!("the secondary does not catch up: {:?}", follower.status());
 }
 
-fn fill(db: &Database, table: &Table, keys: std::ops::Range<u64>, row: &str) {
+pub(super) fn fill(db: &Database, table: &Table, keys: std::ops::Range<u64>, row: &str) {
     for key in keys {
         let mut batch = Batch::new();
         batch.put(table.id(), key.to_be_bytes(), format!("{row} {key}"));
@@ -114,7 +118,7 @@ fn fill(db: &Database, table: &Table, keys: std::ops::Range<u64>, row: &str) {
     }
 }
 
-fn equal(one: &Database, other: &Database) {
+pub(super) fn equal(one: &Database, other: &Database) {
     assert_eq!(one.snapshot().digests().unwrap(), other.snapshot().digests().unwrap());
 }
 

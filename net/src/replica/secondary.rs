@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use planaria_engine::{CloneRole, Database, Options as EngineOptions};
 use planaria_replication::secondary::{Action, Replica, State, Status};
-use planaria_replication::{Lane, Message, Options};
+use planaria_replication::{Lane, Message, Options, Reason, Way};
 use planaria_types::Uid;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -51,6 +51,8 @@ pub struct Follower {
 
 struct Shared {
     status: Mutex<FollowStatus>,
+    /// The way of a refresh that an operator asked for.
+    asked: Mutex<Option<Way>>,
     stop: Notify,
     stopped: std::sync::atomic::AtomicBool,
 }
@@ -62,6 +64,10 @@ pub struct FollowStatus {
     pub replica: Status,
     /// How far a transfer of run files has come, while there is one.
     pub bulk: Option<CloneProgress>,
+    /// The way of the last refresh.
+    pub last_refresh_way: Option<Way>,
+    /// Why that way.
+    pub last_refresh_reason: Option<Reason>,
     /// The wall time of the last refresh, in milliseconds.
     pub last_refresh_ms: Option<u64>,
     /// Records of the last refresh.
@@ -79,6 +85,7 @@ impl Follower {
     pub fn start(slot: Slot, follow: Follow, runtime: Handle) -> Result<Self> {
         let shared = Arc::new(Shared {
             status: Mutex::new(FollowStatus::default()),
+            asked: Mutex::new(None),
             stop: Notify::new(),
             stopped: std::sync::atomic::AtomicBool::new(false),
         });
@@ -98,6 +105,12 @@ impl Follower {
     /// What it does now.
     pub fn status(&self) -> FollowStatus {
         self.shared.status.lock().clone()
+    }
+
+    /// Has the copy refreshed by this way, if it leads to the primary's state; by another, which then says why, if not.
+    pub fn refresh(&self, way: Way) {
+        *self.shared.asked.lock() = Some(way);
+        self.shared.stop.notify_one();
     }
 
     /// Ends the session in good order and waits for the thread.
@@ -148,6 +161,7 @@ enum Input {
     Opened(Result<Opened>),
     Bulk(Result<Option<bytes::Bytes>>),
     Time,
+    Asked,
     Stop,
 }
 
@@ -161,6 +175,10 @@ impl Loop {
     fn run(mut self) -> Result<()> {
         loop {
             self.machine.handle_tick(now());
+            let asked = self.shared.asked.lock().take();
+            if let Some(way) = asked {
+                self.machine.handle_refresh_asked(way, now());
+            }
             while let Some(action) = self.machine.poll_action() {
                 if let Err(error) = self.perform(action) {
                     self.failed(&error);
@@ -192,7 +210,7 @@ impl Loop {
                         link.bulk = None;
                     }
                 }
-                Input::Time => {}
+                Input::Time | Input::Asked => {}
                 Input::Stop => {
                     self.machine.handle_shutdown(now());
                     while let Some(action) = self.machine.poll_action() {
@@ -213,23 +231,25 @@ impl Loop {
         }
         let wait = until(self.machine.poll_timeout(), WAKE_AFTER);
         let (shared, link) = (Arc::clone(&self.shared), &mut self.link);
+        let stopped = || shared.stopped.load(std::sync::atomic::Ordering::Acquire);
+        let woken = || if stopped() { Input::Stop } else { Input::Asked };
         self.runtime.block_on(async {
             match link {
                 Some(Link { session, bulk: Some(bulk), .. }) => tokio::select! {
                     message = session.receive() => Input::Message(message),
                     message = bulk.next() => Input::Bulk(message),
                     () = tokio::time::sleep(wait) => Input::Time,
-                    () = shared.stop.notified() => Input::Stop,
+                    () = shared.stop.notified() => woken(),
                 },
                 Some(Link { session, bulk: None, .. }) => tokio::select! {
                     message = session.receive() => Input::Message(message),
                     opened = session.accept() => Input::Opened(opened),
                     () = tokio::time::sleep(wait) => Input::Time,
-                    () = shared.stop.notified() => Input::Stop,
+                    () = shared.stop.notified() => woken(),
                 },
                 None => tokio::select! {
                     () = tokio::time::sleep(wait) => Input::Time,
-                    () = shared.stop.notified() => Input::Stop,
+                    () = shared.stop.notified() => woken(),
                 },
             }
         })
@@ -266,6 +286,8 @@ impl Loop {
                 self.refresh_begun = Some((now(), counters.records, counters.refresh_bytes));
             }
             (State::Online, Some((begun, records, bytes))) => {
+                shared.last_refresh_way = status.way;
+                shared.last_refresh_reason = status.reason;
                 shared.last_refresh_ms = Some(now().since(begun).0);
                 shared.last_refresh_records = counters.records - records;
                 shared.last_refresh_bytes = counters.refresh_bytes - bytes;

@@ -29,7 +29,7 @@ struct Ward {
 pub struct Moved {
     /// The way and why it was chosen.
     pub way: Option<(Way, Reason)>,
-    /// Records of deltas and rewinds.
+    /// Records of deltas, rewinds and reconciles.
     pub records: u64,
     /// Commits.
     pub commits: u64,
@@ -118,6 +118,7 @@ impl Wards {
             }
             Message::DeltaChunk(chunk) => (chunk.records.len(), 0, weight(&chunk.records)),
             Message::RewindReply(reply) => (reply.records.len(), 0, weight(&reply.records)),
+            Message::RangesReply(reply) => (reply.records.len(), 0, weight(&reply.records)),
             Message::Live(live) => (0, live.commits.len(), live.commits.iter().map(Commit::weight).sum()),
             _ => return,
         };
@@ -234,7 +235,7 @@ impl Primary {
             {
                 tracing::warn!(
                     secondary = %member.name, %instance, bytes = given_up.bytes, age_ms = given_up.age_ms,
-                    "preserves nothing for this secondary any more: {given_up}; it will be brought up to date by run files"
+                    "preserves nothing for this secondary any more: {given_up}; it will be brought up to date by a reconcile"
                 );
                 self.wards.set(instance, |ward| ward.given_up = Some(given_up));
             } else {

@@ -7,7 +7,10 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use planaria_types::{DatabaseId, Epoch, Fingerprint, GroupId, InstanceId, KeyRange, Uid};
+use planaria_replication::{Span, Tiling};
+use planaria_types::{
+    DatabaseId, Epoch, Fingerprint, GroupId, History, HistoryHash, InstanceId, KeyRange, Uid,
+};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
@@ -335,6 +338,42 @@ pub enum Request {
         /// Its address.
         primary: SocketAddr,
     },
+    /// Refreshes a secondary, or tells what that would take \[`Refresh`\].
+    ReplicaRefresh {
+        /// Only tell.
+        dry_run: bool,
+        /// The way: `tail`, `delta`, `reconcile` or `bulk`; the cheapest if none. Another is taken, with its reason, if
+        /// this one does not lead to the primary's state.
+        way: Option<String>,
+    },
+    /// Asks a primary what the refresh of a copy would take \[`Refresh`\].
+    RefreshPlan {
+        /// The copy's history.
+        history: History,
+        /// Its last durable commit.
+        durable: Uid,
+        /// The history hash there.
+        hash: HistoryHash,
+        /// The way, as in `ReplicaRefresh`.
+        way: Option<String>,
+    },
+    /// The fingerprints of the parts of some spans \[`Parts`\].
+    Compare {
+        /// The cut; the newest if none.
+        at: Option<Uid>,
+        /// The spans; all tables if empty.
+        #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+        spans: Vec<Span>,
+        /// Into how many parts each is cut, at most.
+        parts: u32,
+    },
+    /// The keys of the records of a span \[`Keys`\].
+    SpanKeys {
+        /// The cut.
+        at: Uid,
+        /// The span.
+        span: Span,
+    },
 }
 
 impl Request {
@@ -350,6 +389,7 @@ impl Request {
                 | Self::Promise { .. }
                 | Self::HandOver { .. }
                 | Self::Follow { .. }
+                | Self::ReplicaRefresh { dry_run: false, .. }
         )
     }
 }
@@ -400,6 +440,25 @@ pub struct DatabaseStatus {
     /// What an operator should know of: what was given up, what will expire.
     #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
     pub notices: Vec<String>,
+    /// The last refresh of a secondary, if there was one since the node started.
+    pub refresh: Option<RefreshInfo>,
+}
+
+/// A refresh: one that was, or what one would take.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RefreshInfo {
+    /// `tail`, `delta`, `pinned delta`, `reconcile`, `pinned reconcile` or `bulk`.
+    pub way: String,
+    /// The stable code of the reason.
+    pub reason: String,
+    /// The reason, for people.
+    pub why: String,
+    /// Records, where known.
+    pub records: Option<u64>,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its time in milliseconds, where known.
+    pub ms: Option<u64>,
 }
 
 /// One table.
@@ -567,6 +626,24 @@ pub enum Response {
     HandedOver {
         /// The last commit of the old primary.
         end: Uid,
+    },
+    /// A refresh that was begun, or what it would take.
+    Refresh(RefreshInfo),
+    /// Fingerprints of parts.
+    Parts {
+        /// The cut.
+        at: Uid,
+        /// A tiling for each span; for each table, if none was named.
+        #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+        tilings: Vec<Tiling>,
+    },
+    /// Keys of records with their UIDs and the hashes of their rows, in order.
+    Keys {
+        /// The keys.
+        #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+        keys: Vec<(Bytes, Uid, [u8; 8])>,
+        /// Whether there are more than one answer holds.
+        more: bool,
     },
 }
 

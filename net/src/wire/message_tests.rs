@@ -28,6 +28,10 @@ fn requests_survive_the_wire() {
         ..Default::default()
     }));
     round_trip(Request::CloneCreate(super::CloneSpec::default()));
+    round_trip(Request::ReplicaRefresh { dry_run: true, way: Some("reconcile".into()) });
+    let span = planaria_replication::Span::all(planaria_types::TableId(3));
+    round_trip(Request::Compare { at: Some(Uid::new(5)), spans: vec![span.clone()], parts: 8 });
+    round_trip(Request::SpanKeys { at: Uid::new(5), span });
 }
 
 #[test]
@@ -37,6 +41,8 @@ fn the_place_of_each_message_does_not_move() {
     assert_eq!(first(&some_write(1)), 7);
     assert_eq!(first(&Request::Verify), 11);
     assert_eq!(first(&Request::CloneList), 14);
+    assert_eq!(first(&Request::ReplicaRefresh { dry_run: true, way: None }), 17);
+    assert_eq!(first(&Request::Compare { at: None, spans: vec![], parts: 1 }), 19);
     assert_eq!(postcard::to_stdvec(&Response::Clones(vec![])).unwrap(), [11, 0]);
     let get = Request::Get { table: "t".into(), key: Bytes::from_static(b"k"), at: None };
     let call = Call { database: None, request: get };

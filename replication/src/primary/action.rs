@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use planaria_types::{Epoch, HistoryHash, InstanceId, TableId, Uid};
 
-use crate::{Commit, Message, PromotableSets, Record, RewindItem};
+use crate::{Commit, Message, PromotableSets, Record, RewindItem, Span, Tiling};
 
 /// What a [`super::Group`] wants done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,6 +77,32 @@ pub enum SessionAction {
         /// Stop when the records weigh this much, but finish at least one record.
         bytes_max: u64,
     },
+    /// Cut spans into parts and take their fingerprints: [`super::Session::handle_parts`].
+    ReadParts {
+        /// Goes back with the answer.
+        round: u64,
+        /// The spans; none for all tables from their first key to their last.
+        spans: Vec<Span>,
+        /// Into how many parts each is cut, at most.
+        parts: u32,
+        /// Wait until the visible snapshot has reached this UID.
+        at_least: Uid,
+        /// Read at the round's pinned snapshot, which is pinned now if it was not before.
+        pinned: bool,
+    },
+    /// Read the live records of spans: [`super::Session::handle_ranges`].
+    ReadRanges {
+        /// Goes back with the answer.
+        round: u64,
+        /// The spans.
+        spans: Vec<Span>,
+        /// Wait until the visible snapshot has reached this UID.
+        at_least: Uid,
+        /// Read at the round's pinned snapshot, which is pinned now if it was not before.
+        pinned: bool,
+        /// Stop when the records weigh this much, but give at least one if there is one.
+        bytes_max: u64,
+    },
     /// Release the pinned snapshot, if there is one: the round is over.
     ReleasePin,
 }
@@ -144,6 +170,38 @@ pub enum StatesRead {
         records: Vec<Record>,
         /// What did not fit.
         rest: Vec<RewindItem>,
+    },
+    /// The pinned snapshot was given up under the caps.
+    PinExpired,
+}
+
+/// Parts that were read for a comparison.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PartsRead {
+    /// The parts.
+    Parts {
+        /// The snapshot that was read.
+        snapshot: Uid,
+        /// One for each span, in the same order; for each table that exists, if none was named.
+        tilings: Vec<Tiling>,
+    },
+    /// The pinned snapshot was given up under the caps.
+    PinExpired,
+}
+
+/// Records that were read for ranges that differ.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RangesRead {
+    /// The records.
+    Ranges {
+        /// The snapshot that was read.
+        snapshot: Uid,
+        /// How many spans were read wholly.
+        done: u32,
+        /// The first key of the span behind them that was not looked at; `None` if nothing of it was.
+        next: Option<Bytes>,
+        /// All live records of what was read, by span and key.
+        records: Vec<Record>,
     },
     /// The pinned snapshot was given up under the caps.
     PinExpired,

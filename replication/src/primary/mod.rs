@@ -1,10 +1,13 @@
 //! The primary's side: one [`Group`], and a [`Session`] for each connected secondary.
 
 mod action;
+mod compare;
 mod group;
 mod serve;
 mod session;
 
-pub use action::{CommitsRead, DeltaRead, GroupAction, SessionAction, StatesRead, Survey};
+pub use action::{
+    CommitsRead, DeltaRead, GroupAction, PartsRead, RangesRead, SessionAction, StatesRead, Survey,
+};
 pub use group::{Group, Identity, Member, SessionId};
 pub use session::Session;

@@ -9,7 +9,7 @@ use crate::options::planted;
 use crate::{Commit, DeltaChunk, Live, Message, Options, Reason, RewindItem, RewindReply, Welcome};
 
 /// Why something read cannot be sent: the round must begin again, or the driver broke its contract.
-type Stop = Result<Reason, &'static str>;
+pub(super) type Stop = Result<Reason, &'static str>;
 
 /// The live stream of one round.
 ///

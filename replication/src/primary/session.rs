@@ -2,7 +2,8 @@ use std::collections::VecDeque;
 
 use planaria_types::{EpochOrder, InstanceId, Position, Uid};
 
-use super::action::{CommitsRead, DeltaRead, SessionAction, StatesRead, Survey};
+use super::action::{CommitsRead, DeltaRead, PartsRead, RangesRead, SessionAction, StatesRead, Survey};
+use super::compare::CompareServing;
 use super::group::{Group, SessionId};
 use super::serve::{DeltaServing, LiveServing, RewindServing};
 use crate::options::planted;
@@ -51,6 +52,7 @@ struct Serving {
     live: LiveServing,
     delta: Option<DeltaServing>,
     rewind: RewindServing,
+    compare: Option<CompareServing>,
 }
 
 impl Session {
@@ -115,6 +117,18 @@ impl Session {
                     self.close(group, ByeCode::Protocol, "a rewind asked twice at once", now);
                 }
             }
+            Message::Compare(compare) => {
+                let serving = self.serving(compare.round).and_then(|serving| serving.compare.as_mut());
+                if serving.is_some_and(|serving| !serving.ask_parts(compare.spans)) {
+                    self.close(group, ByeCode::Protocol, "a comparison asked twice at once", now);
+                }
+            }
+            Message::RangesRequest(request) => {
+                let serving = self.serving(request.round).and_then(|serving| serving.compare.as_mut());
+                if serving.is_some_and(|serving| !serving.ask_ranges(request.spans)) {
+                    self.close(group, ByeCode::Protocol, "too many questions for ranges at once", now);
+                }
+            }
             Message::Heartbeat => {}
             Message::Bye(_) => self.finish(group, now),
             Message::Welcome(_)
@@ -122,6 +136,8 @@ impl Session {
             | Message::Live(_)
             | Message::DeltaChunk(_)
             | Message::RewindReply(_)
+            | Message::Parts(_)
+            | Message::RangesReply(_)
             | Message::Again(_) => {
                 self.close(group, ByeCode::Protocol, "a secondary sent a message of a primary", now);
             }
@@ -184,6 +200,30 @@ impl Session {
         }
     }
 
+    /// The engine read parts for a comparison.
+    pub fn handle_parts(&mut self, group: &mut Group, round: u64, read: PartsRead, now: Millis) {
+        let Some(compare) = self.serving(round).and_then(|serving| serving.compare.as_mut()) else {
+            return;
+        };
+        match compare.take_parts(round, read) {
+            Ok(parts) => self.send(Message::Parts(parts)),
+            Err(Ok(reason)) => self.again(round, reason),
+            Err(Err(why)) => self.close(group, ByeCode::Engine, why, now),
+        }
+    }
+
+    /// The engine read the records of ranges.
+    pub fn handle_ranges(&mut self, group: &mut Group, round: u64, read: RangesRead, now: Millis) {
+        let Some(compare) = self.serving(round).and_then(|serving| serving.compare.as_mut()) else {
+            return;
+        };
+        match compare.take_ranges(round, read) {
+            Ok(reply) => self.send(Message::RangesReply(reply)),
+            Err(Ok(reason)) => self.again(round, reason),
+            Err(Err(why)) => self.close(group, ByeCode::Engine, why, now),
+        }
+    }
+
     /// The engine could not carry out an action.
     pub fn handle_failure(&mut self, group: &mut Group, what: &str, now: Millis) {
         self.close(group, ByeCode::Engine, what, now);
@@ -241,6 +281,7 @@ impl Session {
             .poll(group, &self.options, number)
             .or_else(|| serving.delta.as_mut()?.poll(&self.options, number))
             .or_else(|| serving.rewind.poll(&self.options, number))
+            .or_else(|| serving.compare.as_mut()?.poll(&self.options, number))
     }
 
     fn serving(&mut self, round: u64) -> Option<&mut Serving> {
@@ -323,6 +364,7 @@ impl Session {
             without_live: hello.without_live,
             trusted: same_hash && agree(group.history(), &hello.history),
             bulk: hello.bulk,
+            asked: hello.asked,
             bulk_bytes_min: self.options.bulk_bytes_min,
         });
         let (live_from, live_from_hash) = Self::live_from(&self.options, group, choice.way, fork.uid, survey);
@@ -342,8 +384,8 @@ impl Session {
             tail: group.appended(),
             durable: group.durable(),
         };
-        let with_live = matches!(choice.way, Way::Tail | Way::Delta);
-        let pinned = choice.way == Way::PinnedDelta;
+        let with_live = matches!(choice.way, Way::Tail | Way::Delta | Way::Reconcile);
+        let pinned = choice.way.is_pinned();
         let delta = matches!(choice.way, Way::Delta | Way::PinnedDelta)
             .then(|| DeltaServing::new(fork.uid, live_from, pinned));
         self.round = Round::Serving(Box::new(Serving {
@@ -353,6 +395,7 @@ impl Session {
             live: LiveServing::new(&welcome, with_live),
             delta,
             rewind: RewindServing::new(live_from, pinned),
+            compare: choice.way.reconciles().then(|| CompareServing::new(live_from, pinned)),
         }));
         self.send(Message::Welcome(Box::new(welcome)));
     }
@@ -369,7 +412,7 @@ impl Session {
         if planted!(options, LiveFromAppended) && way == Way::Delta {
             return (group.appended(), None);
         }
-        if matches!(way, Way::Delta | Way::PinnedDelta) && survey.visible > fork {
+        if !matches!(way, Way::Tail | Way::Bulk) && survey.visible > fork {
             (survey.visible, survey.visible_hash)
         } else {
             (fork, survey.hash)

@@ -46,6 +46,7 @@ fn hello(durable: u64) -> Hello {
         hash: None,
         without_live: false,
         bulk: None,
+        asked: None,
     }
 }
 

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use planaria_types::{Epoch, History, HistoryHash, Position, TableId, Uid};
 
-use crate::{Commit, Message, Reason, Record, RewindItem};
+use crate::{Commit, Message, Reason, Record, RewindItem, Span};
 
 /// What a copy holds, as its engine tells it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -64,6 +64,9 @@ pub struct Install {
     pub sparse_to: Uid,
     /// Whether keys were rewound, which leaves them no older versions.
     pub rewound: bool,
+    /// Whether ranges were compared and replaced. What the copy has above the base disappears, no older versions are
+    /// left, and delete marks are gone from what was replaced: version floor and mark floor rise to the cut.
+    pub reconciled: bool,
     /// The new visible cut.
     pub cut: Uid,
 }
@@ -138,7 +141,32 @@ pub enum Action {
         /// The states, absence included.
         records: Vec<Record>,
     },
-    /// Drop what was collected.
+    /// Begin to replace ranges, or go on with what was replaced in an earlier round and not abandoned since:
+    /// [`super::Replica::handle_reconcile_begun`].
+    BeginReconcile {
+        /// Goes back with the answer.
+        round: u64,
+        /// What the copy has above this UID is taken to be gone. Nothing below it is, whatever the fork.
+        base: Uid,
+    },
+    /// Take the fingerprints of the copy's own records, with what was replaced in place of what it replaces, at the
+    /// base: [`super::Replica::handle_sums`].
+    SumSpans {
+        /// Goes back with the answer.
+        round: u64,
+        /// The spans.
+        spans: Vec<Span>,
+    },
+    /// Collect the records of spans, in place of all that the copy has there: [`super::Replica::handle_stored`].
+    StoreRanges {
+        /// Goes back with the answer.
+        round: u64,
+        /// The spans.
+        spans: Vec<Span>,
+        /// Their records, puts at or below the base, by span and key.
+        records: Vec<Record>,
+    },
+    /// Drop what was collected, the ranges of earlier rounds included.
     AbandonRefresh,
     /// Install the refresh: [`super::Replica::handle_installed`], even if the session ended meanwhile.
     Install(Install),

@@ -3,6 +3,7 @@
 use planaria_types::{Epoch, History, HistoryHash, Uid};
 
 use super::action::{Action, Install, Local, RewindCursor, RewindItems};
+use super::reconcile::Comparison;
 use super::replica::{Phase, Replica};
 use super::session::{End, breach};
 use super::tail::{Tail, follow};
@@ -46,6 +47,8 @@ pub(super) struct Refresh {
     chunks_complete: bool,
     rewinding: bool,
     rewind: Rewind,
+    /// There in a round that compares ranges.
+    pub(super) comparison: Option<Comparison>,
     /// Batches that the engine has not confirmed.
     storing: u64,
 }
@@ -79,7 +82,7 @@ impl Refresh {
             target: welcome.tail,
             base: welcome.live_from,
             base_hash: welcome.live_from_hash,
-            pinned: welcome.way == Way::PinnedDelta,
+            pinned: welcome.way.is_pinned(),
             pin: None,
             snapshot: welcome.live_from,
             held: Vec::new(),
@@ -91,8 +94,19 @@ impl Refresh {
             chunks_complete: !delta,
             rewinding: rewind,
             rewind: if rewind { Rewind::List(None) } else { Rewind::Complete },
+            comparison: welcome.way.reconciles().then(Comparison::new),
             storing: 0,
         }
+    }
+
+    /// Where the live stream begins.
+    pub(super) fn base(&self) -> Uid {
+        self.base
+    }
+
+    /// Batches that the engine has not confirmed.
+    pub(super) fn storing(&self) -> u64 {
+        self.storing
     }
 
     pub(super) fn received_bytes(&self) -> u64 {
@@ -118,7 +132,12 @@ impl Refresh {
     }
 
     /// Notes the snapshot that something was read at.
-    fn read_at(&mut self, options: &Options, snapshot: Uid, hash: Option<HistoryHash>) -> Result<(), End> {
+    pub(super) fn read_at(
+        &mut self,
+        options: &Options,
+        snapshot: Uid,
+        hash: Option<HistoryHash>,
+    ) -> Result<(), End> {
         if snapshot < self.base && !planted!(options, LiveFromAppended) {
             return Err(breach("records were read below the start of the live stream"));
         }
@@ -151,7 +170,8 @@ impl Refresh {
     /// Whether all parts are here and stored.
     fn is_complete(&self, options: &Options) -> bool {
         let whole = self.chunks_complete || (planted!(options, InstallHalf) && self.chunk_number > 0);
-        whole && self.storing == 0 && self.rewind == Rewind::Complete
+        let compared = self.comparison.as_ref().is_none_or(|comparison| comparison.is_complete(options));
+        whole && compared && self.storing == 0 && self.rewind == Rewind::Complete
     }
 
     /// The cut to install at: not below the highest snapshot, passed by the live stream, and durable on the primary.
@@ -172,12 +192,35 @@ impl Refresh {
             sparse_from: self.since,
             sparse_to: self.snapshot,
             rewound: self.rewinding,
+            reconciled: self.comparison.is_some(),
             cut,
         }
     }
 }
 
 impl Replica {
+    /// Gives up a round. Ranges that were replaced are kept: the next comparison finds them equal, as far as they are.
+    pub(super) fn abandon_refresh(&mut self) {
+        let Phase::Refreshing(refresh) = &self.phase else { return };
+        match &refresh.comparison {
+            Some(comparison) => self.kept |= comparison.has_begun(),
+            None => self.actions.push_back(Action::AbandonRefresh),
+        }
+    }
+
+    /// Drops ranges that an earlier round replaced, because this one goes another way.
+    pub(super) fn drop_kept(&mut self) {
+        if std::mem::take(&mut self.kept) {
+            self.actions.push_back(Action::AbandonRefresh);
+        }
+    }
+
+    /// Begins to compare ranges.
+    pub(super) fn begin_comparison(&mut self, refresh: Refresh, now: Millis) {
+        self.phase = Phase::Refreshing(Box::new(refresh));
+        self.advance(now);
+    }
+
     pub(super) fn begin_refresh(&mut self, refresh: Refresh, now: Millis) {
         self.actions.push_back(Action::BeginRefresh {
             round: refresh.round,
@@ -206,7 +249,7 @@ impl Replica {
         if overflows && matches!(self.phase, Phase::Refreshing(_)) {
             self.status.counters.overflows += 1;
             self.without_live = true;
-            self.actions.push_back(Action::AbandonRefresh);
+            self.abandon_refresh();
             self.greet();
         }
         Ok(())
@@ -267,7 +310,7 @@ impl Replica {
     }
 
     /// Counts records that came.
-    fn took(&mut self, records: usize, bytes: u64) {
+    pub(super) fn took(&mut self, records: usize, bytes: u64) {
         self.status.counters.records += records as u64;
         self.status.counters.refresh_bytes += bytes;
         if let Phase::Refreshing(refresh) = &mut self.phase {
@@ -300,6 +343,10 @@ impl Replica {
             }
             Rewind::Complete | Rewind::Listing | Rewind::Asked { .. } | Rewind::Rest { .. } => {}
         }
+        self.advance_comparison();
+        let Phase::Refreshing(refresh) = &mut self.phase else {
+            return;
+        };
         if refresh.is_complete(&self.options)
             && let Some(cut) = refresh.cut(&self.options, self.primary_durable)
         {
@@ -320,6 +367,13 @@ impl Replica {
     pub(super) fn installed(&mut self, refresh: Refresh, local: Local, now: Millis) {
         self.status.diverged = false;
         self.status.counters.refreshes += 1;
+        if refresh.comparison.is_some() {
+            self.status.counters.reconciles += 1;
+            self.bulk = None;
+            self.kept = false;
+            self.reconcile_failures = 0;
+        }
+        self.asked = None;
         let received = local.appended;
         self.local = local;
         if refresh.pinned {

@@ -6,7 +6,10 @@ use super::action::{Action, Local, RewindCursor, RewindItems};
 use super::refresh::Refresh;
 use super::status::{State, Status};
 use super::tail::Tail;
-use crate::{Ack, Bye, ByeCode, Live, Message, Millis, Options, Reason, Welcome, backoff};
+use crate::{Ack, Bye, ByeCode, Live, Message, Millis, Options, Reason, Way, Welcome, backoff};
+
+/// A reconcile that failed this often in a row is tried no more: the copy is taken anew.
+const RECONCILE_FAILURES_MAX: u32 = 2;
 
 /// Who a secondary is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +33,10 @@ pub struct Identity {
 ///
 /// While no refresh is installed the copy reads at its old cut.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; what depends on one another is the phase"
+)]
 pub struct Replica {
     pub(super) identity: Identity,
     pub(super) options: Options,
@@ -49,6 +56,11 @@ pub struct Replica {
     /// What the next hello says.
     pub(super) without_live: bool,
     pub(super) bulk: Option<Reason>,
+    pub(super) asked: Option<Way>,
+    /// The engine holds ranges that an earlier round replaced.
+    pub(super) kept: bool,
+    /// Reconciles that the engine failed at, one after the other.
+    pub(super) reconcile_failures: u32,
     pub(super) acked: Option<Ack>,
     pub(super) heard: Millis,
     pub(super) sent: Millis,
@@ -109,6 +121,9 @@ impl Replica {
             closed: Uid::ZERO,
             without_live: false,
             bulk: None,
+            asked: None,
+            kept: false,
+            reconcile_failures: 0,
             acked: None,
             heard: now,
             sent: now,
@@ -236,6 +251,9 @@ impl Replica {
     pub fn handle_bulk_installed(&mut self, local: Local, now: Millis) {
         self.local = local;
         self.bulk = None;
+        self.asked = None;
+        self.kept = false;
+        self.reconcile_failures = 0;
         self.status.counters.refreshes += 1;
         if matches!(self.phase, Phase::AwaitingBulk) {
             self.phase = Phase::Settling { asked: false };
@@ -250,6 +268,7 @@ impl Replica {
     pub fn handle_failure(&mut self, local: Local, what: &str, now: Millis) {
         self.local = local;
         self.appending.clear();
+        self.note_failed_reconcile();
         self.unpromised = true;
         // A take back must not follow a quarantine that failed, nor an acknowledgement a promise.
         self.actions.retain(|action| matches!(action, Action::Connect | Action::Disconnect));
@@ -257,6 +276,31 @@ impl Replica {
             self.phase = Phase::Settling { asked: false };
         }
         self.end(ByeCode::Engine, what, now);
+        self.note_state(now);
+    }
+
+    /// What was collected is gone with the failure; a copy that cannot be repaired in place is taken anew.
+    fn note_failed_reconcile(&mut self) {
+        self.kept = false;
+        let reconciles = match &self.phase {
+            Phase::Refreshing(refresh) | Phase::Installing(refresh) => refresh.comparison.is_some(),
+            _ => false,
+        };
+        if reconciles {
+            self.reconcile_failures += 1;
+            if self.reconcile_failures >= RECONCILE_FAILURES_MAX {
+                self.bulk = Some(Reason::Unreadable);
+            }
+        }
+    }
+
+    /// An operator asks for a refresh, by this way if it leads to the primary's state. It begins with the next round,
+    /// which is at once unless one is being installed.
+    pub fn handle_refresh_asked(&mut self, way: Way, now: Millis) {
+        self.asked = Some(way);
+        if self.connected {
+            self.begin_again();
+        }
         self.note_state(now);
     }
 
@@ -375,7 +419,7 @@ impl Replica {
         self.status.last_end = Some(why.to_owned());
         match &self.phase {
             Phase::Installing(_) | Phase::Apart { .. } => return,
-            Phase::Refreshing(_) => self.actions.push_back(Action::AbandonRefresh),
+            Phase::Refreshing(_) => self.abandon_refresh(),
             Phase::AwaitingBulk => self.actions.push_back(Action::AbandonBulk),
             _ => {}
         }

@@ -55,6 +55,7 @@ impl Replica {
             hash: self.local.hash,
             without_live: self.without_live,
             bulk: self.bulk,
+            asked: self.asked,
         };
         self.actions.push_back(Action::Send(Message::Hello(Box::new(hello))));
     }
@@ -69,6 +70,8 @@ impl Replica {
             Message::Live(live) if live.round == self.round => self.on_live(live, now),
             Message::DeltaChunk(chunk) if chunk.round == self.round => self.on_chunk(chunk, now),
             Message::RewindReply(reply) if reply.round == self.round => self.on_rewind(reply, now),
+            Message::Parts(parts) if parts.round == self.round => self.on_parts(parts, now),
+            Message::RangesReply(reply) if reply.round == self.round => self.on_ranges(reply, now),
             Message::Again(again) if again.round == self.round => {
                 self.again(again.reason);
                 Ok(())
@@ -77,9 +80,12 @@ impl Replica {
                 self.leave(&format!("the primary ended the session: {} ({})", bye.code, bye.reason), now);
                 Ok(())
             }
-            Message::Hello(_) | Message::Ack(_) | Message::DeltaRequest(_) | Message::RewindRequest(_) => {
-                Err(breach("a primary sent a message of a secondary"))
-            }
+            Message::Hello(_)
+            | Message::Ack(_)
+            | Message::DeltaRequest(_)
+            | Message::RewindRequest(_)
+            | Message::Compare(_)
+            | Message::RangesRequest(_) => Err(breach("a primary sent a message of a secondary")),
             // Of an older round, overtaken by the hello of this one.
             _ => Ok(()),
         }
@@ -91,20 +97,27 @@ impl Replica {
 
     /// The primary cannot go on with this round: from the durable position again.
     fn again(&mut self, reason: Reason) {
+        if self.begin_again() {
+            self.status.reason = Some(reason);
+        }
+    }
+
+    /// Leaves the round for the next one; false if that comes by itself.
+    pub(super) fn begin_again(&mut self) -> bool {
         match &mut self.phase {
-            Phase::Refreshing(_) => self.actions.push_back(Action::AbandonRefresh),
+            Phase::Refreshing(_) => self.abandon_refresh(),
             Phase::Tailing(_) | Phase::Checking { .. } => {}
             Phase::Installing(refresh) => {
                 refresh.again = true;
-                return;
+                return false;
             }
             // Run files do not depend on the round; after them comes a hello anyway.
-            _ => return,
+            _ => return false,
         }
-        self.status.reason = Some(reason);
         self.without_live = false;
         self.phase = Phase::Settling { asked: false };
         self.settle();
+        true
     }
 
     fn on_welcome(&mut self, welcome: Box<Welcome>, now: Millis) -> Result<(), End> {
@@ -125,8 +138,13 @@ impl Replica {
         self.stable = Uid::ZERO;
         self.closed = Uid::ZERO;
         self.status.diverged = self.local.visible > welcome.fork.uid;
+        if !welcome.way.reconciles() {
+            self.drop_kept();
+        }
         if welcome.way == Way::Bulk {
             self.fetch_bulk(&welcome);
+        } else if welcome.way.reconciles() {
+            self.reconcile(*welcome, now);
         } else if welcome.fork.uid < self.local.durable && welcome.fork_hash.is_some() {
             self.actions.push_back(Action::ReadHash(welcome.fork.uid));
             self.phase = Phase::Checking { welcome, early: Vec::new() };
@@ -175,9 +193,24 @@ impl Replica {
         Ok(())
     }
 
+    /// A copy whose history cannot be trusted shares nothing for certain.
+    fn shared(welcome: &Welcome) -> Uid {
+        if welcome.reason == Reason::HistoryHash { Uid::ZERO } else { welcome.fork.uid }
+    }
+
+    /// Compares everything that the copy holds, whatever it is: what lies beyond the fork needs no other care than to be
+    /// quarantined.
+    fn reconcile(&mut self, welcome: Welcome, now: Millis) {
+        let shared = Self::shared(&welcome);
+        self.status.counters.forks += u64::from(self.local.durable > welcome.fork.uid);
+        self.quarantine(shared);
+        let mut refresh = Refresh::new(self.round, welcome, false);
+        refresh.since = shared;
+        self.begin_comparison(refresh, now);
+    }
+
     fn fetch_bulk(&mut self, welcome: &Welcome) {
-        // A copy whose history cannot be trusted shares nothing for certain.
-        let shared = if welcome.reason == Reason::HistoryHash { Uid::ZERO } else { welcome.fork.uid };
+        let shared = Self::shared(welcome);
         self.quarantine(shared);
         self.actions.push_back(Action::FetchBulk {
             reason: welcome.reason,
@@ -213,6 +246,7 @@ impl Replica {
             }
         }
         if welcome.way == Way::Tail && !rewind {
+            self.asked = None;
             if self.local.history != welcome.history {
                 self.local.history = welcome.history.clone();
                 self.actions.push_back(Action::PersistHistory(welcome.history));

@@ -35,12 +35,18 @@ pub struct Counters {
     pub commits: u64,
     /// Their weight in bytes.
     pub live_bytes: u64,
-    /// Records taken in by deltas and rewinds.
+    /// Records taken in by deltas, rewinds and reconciles.
     pub records: u64,
     /// Their weight in bytes.
     pub refresh_bytes: u64,
     /// Records of deltas that were dropped, because the live stream brings them.
     pub records_dropped: u64,
+    /// Parts whose fingerprints were compared.
+    pub parts: u64,
+    /// Ranges that were replaced.
+    pub ranges: u64,
+    /// Reconciles installed.
+    pub reconciles: u64,
     /// Refreshes installed, hops and bulk included.
     pub refreshes: u64,
     /// Hops installed.

@@ -144,7 +144,17 @@ impl World {
             Action::ReadRewindItems { round, above, cursor, bytes_max } => {
                 state.answers.push_back(Answer::Items { round, above, cursor, bytes_max });
             }
-            Action::AbandonRefresh => store.collecting = None,
+            Action::BeginReconcile { round, base } => {
+                self.coverage.resumed += u64::from(store.replacing.is_some());
+                store.begin_reconcile(base);
+                state.answers.push_back(Answer::ReconcileBegun(round));
+            }
+            Action::SumSpans { round, spans } => state.answers.push_back(Answer::Sums { round, spans }),
+            Action::StoreRanges { round, spans, records } => {
+                store.store_ranges(&spans, &records)?;
+                state.answers.push_back(Answer::Stored(round));
+            }
+            Action::AbandonRefresh => (store.collecting, store.replacing) = (None, None),
             Action::Install(install) => {
                 store.install(&install)?;
                 state.answers.push_back(Answer::Installed);
@@ -221,6 +231,15 @@ impl World {
                 match other {
                     Answer::Appended(uid) => replica.handle_appended(uid, now),
                     Answer::Hash(uid) => replica.handle_hash(uid, store.hash_at(uid), now),
+                    Answer::ReconcileBegun(round) => {
+                        replica.handle_reconcile_begun(round, &store.own_tables(), now);
+                    }
+                    Answer::Sums { round, spans } => {
+                        // Ranges of a round that was given up may be gone.
+                        if store.replacing.is_some() {
+                            replica.handle_sums(round, &store.own_sums(&spans)?, now);
+                        }
+                    }
                     Answer::Stored(round) => replica.handle_stored(round, now),
                     Answer::Items { round, above, cursor, bytes_max } => {
                         let (items, next) = store.rewind_items(above, &cursor, bytes_max);
@@ -280,7 +299,10 @@ impl World {
             SessionAction::ReadCommits { round, after, bytes_max } => {
                 session.handle_commits(group, round, store.commits(after, bytes_max), now);
             }
-            SessionAction::ReadDelta { at_least, .. } | SessionAction::ReadStates { at_least, .. }
+            SessionAction::ReadDelta { at_least, .. }
+            | SessionAction::ReadStates { at_least, .. }
+            | SessionAction::ReadParts { at_least, .. }
+            | SessionAction::ReadRanges { at_least, .. }
                 if store.visible < at_least =>
             {
                 answers.push_back(Answer::Read { session: number, read });
@@ -296,6 +318,18 @@ impl World {
             SessionAction::ReadStates { round, items, pinned, bytes_max, .. } => {
                 let read = store.states(number, &items as &[RewindItem], pinned, bytes_max);
                 session.handle_states(group, round, read, now);
+            }
+            SessionAction::ReadParts { round, spans, parts, pinned, .. } => {
+                let read = store.parts(number, &spans, parts, pinned);
+                session.handle_parts(group, round, read, now);
+            }
+            SessionAction::ReadRanges { round, spans, pinned, bytes_max, .. } => {
+                let read = if pinned && expire {
+                    primary::RangesRead::PinExpired
+                } else {
+                    store.ranges(number, &spans, pinned, bytes_max)
+                };
+                session.handle_ranges(group, round, read, now);
             }
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! What the workload and the faults do to nodes and connections.
 
 use crate::store::{KEYS, Op};
-use planaria_replication::{Heard, Millis, Planted, assess};
+use planaria_replication::{Heard, Millis, Planted, Way, assess};
 use planaria_types::{Epoch, HistoryEntry, Uid};
 
 use crate::world::{Checked, NODES, Node, Role, World, id};
@@ -131,11 +131,23 @@ impl World {
             17 if matches!(self.nodes[node].role, Role::Secondary { .. }) => {
                 // A driver that restarts its replica without a crash of the engine.
                 self.nodes[node].store.collecting = None;
+                self.nodes[node].store.replacing = None;
                 self.follow(node);
             }
+            18 => self.ask(node, Way::Reconcile),
+            19 => self.ask(node, if self.value.is_multiple_of(3) { Way::Delta } else { Way::Reconcile }),
             _ => {}
         }
         Ok(())
+    }
+
+    /// An operator asks for a refresh.
+    pub(crate) fn ask(&mut self, node: usize, way: Way) {
+        let now = Millis(self.now);
+        if let Role::Secondary { replica, .. } = &mut self.nodes[node].role {
+            replica.handle_refresh_asked(way, now);
+            self.note(&format!("node {node} is asked for a {way}"));
+        }
     }
 
     pub(crate) fn crash(&mut self, node: usize) {

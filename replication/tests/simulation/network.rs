@@ -72,7 +72,7 @@ impl World {
         };
         let carries = match &message {
             Message::Live(live) => !live.commits.is_empty(),
-            other => matches!(other, Message::DeltaChunk(_)),
+            other => matches!(other, Message::DeltaChunk(_) | Message::Parts(_) | Message::RangesReply(_)),
         };
         if lose && carries {
             ends.doomed = true;
@@ -92,6 +92,8 @@ impl World {
                 Way::Delta => self.coverage.deltas += 1,
                 Way::PinnedDelta => self.coverage.hops += 1,
                 Way::Bulk => self.coverage.bulks += 1,
+                Way::Reconcile => self.coverage.reconciles += 1,
+                Way::PinnedReconcile => self.coverage.pinned_reconciles += 1,
             },
             _ => {}
         }

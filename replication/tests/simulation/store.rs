@@ -9,13 +9,14 @@ use planaria_replication::{Commit, PromotableSets, Record, RecordKind, RewindIte
 use planaria_types::{Epoch, History, HistoryHash, InstanceId, Position, TableId, Uid};
 
 use crate::random::Random;
+use crate::reconcile::Replacing;
 
 pub(crate) const KEYS: u64 = 12;
 /// The key of the record that names the promotable sets; the others are below.
 pub(crate) const SETS_KEY: u8 = 250;
 pub(crate) type Op = (u8, Option<u64>);
 pub(crate) type Content = BTreeMap<u8, (Uid, u64)>;
-type Versions = BTreeMap<u8, BTreeMap<Uid, Option<u64>>>;
+pub(crate) type Versions = BTreeMap<u8, BTreeMap<Uid, Option<u64>>>;
 type Cursor = Option<(TableId, Bytes)>;
 
 /// Everything here survives a crash, but for what is marked.
@@ -39,6 +40,8 @@ pub(crate) struct Store {
     pub(crate) registered: BTreeMap<InstanceId, Uid>,
     /// Lost in a crash.
     pub(crate) collecting: Option<Collecting>,
+    /// Lost in a crash.
+    pub(crate) replacing: Option<Replacing>,
     /// Lost in a crash: the snapshots pinned for sessions.
     pub(crate) pins: BTreeMap<u64, (Uid, Versions, Uid)>,
 }
@@ -160,6 +163,7 @@ impl Store {
         self.cut_off(end);
         self.synced = self.appended;
         self.collecting = None;
+        self.replacing = None;
         self.pins.clear();
     }
 
@@ -182,6 +186,7 @@ impl Store {
     }
 
     pub(crate) fn begin(&mut self, round: u64) {
+        self.replacing = None;
         self.collecting = Some(Collecting { round, delta: Vec::new(), rewound: Vec::new() });
     }
 
@@ -200,14 +205,10 @@ impl Store {
 
     pub(crate) fn install(&mut self, install: &Install) -> Result<(), String> {
         self.check_quarantine(install.sparse_from)?;
-        let collected = self.collecting.take().ok_or("an installation without a refresh")?;
-        for record in collected.rewound {
-            let versions = self.records.entry(record.key[0]).or_default();
-            versions.clear();
-            insert(versions, &record);
-        }
-        for record in &collected.delta {
-            insert(self.records.entry(record.key[0]).or_default(), record);
+        if install.reconciled {
+            self.install_ranges(install)?;
+        } else {
+            self.install_records()?;
         }
         self.log.clear();
         self.log_base = install.base;
@@ -225,9 +226,24 @@ impl Store {
         self.history = install.history.clone();
         self.synced = self.appended;
         self.visible = install.cut;
-        self.sparse.push((install.sparse_from, install.sparse_to));
+        if !install.reconciled {
+            self.sparse.push((install.sparse_from, install.sparse_to));
+        }
         if install.rewound {
             self.version_floor = install.sparse_to;
+        }
+        Ok(())
+    }
+
+    fn install_records(&mut self) -> Result<(), String> {
+        let collected = self.collecting.take().ok_or("an installation without a refresh")?;
+        for record in collected.rewound {
+            let versions = self.records.entry(record.key[0]).or_default();
+            versions.clear();
+            insert(versions, &record);
+        }
+        for record in &collected.delta {
+            insert(self.records.entry(record.key[0]).or_default(), record);
         }
         Ok(())
     }
@@ -307,7 +323,7 @@ impl Store {
     }
 
     /// The versions that a read sees: those of the pin, or the current ones.
-    fn view(&mut self, session: u64, pinned: bool) -> (Uid, Versions, Uid) {
+    pub(crate) fn view(&mut self, session: u64, pinned: bool) -> (Uid, Versions, Uid) {
         let now = (self.visible, self.records.clone(), self.mark_floor);
         if pinned { self.pins.entry(session).or_insert(now).clone() } else { now }
     }
@@ -393,7 +409,7 @@ impl Store {
     }
 }
 
-fn insert(versions: &mut BTreeMap<Uid, Option<u64>>, record: &Record) {
+pub(crate) fn insert(versions: &mut BTreeMap<Uid, Option<u64>>, record: &Record) {
     match record.kind {
         RecordKind::Put => {
             let value = u64::from_le_bytes(record.row[..].try_into().expect("eight bytes"));
@@ -406,7 +422,7 @@ fn insert(versions: &mut BTreeMap<Uid, Option<u64>>, record: &Record) {
     }
 }
 
-fn record(key: u8, uid: Uid, value: Option<u64>) -> Record {
+pub(crate) fn record(key: u8, uid: Uid, value: Option<u64>) -> Record {
     Record {
         table: TableId(1),
         key: Bytes::copy_from_slice(&[key]),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use planaria_replication::primary::{self, Group, Session, SessionAction};
 use planaria_replication::secondary::{self, Replica, State};
-use planaria_replication::{Message, Millis, Options, Planted, PromotableSets};
+use planaria_replication::{Message, Millis, Options, Planted, PromotableSets, Span, Way};
 use planaria_types::{DatabaseId, Epoch, GroupId, InstanceId, TableId, Uid};
 
 use crate::random::Random;
@@ -12,6 +12,8 @@ use crate::store::{Content, Store};
 
 pub(crate) const NODES: usize = 3;
 pub(crate) const STEPS: u64 = 900;
+/// A comparison takes many steps, and fewer faults.
+const RECONCILING_STEPS: u64 = 2_500;
 pub(crate) const SETTLE_STEPS: u64 = 60_000;
 pub(crate) type Checked = Result<(), String>;
 
@@ -36,6 +38,9 @@ pub(crate) struct Coverage {
     pub(crate) refused: u64,
     pub(crate) again: u64,
     pub(crate) lost: u64,
+    pub(crate) reconciles: u64,
+    pub(crate) pinned_reconciles: u64,
+    pub(crate) resumed: u64,
 }
 
 #[expect(clippy::large_enum_variant, reason = "three nodes")]
@@ -50,6 +55,8 @@ pub(crate) enum Answer {
     Appended(Uid),
     Hash(Uid),
     Stored(u64),
+    ReconcileBegun(u64),
+    Sums { round: u64, spans: Vec<Span> },
     Items { round: u64, above: Uid, cursor: Option<(TableId, bytes::Bytes)>, bytes_max: u64 },
     Installed,
     Bulk { at_least: Uid },
@@ -91,6 +98,8 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) value: u64,
     pub(crate) faults: bool,
+    /// Where copies are asked to compare ranges: drawn apart from everything else.
+    reconciling: Option<Random>,
     /// How rarely what was appended becomes visible at the primary.
     publish_one_in: u64,
     /// Whether promotions hear enough copies first; otherwise an operator forces them.
@@ -112,6 +121,8 @@ pub(crate) fn id(node: usize) -> InstanceId {
 impl World {
     pub(crate) fn new(seed: u64, planted: Option<Planted>) -> Self {
         let mut random = Random::new(seed);
+        // Drawn apart, so that seeds of old failures keep their meaning.
+        let mut comparison = Random::new(!seed);
         let options = Options {
             live_window_bytes: 150 + random.below(600),
             live_batch_bytes: 100 + random.below(300),
@@ -119,6 +130,10 @@ impl World {
             chunks_in_flight: 1 + random.below(3) as u32,
             held_bytes_max: 100 + random.below(900),
             rewind_request_bytes: 17 + random.below(60),
+            compare_first_parts: 1 + comparison.below(5) as u32,
+            compare_parts: 2 + comparison.below(2) as u32,
+            compare_leaf_records: comparison.below(3),
+            compare_spans: 1 + comparison.below(3) as u32,
             bulk_bytes_min: if random.one_in(3) { 200 } else { u64::MAX },
             heartbeat: Millis(100),
             session_timeout: Millis(600),
@@ -143,6 +158,7 @@ impl World {
             now: 1_000,
             value: 0,
             faults: true,
+            reconciling: None,
             publish_one_in,
             careful: seed % 2 == 1,
             protected: BTreeMap::new(),
@@ -158,6 +174,19 @@ impl World {
         world
     }
 
+    /// A world in which copies are asked to compare ranges again and again.
+    pub(crate) fn reconciling(seed: u64, planted: Option<Planted>) -> Self {
+        let mut world = Self::new(seed, planted);
+        world.reconciling = Some(Random::new(seed ^ 0x7265_636f));
+        world
+    }
+
+    /// Whether a comparison is asked for now, and whether a fault is let happen.
+    fn reconciling_now(&mut self) -> (bool, bool) {
+        let faults = self.faults;
+        self.reconciling.as_mut().map_or((false, true), |own| (faults && own.one_in(60), own.one_in(8)))
+    }
+
     pub(crate) fn note(&mut self, line: &str) {
         if self.trace.len() >= 120 {
             self.trace.pop_front();
@@ -168,7 +197,11 @@ impl World {
     /// Runs the workload under faults, then lets everything settle.
     pub(crate) fn run(&mut self) -> Checked {
         // A promotable set takes some time to come about.
-        let steps = if self.careful { 2 * STEPS } else { STEPS };
+        let steps = match (&self.reconciling, self.careful) {
+            (Some(_), _) => RECONCILING_STEPS,
+            (None, true) => 2 * STEPS,
+            (None, false) => STEPS,
+        };
         for _ in 0..steps {
             self.step()?;
         }
@@ -241,6 +274,10 @@ impl World {
     pub(crate) fn step(&mut self) -> Checked {
         self.coverage.steps += 1;
         let node = self.random.below(NODES as u64) as usize;
+        let (compares, fails) = self.reconciling_now();
+        if compares {
+            self.ask(node, Way::Reconcile);
+        }
         // Copies are promotable once they have caught up: a careful world leaves them time for it.
         let calm = self.careful && !self.random.one_in(4);
         match self.random.below(100) {
@@ -253,7 +290,7 @@ impl World {
             44..52 => self.tick(node),
             52..66 => self.answer(node)?,
             66..95 => self.act(node)?,
-            95..98 if self.faults => self.fault(node)?,
+            95..98 if self.faults && fails => self.fault(node)?,
             98 if self.faults => self.garbage(node),
             _ => self.drop_dead(),
         }
@@ -282,6 +319,7 @@ impl World {
         store.synced = store.appended;
         store.visible = store.appended;
         store.collecting = None;
+        store.replacing = None;
         let identity = primary::Identity { database: DatabaseId(7), group: GroupId(1), instance: id(node) };
         let mut group = Group::new(identity, options, epoch, store.history.clone(), store.appended);
         for (instance, durable) in &store.registered {

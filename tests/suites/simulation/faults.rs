@@ -26,7 +26,7 @@ const CALLS: [Call; 10] = [
 
 impl World {
     pub(crate) fn fault(&mut self, node: usize) -> Checked {
-        match self.random.below(42) {
+        match self.random.below(43) {
             0..8 => {
                 let numbers: Vec<u64> = self.connections.keys().copied().collect();
                 if !numbers.is_empty() {
@@ -62,6 +62,7 @@ impl World {
             37 => self.jump(node),
             38 if node != PRIMARY && self.random.once_in(3) => self.wipe(node),
             39..42 => return self.burst(node),
+            42 => self.ask(node),
             _ => {}
         }
         Ok(())

@@ -156,6 +156,8 @@ impl World {
                 Way::Delta => self.coverage.deltas += 1,
                 Way::PinnedDelta => self.coverage.hops += 1,
                 Way::Bulk => self.coverage.bulks += 1,
+                Way::Reconcile => self.coverage.reconciles += 1,
+                Way::PinnedReconcile => self.coverage.pinned_reconciles += 1,
             },
             _ => {}
         }
@@ -174,6 +176,13 @@ impl World {
                 chunk.snapshot,
                 chunk.records.len(),
                 chunk.last
+            )),
+            Message::RangesReply(reply) => self.note(format_args!(
+                "connection {number} {does} {} ranges at {} and up to {:?} with {} records",
+                reply.done,
+                reply.snapshot,
+                reply.next,
+                reply.records.len()
             )),
             other => self.note(format_args!("connection {number} {does} {other:?}")),
         }

@@ -1,8 +1,8 @@
 //! The secondary's process: one action at a time, carried out by what carries them out in a node.
 
 use planaria_net::replica::executor::bulk::Terms;
-use planaria_replication::Message;
 use planaria_replication::secondary::Action;
+use planaria_replication::{Message, Way};
 
 use crate::bulk::Transfer;
 use crate::node::{Following, Process};
@@ -50,6 +50,11 @@ impl World {
         if !matches!(action, Action::Send(_)) {
             self.note(format_args!("node {node} does {action:?}"));
         }
+        match &action {
+            Action::StoreRanges { spans, .. } => self.coverage.ranges_replaced += spans.len() as u64,
+            Action::Install(install) => self.coverage.reconciled += u64::from(install.reconciled),
+            _ => {}
+        }
         self.coverage.take_backs += u64::from(matches!(action, Action::TakeBack(_)));
         let Some(Following { copy, machine, .. }) = self.following(node) else { return Ok(()) };
         match copy.perform(action, machine, now) {
@@ -70,6 +75,19 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// An operator asks for a refresh.
+    pub(crate) fn ask(&mut self, node: usize) {
+        let now = self.millis();
+        let way = [Way::Reconcile, Way::Reconcile, Way::Delta, Way::Bulk][self.random.below(4) as usize];
+        if let Some(following) = self.following(node)
+            && following.transfer.is_none()
+        {
+            following.machine.handle_refresh_asked(way, now);
+            self.coverage.reconciles_asked += u64::from(way == Way::Reconcile);
+            self.note(format_args!("node {node} is to be refreshed by {way}"));
+        }
     }
 
     fn disconnect(&mut self, node: usize) {

@@ -1,7 +1,7 @@
 use bytes::Bytes;
-use planaria_engine::{Change, Database, Refresh, RefreshEnd};
+use planaria_engine::{Change, Database, Reconcile, Refresh, RefreshEnd};
 use planaria_replication::secondary::{Action, Identity, Install, Local, Replica};
-use planaria_replication::{Millis, Options, RewindItem};
+use planaria_replication::{Millis, Options, Record, RewindItem, Span};
 use planaria_types::{GroupId, HistoryHash, InstanceId, TableId, Uid};
 
 use super::super::convert;
@@ -15,12 +15,14 @@ type RewindItems = (Vec<RewindItem>, Option<(TableId, Bytes)>);
 pub struct FollowingCopy {
     db: Database,
     refresh: Option<Refresh>,
+    /// Ranges that are replaced; kept over a break of the session.
+    reconcile: Option<Reconcile>,
 }
 
 impl FollowingCopy {
     /// A copy that was opened.
     pub fn new(db: Database) -> Self {
-        Self { db, refresh: None }
+        Self { db, refresh: None, reconcile: None }
     }
 
     /// The copy.
@@ -56,7 +58,7 @@ impl FollowingCopy {
 
     /// The engine could not do something: the session ends, and the next begins from what the copy holds.
     pub fn failed(&mut self, what: &str, machine: &mut Replica, now: Millis) {
-        self.refresh = None;
+        self.abandon();
         machine.handle_failure(local(&self.db), what, now);
     }
 
@@ -109,7 +111,10 @@ impl FollowingCopy {
                 }
                 machine.handle_stored(round, now);
             }
-            Action::AbandonRefresh => self.refresh = None,
+            Action::BeginReconcile { .. } | Action::SumSpans { .. } | Action::StoreRanges { .. } => {
+                self.perform_reconcile(action, machine, now)?;
+            }
+            Action::AbandonRefresh => self.abandon(),
             Action::Install(install) => {
                 self.install(install)?;
                 machine.handle_installed(local(&self.db), now);
@@ -121,6 +126,26 @@ impl FollowingCopy {
             | Action::AbandonBulk => return Ok(Some(action)),
         }
         Ok(None)
+    }
+
+    /// Carries out an action of a reconcile.
+    fn perform_reconcile(&mut self, action: Action, machine: &mut Replica, now: Millis) -> Result<()> {
+        match action {
+            Action::BeginReconcile { round, base } => {
+                self.begin_reconcile(base)?;
+                machine.handle_reconcile_begun(round, &self.db.table_ids(), now);
+            }
+            Action::SumSpans { round, spans } => {
+                let sums = self.sum_spans(&spans)?;
+                machine.handle_sums(round, &sums, now);
+            }
+            Action::StoreRanges { round, spans, records } => {
+                self.store_ranges(spans, records)?;
+                machine.handle_stored(round, now);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn rewind_items(
@@ -138,19 +163,52 @@ impl FollowingCopy {
         Ok((chunk.changes.into_iter().map(item).collect(), chunk.next.and(last)))
     }
 
+    fn abandon(&mut self) {
+        self.refresh = None;
+        self.reconcile = None;
+    }
+
+    /// Goes on with what an earlier round replaced, if there is something.
+    fn begin_reconcile(&mut self, base: Uid) -> Result<()> {
+        self.refresh = None;
+        match &mut self.reconcile {
+            Some(kept) => kept.rebase(base)?,
+            None => self.reconcile = Some(self.db.begin_reconcile(base)?),
+        }
+        Ok(())
+    }
+
+    fn sum_spans(&mut self, spans: &[Span]) -> Result<Vec<[u8; 8]>> {
+        let reconcile = self.reconcile.as_mut().ok_or(Error::Closed)?;
+        let sum = |span: &Span| Ok(reconcile.fingerprint(span.table, &span.keys)?.short());
+        spans.iter().map(sum).collect()
+    }
+
+    fn store_ranges(&mut self, spans: Vec<Span>, records: Vec<Record>) -> Result<()> {
+        let reconcile = self.reconcile.as_mut().ok_or(Error::Closed)?;
+        let ranges: Vec<_> = spans.into_iter().map(|span| (span.table, span.keys)).collect();
+        let records: Vec<_> = records.into_iter().map(convert::record_in).collect::<Result<_>>()?;
+        reconcile.replace(&ranges, &records)?;
+        Ok(())
+    }
+
     fn install(&mut self, install: Install) -> Result<()> {
-        let refresh = self.refresh.take().ok_or(Error::Closed)?;
         let base_hash = install.base_hash.ok_or_else(|| {
             Error::Protocol("the primary does not know the history hash where its live stream begins".into())
         })?;
-        refresh.install(&RefreshEnd {
+        let end = RefreshEnd {
             base: install.base,
             base_hash,
             history: install.history,
             live: convert::commits_in(&install.commits)?,
             sparse_to: install.sparse_to,
             cut: install.cut,
-        })?;
+        };
+        if install.reconciled {
+            self.reconcile.take().ok_or(Error::Closed)?.install(&end)?;
+        } else {
+            self.refresh.take().ok_or(Error::Closed)?.install(&end)?;
+        }
         Ok(())
     }
 }

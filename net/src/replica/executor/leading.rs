@@ -4,12 +4,13 @@ use parking_lot::Mutex;
 use planaria_engine::{Database, Durability, Followed, Follower, Lead, Registration, Snapshot};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{
-    CommitsRead, DeltaRead, Group, Identity, Session, SessionAction, StatesRead, Survey,
+    CommitsRead, DeltaRead, Group, Identity, PartsRead, RangesRead, Session, SessionAction, StatesRead,
+    Survey,
 };
 use planaria_replication::{Millis, Options, PromotableSets, RewindItem};
 use planaria_types::{GroupId, InstanceId, TableId, Uid};
 
-use super::super::convert;
+use super::super::{compare, convert};
 use crate::{Error, Result};
 
 /// A registered position is written down again once it is this old, if commits other than registrations came.
@@ -203,6 +204,10 @@ pub enum Answer {
     Delta(u64, DeltaRead),
     /// States for a round.
     States(u64, StatesRead),
+    /// Parts of spans for a round.
+    Parts(u64, PartsRead),
+    /// Records of ranges for a round.
+    Ranges(u64, RangesRead),
 }
 
 impl Answer {
@@ -213,6 +218,8 @@ impl Answer {
             Self::Commits(round, read) => machine.handle_commits(group, round, read, now),
             Self::Delta(round, read) => machine.handle_delta(group, round, read, now),
             Self::States(round, read) => machine.handle_states(group, round, read, now),
+            Self::Parts(round, read) => machine.handle_parts(group, round, read, now),
+            Self::Ranges(round, read) => machine.handle_ranges(group, round, read, now),
         }
     }
 }
@@ -252,7 +259,9 @@ impl SessionReads {
     /// Carries out one action.
     pub fn perform(&mut self, action: SessionAction) -> Result<Outcome> {
         if let SessionAction::ReadDelta { at_least, pinned, .. }
-        | SessionAction::ReadStates { at_least, pinned, .. } = &action
+        | SessionAction::ReadStates { at_least, pinned, .. }
+        | SessionAction::ReadParts { at_least, pinned, .. }
+        | SessionAction::ReadRanges { at_least, pinned, .. } = &action
             && !self.has_reached(*at_least, *pinned)
         {
             self.early.push(action);
@@ -270,6 +279,12 @@ impl SessionReads {
             SessionAction::ReadStates { round, items, pinned, bytes_max, .. } => {
                 let snapshot = self.snapshot(pinned);
                 Answer::States(round, read_states(&snapshot, items, bytes_max)?)
+            }
+            SessionAction::ReadParts { round, spans, parts, pinned, .. } => {
+                Answer::Parts(round, compare::read_parts(&self.snapshot(pinned), &spans, parts)?)
+            }
+            SessionAction::ReadRanges { round, spans, pinned, bytes_max, .. } => {
+                Answer::Ranges(round, compare::read_ranges(&self.snapshot(pinned), &spans, bytes_max)?)
             }
             SessionAction::ReleasePin => {
                 self.pin = None;

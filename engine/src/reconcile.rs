@@ -1,0 +1,240 @@
+//! A reconcile: ranges of a copy that differ from the primary's are replaced, all of them in one step.
+
+use bytes::Bytes;
+use planaria_types::{Fingerprint, KeyRange, TableId, Uid};
+
+use crate::cursor::RecordKind;
+use crate::database::{Database, Snapshot};
+use crate::error::{Error, Result};
+use crate::read::Change;
+use crate::refresh::RefreshEnd;
+use crate::store::{NewRunWriter, Replacement, Store};
+use crate::sync::Arc;
+use crate::version::{Role, StoreVersion};
+
+/// Ranges that are being collected to take the place of what the copy has there. Readers go on at the old cut; dropping
+/// it leaves the copy as it was.
+pub struct Reconcile {
+    store: Arc<Store>,
+    base: Uid,
+    replacement: Replacement,
+    open: Option<Open>,
+    /// The copy as it will be; made when it is asked for, and again after something was replaced.
+    staged: Option<StoreVersion>,
+    records: u64,
+}
+
+/// A run in the making, and the ranges whose records are in it.
+struct Open {
+    table: TableId,
+    writer: NewRunWriter,
+    ranges: Vec<KeyRange>,
+}
+
+/// The live records of a part of a key range, and where to go on.
+#[derive(Clone, Debug)]
+pub struct RangeChunk {
+    /// The records, in key order.
+    pub records: Vec<Change>,
+    /// The first key that was not looked at; `None` at the end of the range.
+    pub next: Option<Bytes>,
+}
+
+impl Snapshot {
+    /// The live records of a key range with their UIDs, about `bytes_max` of keys and rows, at least one if there is one.
+    pub fn range_records(&self, table: TableId, keys: &KeyRange, bytes_max: usize) -> Result<RangeChunk> {
+        let mut chunk = RangeChunk { records: Vec::new(), next: None };
+        let mut bytes = 0;
+        for fragment in self.version().overlapping(table, keys) {
+            crate::read::visit_live(fragment, keys, self.uid(), |key, uid, row| {
+                let key = Bytes::copy_from_slice(key);
+                if bytes >= bytes_max && !chunk.records.is_empty() {
+                    chunk.next = Some(key);
+                    return false;
+                }
+                bytes += key.len() + row.len();
+                let row = Bytes::copy_from_slice(row);
+                chunk.records.push(Change { table, key, uid, kind: RecordKind::Put, row });
+                true
+            })?;
+            if chunk.next.is_some() {
+                break;
+            }
+        }
+        Ok(chunk)
+    }
+}
+
+impl Database {
+    /// Begins to replace ranges. What the copy holds above `base` disappears with the installation.
+    pub fn begin_reconcile(&self, base: Uid) -> Result<Reconcile> {
+        if self.role() != Role::Secondary {
+            return Err(Error::Invalid("a primary is not refreshed".into()));
+        }
+        let reconcile = Reconcile {
+            store: Arc::clone(self.store()),
+            base,
+            replacement: Replacement::default(),
+            open: None,
+            staged: None,
+            records: 0,
+        };
+        self.store().hold_versions(Some(base));
+        self.store().flush_all()?;
+        Ok(reconcile)
+    }
+
+    /// All tables that have fragments, those of the system and of secondary indexes included.
+    pub fn table_ids(&self) -> Vec<TableId> {
+        self.snapshot().table_ids()
+    }
+}
+
+impl Reconcile {
+    /// Goes on with another base: what was replaced stays replaced.
+    pub fn rebase(&mut self, base: Uid) -> Result<()> {
+        self.store.hold_versions(Some(base));
+        self.store.flush_all()?;
+        self.base = base;
+        self.staged = None;
+        Ok(())
+    }
+
+    /// Records collected so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Has the records of some ranges of one table each take the place of what the copy has there. Ranges and records
+    /// come in key order within a call, and each record lies in one of the ranges; records are puts at or below the
+    /// base.
+    pub fn replace(&mut self, ranges: &[(TableId, KeyRange)], records: &[Change]) -> Result<()> {
+        self.staged = None;
+        let mut records = records.iter().peekable();
+        for (table, keys) in ranges {
+            self.make_room(*table, keys)?;
+            while let Some(record) = records.next_if(|one| one.table == *table && keys.contains(&one.key)) {
+                self.add(record)?;
+            }
+            match &mut self.open {
+                Some(open) => open.ranges.push(keys.clone()),
+                None => self.replacement.pieces.insert(*table, keys, None),
+            }
+        }
+        if records.next().is_some() {
+            return Err(Error::Invalid("a record lies outside of the ranges that it came with".into()));
+        }
+        Ok(())
+    }
+
+    /// Ends the open run if the range cannot go on in it.
+    fn make_room(&mut self, table: TableId, keys: &KeyRange) -> Result<()> {
+        let bytes_max = self.store.options.run_file_bytes;
+        let full = self.open.take_if(|open| {
+            let behind = open.ranges.last().is_some_and(|last| last.is_below_end(&keys.start));
+            open.table != table || behind || open.writer.bytes() >= bytes_max
+        });
+        full.map_or(Ok(()), |open| self.close(open))
+    }
+
+    fn add(&mut self, record: &Change) -> Result<()> {
+        if record.kind != RecordKind::Put || record.uid > self.base {
+            return Err(Error::Invalid(format!(
+                "a range is replaced by live records at or below {}, not by one at {}",
+                self.base, record.uid
+            )));
+        }
+        if record.table == TableId::SYSTEM {
+            self.replacement.boundaries.push((record.key.clone(), record.row.clone()));
+        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(Open {
+                table: record.table,
+                writer: self.store.new_run(true)?,
+                ranges: Vec::new(),
+            }),
+        };
+        open.writer.add(&record.key, record.uid, record.kind, &record.row)?;
+        self.records += 1;
+        Ok(())
+    }
+
+    fn close(&mut self, open: Open) -> Result<()> {
+        let mut number = None;
+        if let Some(run) = open.writer.finish()? {
+            let parts = self.store.adopt(&run);
+            if parts.is_err() {
+                self.store.discard(std::slice::from_ref(&run));
+            }
+            number = Some(self.replacement.runs.len());
+            self.replacement.runs.push((run, parts?));
+        }
+        let mut ranges = open.ranges.into_iter().peekable();
+        while let Some(mut keys) = ranges.next() {
+            while let Some(next) = ranges.next_if(|next| keys.end.as_ref() == Some(&next.start)) {
+                keys.end = next.end;
+            }
+            self.replacement.pieces.insert(open.table, &keys, number);
+        }
+        Ok(())
+    }
+
+    /// The fingerprint of a range as it will be: what was replaced in place of what it replaces, at the base.
+    pub fn fingerprint(&mut self, table: TableId, keys: &KeyRange) -> Result<Fingerprint> {
+        if let Some(open) = self.open.take() {
+            self.close(open)?;
+        }
+        let staged = if let Some(staged) = &self.staged {
+            staged
+        } else {
+            let version = self.store.pin().0;
+            let staged = Store::replaced_version(&version, &self.replacement, self.base)?;
+            self.staged.insert(staged)
+        };
+        let mut sum = Fingerprint::EMPTY;
+        for fragment in staged.overlapping(table, keys) {
+            sum += crate::read::fingerprint(fragment, keys, self.base)?;
+        }
+        Ok(sum)
+    }
+
+    /// Installs what was replaced and the live commits behind it, for all fragments in one step, durably. Readers see
+    /// the old cut until they see the new one. Version floor and mark floor rise to the cut.
+    pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
+        if let Some(open) = self.open.take() {
+            self.close(open)?;
+        }
+        if end.base != self.base {
+            return Err(Error::Invalid(format!(
+                "ranges that were replaced at {} are installed at {}",
+                self.base, end.base
+            )));
+        }
+        self.staged = None;
+        self.store.install_replacement(&self.replacement, end)?;
+        // They are part of the store now.
+        self.replacement.runs.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Reconcile {
+    fn drop(&mut self) {
+        self.store.hold_versions(None);
+        // What the open writer wrote goes with it.
+        self.open = None;
+        for (run, _) in &self.replacement.runs {
+            self.store.discard(std::slice::from_ref(run));
+        }
+    }
+}
+
+impl std::fmt::Debug for Reconcile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reconcile")
+            .field("base", &self.base)
+            .field("records", &self.records)
+            .finish_non_exhaustive()
+    }
+}
