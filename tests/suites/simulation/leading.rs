@@ -106,6 +106,22 @@ impl Leading {
 }
 
 impl World {
+    /// What an operator does in the end: copies that run files took the place of never come back, and are forgotten.
+    pub(crate) fn forget_the_gone(&mut self) -> Checked {
+        let there: Vec<_> = self.nodes.iter().filter_map(|node| Some(node.database()?.instance())).collect();
+        if there.len() < self.nodes.len() {
+            return Ok(());
+        }
+        let Some(leading) = self.leading() else { return Ok(()) };
+        let is_gone = |instance: &&InstanceId| !there.contains(instance);
+        let gone: Vec<_> = leading.group.members().keys().filter(is_gone).copied().collect();
+        for instance in gone {
+            leading.db.forget(instance).map_err(|error| error.to_string())?;
+            leading.group.forget(instance);
+        }
+        Ok(())
+    }
+
     fn leading(&mut self) -> Option<&mut Leading> {
         match self.nodes[PRIMARY].process.as_mut()? {
             Process::Primary(leading) => Some(leading),

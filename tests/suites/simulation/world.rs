@@ -169,6 +169,7 @@ impl World {
                 for node in 0..NODES {
                     self.start(node)?;
                 }
+                self.forget_the_gone()?;
             }
             if round % 16 == 0 && self.is_settled() {
                 self.coverage.simulated_ms = self.now;
