@@ -41,8 +41,8 @@ fn the_place_of_each_message_does_not_move() {
     assert_eq!(first(&some_write(1)), 7);
     assert_eq!(first(&Request::Verify), 11);
     assert_eq!(first(&Request::CloneList), 14);
-    assert_eq!(first(&Request::ReplicaRefresh { dry_run: true, way: None }), 17);
-    assert_eq!(first(&Request::Compare { at: None, spans: vec![], parts: 1 }), 19);
+    assert_eq!(first(&Request::ReplicaRefresh { dry_run: true, way: None }), 26);
+    assert_eq!(first(&Request::Compare { at: None, spans: vec![], parts: 1 }), 28);
     assert_eq!(postcard::to_stdvec(&Response::Clones(vec![])).unwrap(), [11, 0]);
     let get = Request::Get { table: "t".into(), key: Bytes::from_static(b"k"), at: None };
     let call = Call { database: None, request: get };
