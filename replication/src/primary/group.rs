@@ -81,7 +81,8 @@ pub struct Group {
 impl Group {
     /// A primary that leads under `epoch`, which is durable, with everything up to `recovered` durable.
     ///
-    /// `history` is what [`crate::inherit`] leaves of the copy's own; it need not have an entry for `epoch` until the first commit is written under it.
+    /// `history` is the copy's own, without what it took back; it need not have an entry for `epoch` until the first
+    /// commit is written under it.
     pub fn new(identity: Identity, options: Options, epoch: Epoch, history: History, recovered: Uid) -> Self {
         Self {
             identity,
