@@ -234,6 +234,9 @@ impl World {
     fn become_primary(&mut self, db: Database) -> Checked {
         let lost = self.oracle.restart(&db)?;
         self.coverage.commits_lost += lost;
+        // What a copy has beyond what the primary recovered is of another history.
+        let end = db.log_end().0;
+        self.told.values_mut().for_each(|told| *told = end.min(*told));
         self.absorb(&db)?;
         let now = self.millis();
         match executor::lead(&db, self.protocol.clone(), executor::Leading::default(), now) {

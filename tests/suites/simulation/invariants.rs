@@ -130,10 +130,14 @@ impl World {
             return Ok(());
         };
         let floor = db.mark_floor();
+        for (instance, member) in group.members() {
+            let told = self.told.entry(*instance).or_default();
+            *told = member.durable.max(*told);
+        }
         // An empty copy has nothing that a mark could delete.
         let registered = db.registrations().unwrap_or_default().into_iter().filter_map(|registered| {
-            let member = group.members().get(&registered.instance);
-            Some(member.map_or(registered.durable, |member| member.durable)).filter(|uid| *uid > Uid::ZERO)
+            let told = self.told.get(&registered.instance).copied().unwrap_or_default();
+            Some(told.max(registered.durable)).filter(|uid| *uid > Uid::ZERO)
         });
         let registered = registered.min();
         let state = &mut self.nodes[node];

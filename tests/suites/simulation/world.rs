@@ -9,7 +9,7 @@ use planaria_net::replica::executor;
 use planaria_replication::secondary::State;
 use planaria_replication::{Millis, Options as Protocol};
 use planaria_tests::cluster::Random;
-use planaria_types::DatabaseId;
+use planaria_types::{DatabaseId, InstanceId, Uid};
 
 use crate::leading::Leading;
 use crate::network::Connection;
@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) database: DatabaseId,
     /// What is preserved for secondaries has caps that bite.
     pub(crate) capped: bool,
+    /// What each copy has told a primary to be durable there; a registration may say less.
+    pub(crate) told: BTreeMap<InstanceId, Uid>,
     /// How rarely a commit waits for the disk, and how rarely the background syncs.
     synced_one_in: u64,
     now: u64,
@@ -108,6 +110,7 @@ impl World {
             parted: [false; NODES],
             database: DatabaseId::default(),
             capped,
+            told: BTreeMap::new(),
             synced_one_in,
             now: 1_000,
             numbers: 0,
