@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use planaria_replication::primary::{self, Group, Session, SessionAction};
 use planaria_replication::secondary::{self, Replica, State};
 use planaria_replication::{Message, Millis, Options, Planted, PromotableSets, Span, Way};
-use planaria_types::{DatabaseId, Epoch, GroupId, InstanceId, TableId, Uid};
+use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, InstanceId, TableId, Uid};
 
 use crate::random::Random;
 use crate::store::{Content, Store};
@@ -235,7 +235,10 @@ impl World {
         }
         let newest = self.nodes.iter().map(|node| node.store.promised.term).max().unwrap_or(0);
         let follows = matches!(self.nodes[self.leader].role, Role::Secondary { .. });
-        if self.careful && (follows || newest > self.nodes[self.leader].led.term) {
+        let led = self.nodes[self.leader].led;
+        let conflicts = |node: &Node| node.store.promised.order(&led) == EpochOrder::Conflict;
+        let conflict = self.nodes.iter().any(conflicts);
+        if self.careful && (follows || conflict || newest > led.term) {
             // Somebody promised an epoch that nobody began: an operator has the last leader begin a newer one.
             self.lead(self.leader, newest + 1);
         }
