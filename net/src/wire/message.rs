@@ -14,7 +14,9 @@ use planaria_types::{
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
-pub use super::operations::{ExtractInfo, ExtractRecord, Promised, Promotion, PromotionWish, ReplicaAction};
+pub use super::operations::{
+    ExtractInfo, ExtractRecord, Promised, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
+};
 
 /// The oldest version of the protocol that is understood.
 pub const VERSION_MIN: u16 = 1;
@@ -442,23 +444,6 @@ pub struct DatabaseStatus {
     pub notices: Vec<String>,
     /// The last refresh of a secondary, if there was one since the node started.
     pub refresh: Option<RefreshInfo>,
-}
-
-/// A refresh: one that was, or what one would take.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct RefreshInfo {
-    /// `tail`, `delta`, `pinned delta`, `reconcile`, `pinned reconcile` or `bulk`.
-    pub way: String,
-    /// The stable code of the reason.
-    pub reason: String,
-    /// The reason, for people.
-    pub why: String,
-    /// Records, where known.
-    pub records: Option<u64>,
-    /// Bytes.
-    pub bytes: u64,
-    /// Its time in milliseconds, where known.
-    pub ms: Option<u64>,
 }
 
 /// One table.

@@ -110,3 +110,20 @@ pub struct ExtractRecord {
     /// The row; none if it was deleted.
     pub row: Option<Bytes>,
 }
+
+/// A refresh: one that was, or what one would take.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RefreshInfo {
+    /// `tail`, `delta`, `pinned delta`, `reconcile`, `pinned reconcile` or `bulk`.
+    pub way: String,
+    /// The stable code of the reason.
+    pub reason: String,
+    /// The reason, for people.
+    pub why: String,
+    /// Records, where known.
+    pub records: Option<u64>,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its time in milliseconds, where known.
+    pub ms: Option<u64>,
+}
