@@ -209,6 +209,10 @@ impl World {
         self.heal();
         for round in 0..SETTLE_STEPS {
             self.step()?;
+            if round % 10_000 == 9_999 {
+                // What the last leader heard only now may have deposed it.
+                self.lead_again_if_needed();
+            }
             if round % 16 == 0 && self.settled() {
                 self.coverage.simulated_ms = self.now;
                 return Ok(());
@@ -229,19 +233,23 @@ impl World {
         }
     }
 
-    pub(crate) fn heal(&mut self) {
-        if matches!(self.nodes[self.leader].role, Role::Down) {
-            self.restart_leader(self.leader);
-        }
+    /// Somebody promised an epoch that nobody began, or two primaries met: an operator has the last leader begin a newer one.
+    fn lead_again_if_needed(&mut self) {
         let newest = self.nodes.iter().map(|node| node.store.promised.term).max().unwrap_or(0);
         let follows = matches!(self.nodes[self.leader].role, Role::Secondary { .. });
         let led = self.nodes[self.leader].led;
         let conflicts = |node: &Node| node.store.promised.order(&led) == EpochOrder::Conflict;
         let conflict = self.nodes.iter().any(conflicts);
         if self.careful && (follows || conflict || newest > led.term) {
-            // Somebody promised an epoch that nobody began: an operator has the last leader begin a newer one.
             self.lead(self.leader, newest + 1);
         }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        if matches!(self.nodes[self.leader].role, Role::Down) {
+            self.restart_leader(self.leader);
+        }
+        self.lead_again_if_needed();
         for node in 0..NODES {
             let stale_primary = node != self.leader && matches!(self.nodes[node].role, Role::Primary { .. });
             match self.nodes[node].role {
