@@ -156,6 +156,30 @@ fn a_run_file_that_cannot_be_completed_is_removed() {
 }
 
 #[test]
+fn a_merge_that_cannot_be_installed_has_dropped_nothing() {
+    let os = FaultOs::new(Arc::new(MemOs::new(1)));
+    let db = Database::open_with("/db", options(Arc::new(os.clone()))).unwrap();
+    let table = db.create_raw_table("t").unwrap();
+    table.put("key", "row").unwrap();
+    db.flush().unwrap();
+    table.delete("key").unwrap();
+    table.put("other", "row").unwrap();
+    db.flush().unwrap();
+    let floors = || (db.mark_floor(), db.version_floor());
+    let before = floors();
+    os.inject(Fault { call: Call::Rename, at: 1, error: ErrorKind::StorageFull, forever: true });
+    assert_eq!(db.compact().unwrap_err().code(), "no_space");
+    assert!(os.hits() > 0, "the manifest was not written");
+    os.clear();
+    table.put("another", "row").unwrap();
+    db.flush().unwrap();
+    assert_eq!(floors(), before, "a manifest was written, of the same runs");
+    db.compact().unwrap();
+    let after = floors();
+    assert!(before.0 < after.0 && before.1 < after.1, "{before:?}, {after:?}");
+}
+
+#[test]
 fn what_is_written_out_between_the_inputs_of_a_merge_that_runs_is_left_alone() {
     let mut at = 1;
     loop {

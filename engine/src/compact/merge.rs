@@ -3,7 +3,7 @@ use planaria_types::{FragmentId, KeyRange, Uid};
 use super::{Plan, Tier, plan};
 use crate::error::{Error, Result};
 use crate::read::{Direction, Merge, Source};
-use crate::store::{NewRun, RunRefParts, Store};
+use crate::store::{NewRun, Retain, RunRefParts, Store};
 use crate::sync::Arc;
 use crate::version::{Fragment, RunRef, StoreVersion};
 
@@ -58,8 +58,13 @@ impl Store {
     }
 
     fn run_job(&self, job: &Job) -> Result<()> {
-        let outputs = self.merge(job)?;
-        let installed = self.install(&outputs, |version, new| merged_version(version, job, new), |_| {});
+        let mut retain = self.retain();
+        let outputs = self.merge(job, &mut retain)?;
+        let installed = self.install(
+            &outputs,
+            |version, new| merged_version(version, job, new),
+            |group| self.raise_floors(group, &retain),
+        );
         match installed {
             // The fragment was split or rewound meanwhile; what it has become is planned anew.
             Err(Error::Invalid(_)) if !has_inputs(&self.pin().0, job) => Ok(()),
@@ -68,9 +73,9 @@ impl Store {
     }
 
     /// Streams the inputs into new files, with memory for one block of each input.
-    fn merge(&self, job: &Job) -> Result<Vec<NewRun>> {
+    fn merge(&self, job: &Job, retain: &mut Retain) -> Result<Vec<NewRun>> {
         let mut outputs = Vec::new();
-        let merged = self.merge_into(job, &mut outputs);
+        let merged = self.merge_into(job, retain, &mut outputs);
         if let Err(error) = merged {
             self.discard(&outputs);
             return Err(error);
@@ -78,8 +83,7 @@ impl Store {
         Ok(outputs)
     }
 
-    fn merge_into(&self, job: &Job, outputs: &mut Vec<NewRun>) -> Result<()> {
-        let mut retain = self.retain();
+    fn merge_into(&self, job: &Job, retain: &mut Retain, outputs: &mut Vec<NewRun>) -> Result<()> {
         let into_bottom = job.above == Uid::ZERO;
         let sources = Source::of_merge(&job.upper, &job.bottom);
         let mut merge = Merge::new(sources, job.fragment.range.clone(), Direction::Forward)?;
@@ -115,7 +119,6 @@ impl Store {
         if let Some(writer) = writer {
             outputs.extend(writer.finish()?);
         }
-        self.note_dropped(&retain);
         Ok(())
     }
 }

@@ -112,14 +112,24 @@ impl Store {
             .filter_map(|fragment| fragment.frozen.first())
             .min_by_key(|frozen| frozen.memtable.first_segment());
         let Some(oldest) = oldest.cloned() else { return Ok(false) };
-        let outputs: Vec<_> = self.write_memtable(&version, &oldest)?.into_iter().collect();
-        self.install(&outputs, |version, new| flushed_version(version, &oldest, new.first()), |_| {})?;
+        let mut retain = self.retain();
+        let outputs: Vec<_> = self.write_memtable(&version, &oldest, &mut retain)?.into_iter().collect();
+        self.install(
+            &outputs,
+            |version, new| flushed_version(version, &oldest, new.first()),
+            |group| self.raise_floors(group, &retain),
+        )?;
         self.work.flushed();
         Ok(true)
     }
 
     /// Writes a memtable out as one run; `None` if retention leaves nothing of it.
-    fn write_memtable(&self, version: &StoreVersion, frozen: &Frozen) -> Result<Option<NewRun>> {
+    fn write_memtable(
+        &self,
+        version: &StoreVersion,
+        frozen: &Frozen,
+        retain: &mut Retain,
+    ) -> Result<Option<NewRun>> {
         let mut cursor = frozen.memtable.cursor(None);
         cursor.seek_to_last()?;
         if !cursor.is_valid() {
@@ -129,7 +139,6 @@ impl Store {
         cursor.seek_to_first()?;
         let keys = KeyRange::inclusive(cursor.key(), &last);
         let bottom = holders(version, &frozen.memtable).all(|fragment| lies_at_bottom(fragment, &keys));
-        let mut retain = self.retain();
         let mut writer = self.new_run(bottom)?;
         let mut key = Vec::new();
         let mut successor = None;
@@ -146,7 +155,6 @@ impl Store {
             successor = Some(uid);
             cursor.next()?;
         }
-        self.note_dropped(&retain);
         writer.finish()
     }
 

@@ -122,10 +122,6 @@ pub(crate) struct Floors {
     pub(crate) preserved: Option<Uid>,
     /// Held below while commits above are taken back, or ranges are replaced at it.
     fork: Option<Uid>,
-    /// The highest delete mark that was dropped since the start.
-    marks_dropped: Uid,
-    /// No version that is read at or above was dropped since the start.
-    thinned_to: Uid,
 }
 
 impl Store {
@@ -175,14 +171,13 @@ impl Store {
         Retain { stable, marks: stable.min(preserved), ..Retain::default() }
     }
 
-    /// Raises the floors over what a merge has dropped, before its outputs become part of the store: whatever the
-    /// floors are set to meanwhile, what is gone is gone.
-    pub(crate) fn note_dropped(&self, retain: &Retain) {
-        let mut floors = self.floors.lock();
+    /// Raises the floors over what was dropped. It belongs to the manifest that names the outputs: whatever retention
+    /// goes by meanwhile, what is gone is gone, and outputs that are not installed have dropped nothing.
+    pub(crate) fn raise_floors(&self, group: &mut GroupRecord, dropped: &Retain) {
         if !planted!(self.options, DropMarksEarly) {
-            floors.marks_dropped = floors.marks_dropped.max(retain.marks_dropped);
+            group.mark_floor = group.mark_floor.max(dropped.marks_dropped);
         }
-        floors.thinned_to = floors.thinned_to.max(retain.thinned_to);
+        group.version_floor = group.version_floor.max(dropped.thinned_to);
     }
 
     /// The last retained log segment that begins at or before `uid`.

@@ -198,8 +198,7 @@ impl Store {
     /// Fails unless a cut at `fork` finds all the versions that it shows.
     pub(crate) fn check_readable(&self, fork: Uid) -> Result<()> {
         let group = self.manifest().group;
-        let floor = group.version_floor.max(self.floors.lock().thinned_to);
-        if fork < floor || group.sparse.iter().any(|(from, to)| *from < fork && fork < *to) {
+        if fork < group.version_floor || group.sparse.iter().any(|(from, to)| *from < fork && fork < *to) {
             return Err(Error::SnapshotTooOld(fork));
         }
         Ok(())

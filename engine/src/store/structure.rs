@@ -85,11 +85,8 @@ impl Store {
             segments: self.retained_segments(log_start, segments.into()),
             ..last.clone()
         };
-        let floors = *self.floors.lock();
         manifest.group.visible = manifest.group.visible.max(self.visible());
         manifest.group.reserved = planaria_types::Uid::new(self.reserved.load(Ordering::Acquire));
-        manifest.group.version_floor = manifest.group.version_floor.max(floors.thinned_to);
-        manifest.group.mark_floor = manifest.group.mark_floor.max(floors.marks_dropped);
         manifest
     }
 
