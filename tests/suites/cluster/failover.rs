@@ -34,16 +34,19 @@ fn what_a_quorum_acknowledged_survives_and_what_was_not_is_kept_aside() {
     for key in &keys {
         put(&a, key);
     }
-    // What nobody else has is acknowledged at no protected level.
-    // The second of them has all that the first has.
-    for (name, copy) in [("c", &c), ("b", &b)] {
+    let pause = |name: &str, copy: &Node<'_>| {
         a.run(&["replica", "pause", name]).json();
         wait_for(
             "the session to end",
             || copy.status()["state"].as_str().is_some_and(|state| state.contains("wait")).then_some(()),
             || copy.log(),
         );
-    }
+    };
+    pause("c", &c);
+    // Only b is left to acknowledge it, so b has all that c has, and more.
+    put(&a, "of two");
+    pause("b", &b);
+    // What nobody else has is acknowledged at no protected level.
     let unknown = a.run(&["put", "blobs", "lonely", "row", "--timeout", "300ms"]);
     let error = unknown.failed(1, "unknown");
     assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("--token")), "{error}");
@@ -59,7 +62,7 @@ fn what_a_quorum_acknowledged_survives_and_what_was_not_is_kept_aside() {
     b.run(&["replica", "resume", "c"]);
     c.wait_until_equal(&b);
     put(&b, "after");
-    for key in keys.iter().map(String::as_str).chain(["after"]) {
+    for key in keys.iter().map(String::as_str).chain(["of two", "after"]) {
         b.run(&["get", "blobs", key]).json();
     }
     b.run(&["get", "blobs", "local"]).failed(1, "no_row");
