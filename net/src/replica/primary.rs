@@ -396,6 +396,11 @@ struct Serving<'a> {
 impl Serving<'_> {
     fn run(&mut self, news: &Notify) -> Result<()> {
         loop {
+            // Before anything is sent, so that not even its next hello brings a secondary further.
+            if self.machine.instance().is_some_and(|instance| self.primary.wards.is_paused(instance)) {
+                self.session.close(CloseCode::Refused, "an operator has this secondary wait");
+                return Ok(());
+            }
             self.tell_news();
             for answer in self.reads.retry()? {
                 answer.tell(&mut self.machine, &mut self.primary.group.lock(), now());
@@ -410,10 +415,6 @@ impl Serving<'_> {
             }
             self.primary.after_input();
             if self.machine.is_closed() {
-                return Ok(());
-            }
-            if self.machine.instance().is_some_and(|instance| self.primary.wards.is_paused(instance)) {
-                self.session.close(CloseCode::Refused, "an operator has this secondary wait");
                 return Ok(());
             }
             let most = if self.reads.is_waiting() { LOOK_AGAIN_AFTER } else { WAKE_AFTER };

@@ -306,3 +306,34 @@ fn an_empty_secondary_of_a_large_primary_takes_run_files_and_a_detached_clone_go
     assert!(matches!(status.replica.reason, Some(Reason::LogHoldsAll | Reason::LogReleased)), "{status:?}");
     follower.stop();
 }
+
+#[test]
+fn a_secondary_that_is_to_wait_gets_nothing_however_often_it_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    let db = cluster.primary.database().clone();
+    let table = db.create_raw_table("t").unwrap();
+    let slot = cluster.secondary(&dir.path().join("secondary"));
+    let follower = cluster.follow(&slot);
+    caught_up(&cluster, &slot, &follower);
+    let instance = slot.get().instance();
+    cluster.primary.pause(instance, true).unwrap();
+    let until = |what: &str, is_so: &dyn Fn(&FollowStatus) -> bool| {
+        for _ in 0..20_000 {
+            if is_so(&follower.status()) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        panic!("not {what}: {:?}", follower.status());
+    };
+    until("offline", &|status| status.replica.state == State::Offline);
+    let before = slot.get().log_end().0;
+    fill(&db, &table, 0..10, "while it waits");
+    let asked = follower.status().replica.counters.sessions;
+    until("asking again", &|status| status.replica.counters.sessions >= asked + 3);
+    assert_eq!(slot.get().log_end().0, before);
+    cluster.primary.pause(instance, false).unwrap();
+    caught_up(&cluster, &slot, &follower);
+    equal(&db, &slot.get());
+}
