@@ -89,10 +89,19 @@ fn a_primary_that_promised_a_newer_epoch_takes_no_commits_also_after_a_restart()
 fn a_lead_that_is_handed_over_can_be_taken_back() {
     let dir = tempfile::tempdir().unwrap();
     let (primary, table, _) = pair(dir.path());
+    let mut begun = table.ingest().unwrap();
+    begun.put("b", "row").unwrap();
     primary.hand_over(true);
+    let end = primary.log_end();
     assert_eq!(table.put("a", "row").unwrap_err().code(), "handing_over");
+    assert_eq!(begun.finish().unwrap_err().code(), "handing_over");
+    assert_eq!(table.ingest().unwrap_err().code(), "handing_over");
+    assert_eq!(primary.log_end(), end, "what takes the lead over may rely on it");
     primary.hand_over(false);
     table.put("a", "row").unwrap();
+    let mut ingest = table.ingest().unwrap();
+    ingest.put("b", "row").unwrap();
+    ingest.finish().unwrap();
 }
 
 #[test]

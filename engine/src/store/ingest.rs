@@ -9,16 +9,13 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::run::Run;
 use crate::sync::Arc;
-use crate::version::Role;
 
 impl Store {
     /// Fails where an ingest into `table` would not be installed.
     pub(crate) fn check_ingest(&self, table: TableId) -> Result<()> {
         self.work().check_open()?;
         self.check_sound()?;
-        if self.role() == Role::Secondary {
-            return Err(Error::ReadOnly);
-        }
+        self.check_gate()?;
         if table == TableId::SYSTEM {
             return Err(Error::Invalid("the system fragment is not written to directly".into()));
         }
