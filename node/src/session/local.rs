@@ -225,7 +225,7 @@ impl Session for LocalSession {
     }
 }
 
-/// Commits each portion in the background, and syncs at the end.
+/// Commits each portion in the background, syncs at the end, and writes out what is in memory.
 struct LocalAppender<'a> {
     database: &'a Database,
     table: planaria_types::TableId,
@@ -250,6 +250,11 @@ impl Appender for LocalAppender<'_> {
 
     fn finish(&mut self) -> Result<(), CliError> {
         self.database.sync()?;
+        // The rows are safe. What only the log has is read again at every start, so it is written out now: where there
+        // is no room for that, the next start takes longer.
+        if let Err(error) = self.database.flush() {
+            tracing::warn!(%error, "what was imported stays in the log for now");
+        }
         Ok(())
     }
 
