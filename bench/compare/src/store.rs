@@ -1,5 +1,10 @@
 use std::path::Path;
 
+use crate::numbers::{fill_value, in_order};
+
+/// Records in a batch of a load.
+pub(crate) const BATCH_RECORDS: u64 = 1_000;
+
 /// What any of the stores says when it fails.
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -45,6 +50,24 @@ pub(crate) trait Store: Sized + Send + Sync {
     /// Makes what was loaded durable, outside of memory.
     fn finish_load(&self) -> Result<()>;
 
+    /// Loads records that come in the order of their keys into a store without any, and makes them durable, in the way
+    /// that the store has for that.
+    fn bulk_load(&self, records: &mut Records) -> Result<()>;
+
+    /// The same by batches, for stores that have no other way.
+    fn bulk_load_by_batches(&self, records: &mut Records) -> Result<()> {
+        let mut batch = Batch::default();
+        while let Some((key, value)) = records.next() {
+            batch.push(key, |out| out.extend_from_slice(value));
+            if batch.len() as u64 == BATCH_RECORDS {
+                self.write(&batch)?;
+                batch.clear();
+            }
+        }
+        self.write(&batch)?;
+        self.finish_load()
+    }
+
     /// Brings the store into the shape that it would have after a while without writes.
     fn settle(&self) -> Result<()> {
         Ok(())
@@ -64,6 +87,31 @@ pub(crate) trait Reader {
 
     /// How many of the records from `from` on there are, at most `limit`, and the bytes of their keys and values.
     fn scan(&mut self, from: &[u8], limit: u64) -> Result<(u64, u64)>;
+}
+
+/// All records in the order of their keys, one after the other.
+#[derive(Debug)]
+pub(crate) struct Records {
+    numbers: std::ops::Range<u64>,
+    value_bytes: usize,
+    key: [u8; 16],
+    value: Vec<u8>,
+}
+
+impl Records {
+    pub(crate) fn new(setting: &Setting) -> Self {
+        let Setting { records, value_bytes, .. } = *setting;
+        Self { numbers: 0..records, value_bytes, key: [0; 16], value: Vec::new() }
+    }
+
+    /// The next key and value.
+    pub(crate) fn next(&mut self) -> Option<(&[u8], &[u8])> {
+        let number = self.numbers.next()?;
+        self.key = in_order(number);
+        self.value.clear();
+        fill_value(&mut self.value, number, self.value_bytes);
+        Some((&self.key, &self.value))
+    }
 }
 
 /// Records to be written together, one behind the other in one piece of memory.

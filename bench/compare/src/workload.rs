@@ -3,10 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::numbers::{Numbers, Zipfian, fill_value, in_order, scattered};
-use crate::store::{Batch, Error, Purpose, Reader, Result, Setting, Store};
+use crate::store::{BATCH_RECORDS, Batch, Error, Purpose, Reader, Records, Result, Setting, Store};
 
-/// Records in a batch of a load.
-const BATCH_RECORDS: u64 = 1_000;
 /// Records of a short scan.
 const SHORT_SCAN: u64 = 50;
 /// Between two looks at the clock so many operations are done, where they are quick.
@@ -118,8 +116,13 @@ fn ordered<S: Store>(dir: &Path, setting: &Setting) -> Result<Vec<Figure>> {
     let took = load(&store, setting, in_order)?;
     full_scan(&store, setting)?;
     let scan = full_scan(&store, setting)?;
+    drop(store);
+    let store = S::open(&dir.join("bulk"), setting, Purpose::Load { ascending: true })?;
+    let (bulk, ()) = timed(|| store.bulk_load(&mut Records::new(setting)))?;
+    full_scan(&store, setting)?;
     Ok(vec![
         rate("load in key order", setting.records, took),
+        rate("bulk load in key order", setting.records, bulk),
         rate("full scan after a load in order", setting.records, scan),
     ])
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use crate::store::{Batch, Purpose, Reader, Result, Setting, Store};
+use crate::store::{Batch, Purpose, Reader, Records, Result, Setting, Store};
 
 /// fjall with the defaults, which are meant for general work, but for the cache.
 pub(crate) struct Fjall {
@@ -39,6 +39,15 @@ impl Store for Fjall {
 
     fn settle(&self) -> Result<()> {
         Ok(self.keyspace.major_compact()?)
+    }
+
+    fn bulk_load(&self, records: &mut Records) -> Result<()> {
+        let mut ingestion = self.keyspace.start_ingestion()?;
+        while let Some((key, value)) = records.next() {
+            ingestion.write(key, value)?;
+        }
+        ingestion.finish()?;
+        Ok(self.database.persist(PersistMode::SyncAll)?)
     }
 
     fn reader(&self) -> Result<View<'_>> {

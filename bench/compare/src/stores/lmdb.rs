@@ -6,7 +6,7 @@ use std::path::Path;
 use heed::types::Bytes;
 use heed::{CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, WithoutTls};
 
-use crate::store::{Batch, Purpose, Reader, Result, Setting, Store};
+use crate::store::{Batch, Purpose, Reader, Records, Result, Setting, Store};
 
 /// The room that the map reserves, in bytes; it takes addresses, not memory.
 const MAP_BYTES: usize = 64 << 30;
@@ -52,6 +52,16 @@ impl Store for Lmdb {
 
     fn finish_load(&self) -> Result<()> {
         Ok(self.env.force_sync()?)
+    }
+
+    /// One transaction that appends.
+    fn bulk_load(&self, records: &mut Records) -> Result<()> {
+        let mut transaction = self.env.write_txn()?;
+        while let Some((key, value)) = records.next() {
+            self.database.put_with_flags(&mut transaction, self.flags, key, value)?;
+        }
+        transaction.commit()?;
+        self.finish_load()
     }
 
     fn reader(&self) -> Result<View<'_>> {

@@ -3,7 +3,7 @@ use std::path::Path;
 use planaria_engine::types::{KeyRange, TableId};
 use planaria_engine::{Batch as Commit, Database, Durability, Options, Snapshot};
 
-use crate::store::{Batch, Purpose, Reader, Result, Setting, Store};
+use crate::store::{Batch, Purpose, Reader, Records, Result, Setting, Store};
 
 const TABLE: &str = "t";
 
@@ -53,6 +53,15 @@ impl Store for Planaria {
 
     fn settle(&self) -> Result<()> {
         Ok(self.database.compact()?)
+    }
+
+    fn bulk_load(&self, records: &mut Records) -> Result<()> {
+        let mut ingest = self.database.table(TABLE)?.ingest()?;
+        while let Some((key, value)) = records.next() {
+            ingest.put(key, value)?;
+        }
+        ingest.finish()?;
+        Ok(())
     }
 
     fn reader(&self) -> Result<View> {

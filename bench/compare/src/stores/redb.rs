@@ -2,7 +2,7 @@ use std::path::Path;
 
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
-use crate::store::{Batch, Purpose, Reader, Result, Setting, Store};
+use crate::store::{Batch, Purpose, Reader, Records, Result, Setting, Store};
 
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("t");
 const FILE: &str = "redb";
@@ -56,6 +56,10 @@ impl Store for Redb {
 
     fn finish_load(&self) -> Result<()> {
         self.commit(Durability::Immediate)
+    }
+
+    fn bulk_load(&self, records: &mut Records) -> Result<()> {
+        self.bulk_load_by_batches(records)
     }
 
     fn reader(&self) -> Result<View> {

@@ -2,10 +2,10 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 
-use crate::store::{Batch, Error, Purpose, Reader, Result, Setting, Store};
+use crate::store::{Batch, Error, Purpose, Reader, Records, Result, Setting, Store};
 
 /// Any of the library's objects, which are known by their addresses alone.
 type Object = *mut c_void;
@@ -68,6 +68,28 @@ unsafe extern "C" {
     fn rocksdb_iter_key(iterator: Object, len: *mut usize) -> *const c_char;
     fn rocksdb_iter_value(iterator: Object, len: *mut usize) -> *const c_char;
     fn rocksdb_iter_get_error(iterator: Object, error: Message);
+    fn rocksdb_envoptions_create() -> Object;
+    fn rocksdb_sstfilewriter_create(env: Object, options: Object) -> Object;
+    fn rocksdb_sstfilewriter_open(writer: Object, name: *const c_char, error: Message);
+    fn rocksdb_sstfilewriter_put(
+        writer: Object,
+        key: *const c_char,
+        key_len: usize,
+        value: *const c_char,
+        value_len: usize,
+        error: Message,
+    );
+    fn rocksdb_sstfilewriter_finish(writer: Object, error: Message);
+    fn rocksdb_sstfilewriter_destroy(writer: Object);
+    fn rocksdb_ingestexternalfileoptions_create() -> Object;
+    fn rocksdb_ingestexternalfileoptions_set_move_files(options: Object, value: c_uchar);
+    fn rocksdb_ingest_external_file(
+        db: Object,
+        files: *const *const c_char,
+        count: usize,
+        options: Object,
+        error: Message,
+    );
     fn rocksdb_checkpoint_object_create(db: Object, error: Message) -> Object;
     fn rocksdb_checkpoint_create(
         checkpoint: Object,
@@ -86,6 +108,8 @@ const LZ4: c_int = 4;
 /// sized from the last one, LZ4.
 pub(crate) struct RocksDb {
     db: Object,
+    dir: PathBuf,
+    options: Object,
     read: Object,
     write: Object,
 }
@@ -122,7 +146,7 @@ impl Store for RocksDb {
     type Reader<'a> = View<'a>;
 
     fn open(dir: &Path, setting: &Setting, purpose: Purpose) -> Result<Self> {
-        let dir = c_path(dir)?;
+        let name = c_path(dir)?;
         let cache_bytes = usize::try_from(setting.cache_bytes)?;
         let threads = std::thread::available_parallelism()?.get() as c_int;
         // SAFETY: every object is made by the library and handed to it once; the options live as long as the process.
@@ -143,8 +167,8 @@ impl Store for RocksDb {
             rocksdb_options_set_block_based_table_factory(options, table);
             let write = rocksdb_writeoptions_create();
             rocksdb_writeoptions_set_sync(write, c_uchar::from(purpose == Purpose::Durable));
-            let db = checked(|error| rocksdb_open(options, dir.as_ptr(), error))?;
-            Ok(Self { db, read: rocksdb_readoptions_create(), write })
+            let db = checked(|error| rocksdb_open(options, name.as_ptr(), error))?;
+            Ok(Self { db, dir: dir.into(), options, read: rocksdb_readoptions_create(), write })
         }
     }
 
@@ -171,6 +195,28 @@ impl Store for RocksDb {
         // SAFETY: two nulls mean everything.
         unsafe { rocksdb_compact_range(self.db, null(), 0, null(), 0) };
         Ok(())
+    }
+
+    /// One file beside the database, which is then moved into it.
+    fn bulk_load(&self, records: &mut Records) -> Result<()> {
+        let file = c_path(&self.dir.join("bulk.sst"))?;
+        // SAFETY: keys and values are read during the calls; the writer is destroyed once, the options live on.
+        unsafe {
+            let writer = rocksdb_sstfilewriter_create(rocksdb_envoptions_create(), self.options);
+            checked(|error| rocksdb_sstfilewriter_open(writer, file.as_ptr(), error))?;
+            while let Some((key, value)) = records.next() {
+                let (key_at, value_at) = (key.as_ptr().cast(), value.as_ptr().cast());
+                checked(|error| {
+                    rocksdb_sstfilewriter_put(writer, key_at, key.len(), value_at, value.len(), error);
+                })?;
+            }
+            checked(|error| rocksdb_sstfilewriter_finish(writer, error))?;
+            rocksdb_sstfilewriter_destroy(writer);
+            let how = rocksdb_ingestexternalfileoptions_create();
+            rocksdb_ingestexternalfileoptions_set_move_files(how, 1);
+            let files = [file.as_ptr()];
+            checked(|error| rocksdb_ingest_external_file(self.db, files.as_ptr(), files.len(), how, error))
+        }
     }
 
     fn reader(&self) -> Result<View<'_>> {

@@ -3,7 +3,7 @@ use std::sync::Mutex;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::store::{Batch, Error, Purpose, Reader, Result, Setting, Store};
+use crate::store::{Batch, Error, Purpose, Reader, Records, Result, Setting, Store};
 
 const FILE: &str = "sqlite";
 
@@ -66,6 +66,10 @@ impl Store for Sqlite {
         connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "off")?;
         Ok(())
+    }
+
+    fn bulk_load(&self, records: &mut Records) -> Result<()> {
+        self.bulk_load_by_batches(records)
     }
 
     fn reader(&self) -> Result<View<'_>> {
