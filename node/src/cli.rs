@@ -84,8 +84,16 @@ pub(crate) enum PlanariaCommand {
     Scan(ScanArgs),
     /// Sum up the contents of tables: equal contents have equal digests, on every copy
     Digest(DigestArgs),
-    /// Read and check everything: checksums, order, filters, fingerprints
-    Verify(PlaceArgs),
+    /// Read and check everything, or compare with another node
+    #[command(after_help = "\
+Without --against every file is read: checksums, order, filters, fingerprints. With it, the fingerprints of ranges are
+compared from the top down, both sides at one position; what differs is listed, and the exit code is 1.
+
+Examples:
+  planaria verify birds
+  planaria verify --node 127.0.0.1:4748 --against 127.0.0.1:4747
+  planaria verify --node 127.0.0.1:4748 --against 127.0.0.1:4747 --repair")]
+    Verify(VerifyArgs),
     /// Show the state of the database
     Status(PlaceArgs),
     /// Take commands line by line, on one database
@@ -161,6 +169,53 @@ pub(crate) struct ServeArgs {
 pub(crate) enum ReplicaCommand {
     /// List the secondaries that the primary knows
     List(PlaceArgs),
+    /// Bring a secondary up to date, or tell what that would take
+    #[command(after_help = "\
+The node is a secondary. Without --way the cheapest one is taken: commits from the log, records that changed, ranges that
+differ, or all run files. A way that does not lead to the primary's state gives way to another, and the reason is told.
+
+Examples:
+  planaria replica refresh --node 127.0.0.1:4748 --dry-run
+  planaria replica refresh --node 127.0.0.1:4748 --way reconcile")]
+    Refresh(RefreshArgs),
+}
+
+/// `planaria replica refresh`.
+#[derive(Args, Debug)]
+pub(crate) struct RefreshArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Tell the way, the reason and the estimated cost, and move nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How
+    #[arg(long, value_enum)]
+    pub(crate) way: Option<RefreshWay>,
+}
+
+/// How a secondary is brought up to date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum RefreshWay {
+    /// The commits since its position, from the log
+    Tail,
+    /// The records that changed since its position
+    Delta,
+    /// The ranges whose fingerprints differ
+    Reconcile,
+    /// The run files as they lie on disk
+    Bulk,
+}
+
+impl RefreshWay {
+    /// Its name in the protocol.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tail => "tail",
+            Self::Delta => "delta",
+            Self::Reconcile => "reconcile",
+            Self::Bulk => "bulk",
+        }
+    }
 }
 
 /// `planaria clone`.
@@ -427,6 +482,19 @@ pub(crate) struct ScanArgs {
     /// From the greatest key down
     #[arg(long)]
     pub(crate) reverse: bool,
+}
+
+/// `planaria verify`.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Compare with the node at this address (HOST:PORT) instead of reading every file
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) against: Option<String>,
+    /// Where they differ, have the secondary replace what differs by what its primary has
+    #[arg(long, requires = "against")]
+    pub(crate) repair: bool,
 }
 
 /// `planaria digest`.

@@ -3,6 +3,7 @@
 
 mod cli;
 mod commands;
+mod compare;
 mod demo;
 mod handler;
 mod import;

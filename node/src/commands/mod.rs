@@ -1,6 +1,7 @@
 //! What the commands do, each on a [`crate::session::Session`].
 
 mod clone;
+mod compare;
 mod export;
 mod generate;
 mod import;
@@ -24,6 +25,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Demo(arguments) => crate::demo::run(global, arguments),
         PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
         PlanariaCommand::Replica(ReplicaCommand::List(arguments)) => replica::list(global, arguments),
+        PlanariaCommand::Replica(ReplicaCommand::Refresh(arguments)) => replica::refresh(global, arguments),
         PlanariaCommand::Clone(CloneCommand::Create(arguments)) => clone::create(global, arguments),
         PlanariaCommand::Clone(CloneCommand::List(arguments)) => clone::list(global, arguments),
         PlanariaCommand::Table(command) => table::run(global, command),

@@ -3,15 +3,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database};
-use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
+use planaria_net::quic::{Credentials, Peer};
 use planaria_net::replica::{FollowStatus, Follower, Primary, ReplicaState, Slot};
+use planaria_net::wire::client::Client;
 use planaria_net::wire::message::{
-    CloneInfo, CloneRole, CloneSpec, DatabaseStatus, Level, RemoteError, ReplicaInfo, Request, Response,
-    WriteOptions,
+    CloneInfo, CloneRole, CloneSpec, DatabaseStatus, Level, RefreshInfo, RemoteError, ReplicaInfo, Request,
+    Response, WriteOptions,
 };
 use planaria_net::wire::rpc::{BoxFuture, Exchange};
-use planaria_types::Uid;
+use planaria_replication::{Reason, Way};
+use planaria_types::{History, HistoryHash, Uid};
 
 use crate::handler::{Companion, remote, unsupported};
 
@@ -34,6 +36,13 @@ impl Following {
         self.follower().as_ref().map(Follower::status).unwrap_or_default()
     }
 
+    /// Asks the secondary to be refreshed; nothing once it was stopped.
+    fn refresh(&self, way: Way) {
+        if let Some(follower) = self.follower().as_ref() {
+            follower.refresh(way);
+        }
+    }
+
     /// Ends the session in good order.
     pub(super) fn stop(&self) {
         let follower = self.follower().take();
@@ -50,12 +59,78 @@ pub(super) struct NodeCompanion {
     pub(super) slot: Slot,
     pub(super) primary: Option<Arc<Primary>>,
     pub(super) following: Option<Arc<Following>>,
+    /// For questions to the primary of a secondary.
+    pub(super) credentials: Credentials,
 }
 
 impl NodeCompanion {
     fn replicas(&self) -> Vec<ReplicaInfo> {
         let primary = self.primary.as_ref();
         primary.map(|primary| primary.replicas().into_iter().map(replica_info).collect()).unwrap_or_default()
+    }
+
+    /// Tells what a refresh would take and, unless only that was asked for, begins it.
+    fn refresh(&self, dry_run: bool, way: Option<&str>) -> Result<RefreshInfo, RemoteError> {
+        let Some(following) = &self.following else {
+            let mut error = RemoteError::new("not_a_secondary", "this node follows nobody");
+            error.hint = "ask a secondary: planaria replica refresh --node ADDR".into();
+            return Err(error);
+        };
+        let asked = way.map(way_of).transpose()?;
+        let db = self.slot.get();
+        let (durable, hash) = db.log_end();
+        let way = way.map(str::to_owned);
+        let plan = Request::RefreshPlan { history: db.history(), durable, hash, way };
+        let mut info = self.ask_primary(following.primary, plan)?;
+        let last = following.status();
+        // The rate is that of the last refresh which moved something.
+        let rate = last.last_refresh_ms.filter(|ms| *ms > 0 && last.last_refresh_bytes > 0);
+        info.ms = rate.map(|ms| {
+            let estimate = u128::from(info.bytes) * u128::from(ms) / u128::from(last.last_refresh_bytes);
+            u64::try_from(estimate).unwrap_or(u64::MAX)
+        });
+        if !dry_run {
+            following.refresh(asked.unwrap_or(way_of(&info.way)?));
+        }
+        Ok(info)
+    }
+
+    fn ask_primary(&self, primary: SocketAddr, request: Request) -> Result<RefreshInfo, RemoteError> {
+        let unreachable = |error: planaria_net::Error| {
+            let mut failed = RemoteError::new("unreachable", format!("the primary at {primary}: {error}"));
+            failed.hint = "see to it that the primary runs and can be reached".into();
+            failed
+        };
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|error| RemoteError::new("internal", error.to_string()))?;
+        let client = runtime.block_on(Client::connect(primary, &self.credentials)).map_err(unreachable)?;
+        let answer = runtime.block_on(client.call(request));
+        runtime.block_on(client.close());
+        match answer.map_err(unreachable)? {
+            Response::Refresh(info) => Ok(info),
+            _ => Err(RemoteError::new("protocol", "the primary gave an answer to another question")),
+        }
+    }
+
+    /// What the refresh of a copy of this primary's would take.
+    fn plan(
+        &self,
+        history: &History,
+        durable: Uid,
+        hash: HistoryHash,
+        way: Option<&str>,
+    ) -> Result<RefreshInfo, RemoteError> {
+        let primary = self.primary.as_ref();
+        let primary = primary.ok_or_else(|| RemoteError::new("not_a_primary", "this node leads nothing"))?;
+        let asked = way.map(way_of).transpose()?;
+        let plan = primary
+            .plan(history, durable, Some(hash), asked)
+            .map_err(|error| RemoteError::new("refresh", error.to_string()))?;
+        Ok(RefreshInfo {
+            records: plan.records,
+            bytes: plan.choice.bytes,
+            ..refresh_info(plan.choice.way, plan.choice.reason)
+        })
     }
 
     fn clone_here(&self, spec: &CloneSpec) -> Result<CloneInfo, RemoteError> {
@@ -85,6 +160,12 @@ impl Companion for NodeCompanion {
     fn call(&self, _: &Peer, request: Request, _: &mut Exchange) -> Result<Response, RemoteError> {
         match request {
             Request::ReplicaList => Ok(Response::Replicas(self.replicas())),
+            Request::ReplicaRefresh { dry_run, way } => {
+                Ok(Response::Refresh(self.refresh(dry_run, way.as_deref())?))
+            }
+            Request::RefreshPlan { history, durable, hash, way } => {
+                Ok(Response::Refresh(self.plan(&history, durable, hash, way.as_deref())?))
+            }
             Request::CloneCreate(spec) => Ok(Response::Clone(self.clone_here(&spec)?)),
             Request::CloneList => {
                 let clones = self.slot.get().clones().map_err(remote)?;
@@ -131,7 +212,15 @@ impl Companion for NodeCompanion {
 
     fn describe(&self, status: &mut DatabaseStatus) {
         if let Some(following) = &self.following {
-            let replica = following.status().replica;
+            let last = following.status();
+            status.refresh =
+                last.last_refresh_way.zip(last.last_refresh_reason).map(|(way, reason)| RefreshInfo {
+                    records: Some(last.last_refresh_records),
+                    bytes: last.last_refresh_bytes,
+                    ms: last.last_refresh_ms,
+                    ..refresh_info(way, reason)
+                });
+            let replica = last.replica;
             status.state = match replica.last_end {
                 Some(why) if replica.state == planaria_replication::secondary::State::Offline => {
                     format!("{} from {} ({why})", replica.state.name(), following.primary)
@@ -187,6 +276,29 @@ fn replica_info(state: ReplicaState) -> ReplicaInfo {
         promotable: state.promotable,
         durable: state.durable,
         lag_ms: state.lag_ms,
-        refresh: String::new(),
+        refresh: state.refresh.map_or_else(String::new, |(way, reason)| format!("{way}: {reason}")),
+    }
+}
+
+fn refresh_info(way: Way, reason: Reason) -> RefreshInfo {
+    RefreshInfo {
+        way: way.to_string(),
+        reason: reason.code().to_owned(),
+        why: reason.to_string(),
+        ..RefreshInfo::default()
+    }
+}
+
+/// The way of that name.
+fn way_of(name: &str) -> Result<Way, RemoteError> {
+    match name {
+        "tail" => Ok(Way::Tail),
+        "delta" | "pinned delta" => Ok(Way::Delta),
+        "reconcile" | "pinned reconcile" => Ok(Way::Reconcile),
+        "bulk" => Ok(Way::Bulk),
+        _ => Err(RemoteError::new(
+            "usage",
+            format!("{name:?} is no way of a refresh: tail, delta, reconcile, bulk"),
+        )),
     }
 }

@@ -82,7 +82,12 @@ impl Node {
                 .map(|follower| Arc::new(Following::new(address, follower)))
         });
         let following = following.transpose()?;
-        let companion = NodeCompanion { slot: slot.clone(), primary, following: following.clone() };
+        let companion = NodeCompanion {
+            slot: slot.clone(),
+            primary,
+            following: following.clone(),
+            credentials: credentials.clone(),
+        };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
         let endpoint =

@@ -2,10 +2,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use planaria_engine::{Batch, Database, Durability, Options, Schema, TableStatus};
-use planaria_net::wire::message::{CloneInfo, DatabaseStatus, ReplicaInfo, ScanSpec};
+use planaria_net::wire::message::{CloneInfo, DatabaseStatus, RefreshInfo, ReplicaInfo, ScanSpec};
+use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, Uid};
 
 use super::{Appender, IfAbsent, PlaceStatus, Session, StoredRow, TableSummary, Verification, Visitor};
+use crate::compare::{self, KeySum};
 use crate::handler::database_status;
 use crate::node::{clone_info, clone_locally};
 use crate::output::CliError;
@@ -147,6 +149,19 @@ impl Session for LocalSession {
             refresh: String::new(),
         });
         Ok(known.collect())
+    }
+
+    fn refresh(&self, _: bool, _: Option<&str>) -> Result<RefreshInfo, CliError> {
+        Err(CliError::new("not_a_secondary", "a directory that no node serves follows nobody")
+            .hint("serve it with --replica-of, and ask that node: planaria replica refresh --node ADDR"))
+    }
+
+    fn parts(&self, at: Option<Uid>, spans: &[Span], parts: u32) -> Result<(Uid, Vec<Tiling>), CliError> {
+        Ok(compare::parts(&self.database, at, spans, parts).map_err(planaria_net::Error::Remote)?)
+    }
+
+    fn keys(&self, at: Uid, span: &Span) -> Result<(Vec<KeySum>, bool), CliError> {
+        Ok(compare::keys(&self.database, at, span).map_err(planaria_net::Error::Remote)?)
     }
 
     fn clones(&self) -> Result<Vec<CloneInfo>, CliError> {

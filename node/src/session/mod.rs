@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
-use planaria_net::wire::message::{CloneInfo, DatabaseStatus, ReplicaInfo, ScanSpec};
+use planaria_net::wire::message::{CloneInfo, DatabaseStatus, RefreshInfo, ReplicaInfo, ScanSpec};
+use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, Uid};
 
+use crate::compare::KeySum;
 use crate::output::CliError;
 
 pub(crate) use local::LocalSession;
@@ -155,6 +157,16 @@ pub(crate) trait Session {
 
     /// The secondaries.
     fn replicas(&self) -> Result<Vec<ReplicaInfo>, CliError>;
+
+    /// Tells what a refresh of a secondary would take and, unless only that is asked for, begins it.
+    fn refresh(&self, dry_run: bool, way: Option<&str>) -> Result<RefreshInfo, CliError>;
+
+    /// At most so many parts of each span, of all tables if none is named, with their fingerprints, and the cut that was
+    /// read: the newest if none is asked for.
+    fn parts(&self, at: Option<Uid>, spans: &[Span], parts: u32) -> Result<(Uid, Vec<Tiling>), CliError>;
+
+    /// The records of a span by key and hash, and whether there are more than are told.
+    fn keys(&self, at: Uid, span: &Span) -> Result<(Vec<KeySum>, bool), CliError>;
 
     /// The clones that were taken.
     fn clones(&self) -> Result<Vec<CloneInfo>, CliError>;

@@ -6,14 +6,17 @@ use planaria_engine::{Schema, TableDef};
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::client::{Client, Import};
 use planaria_net::wire::message::{
-    CloneInfo, CloneSpec, ReplicaInfo, Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions,
+    CloneInfo, CloneSpec, RefreshInfo, ReplicaInfo, Request, Response, ScanSpec, TableInfo, WriteOp,
+    WriteOptions,
 };
 use planaria_net::wire::rows::RowsBuilder;
+use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, TableId, Uid};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::{Appender, PlaceStatus, Session, StoredRow, TableSummary, Verification, Visitor};
+use crate::compare::KeySum;
 use crate::output::CliError;
 
 /// So many single reads are under way at a time.
@@ -197,6 +200,27 @@ impl Session for RemoteSession {
     fn replicas(&self) -> Result<Vec<ReplicaInfo>, CliError> {
         match self.call(Request::ReplicaList)? {
             Response::Replicas(replicas) => Ok(replicas),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn refresh(&self, dry_run: bool, way: Option<&str>) -> Result<RefreshInfo, CliError> {
+        match self.call(Request::ReplicaRefresh { dry_run, way: way.map(str::to_owned) })? {
+            Response::Refresh(info) => Ok(info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn parts(&self, at: Option<Uid>, spans: &[Span], parts: u32) -> Result<(Uid, Vec<Tiling>), CliError> {
+        match self.call(Request::Compare { at, spans: spans.to_vec(), parts })? {
+            Response::Parts { at, tilings } => Ok((at, tilings)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn keys(&self, at: Uid, span: &Span) -> Result<(Vec<KeySum>, bool), CliError> {
+        match self.call(Request::SpanKeys { at, span: span.clone() })? {
+            Response::Keys { keys, more } => Ok((keys, more)),
             other => Err(unexpected(&other)),
         }
     }
