@@ -71,7 +71,8 @@ pub(super) fn plan(
 pub(super) fn last(last: &FollowStatus) -> Option<RefreshInfo> {
     let (way, reason) = last.last_refresh_way.zip(last.last_refresh_reason)?;
     Some(RefreshInfo {
-        records: Some(last.last_refresh_records),
+        // How many records run files hold is not told.
+        records: (way != Way::Bulk).then_some(last.last_refresh_records),
         bytes: last.last_refresh_bytes,
         ms: last.last_refresh_ms,
         ..refresh_info(way, reason)
