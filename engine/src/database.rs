@@ -148,6 +148,26 @@ impl Database {
         Snapshot { version, at }
     }
 
+    /// A consistent view as of an earlier commit, or of the newest.
+    ///
+    /// # Errors
+    ///
+    /// `SnapshotTooOld` if versions that it would show are gone, `Invalid` if it is not shown yet.
+    pub fn snapshot_at(&self, uid: Uid) -> Result<Snapshot> {
+        let snapshot = self.snapshot();
+        if uid > snapshot.uid() {
+            return Err(Error::Invalid(format!(
+                "{uid} is not shown yet: the visible cut is {}",
+                snapshot.uid()
+            )));
+        }
+        // Asked after the files are held: what is dropped from now on is not dropped from them.
+        if uid < snapshot.uid() {
+            self.store().check_readable(uid)?;
+        }
+        Ok(snapshot.at(uid))
+    }
+
     /// Commits a batch; see [`Durability`] for when it returns. The result names the commit.
     ///
     /// # Errors

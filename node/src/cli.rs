@@ -1,6 +1,7 @@
 //! The command line: what can be said. What is done is in [`crate::commands`].
 
 mod choice;
+mod replica;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use planaria_replication::ack::Level;
 
 use self::choice::{LevelArgs, ReadArgs, WriteArgs};
+pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
 use crate::session::Place;
@@ -97,8 +99,16 @@ pub(crate) enum PlanariaCommand {
     Scan(ScanArgs),
     /// Sum up the contents of tables: equal contents have equal digests, on every copy
     Digest(DigestArgs),
-    /// Read and check everything: checksums, order, filters, fingerprints
-    Verify(PlaceArgs),
+    /// Read and check everything, or compare with another node
+    #[command(after_help = "\
+Without --against every file is read: checksums, order, filters, fingerprints. With it, the fingerprints of ranges are
+compared from the top down, both sides at one position; what differs is listed, and the exit code is 1.
+
+Examples:
+  planaria verify birds
+  planaria verify --node 127.0.0.1:4748 --against 127.0.0.1:4747
+  planaria verify --node 127.0.0.1:4748 --against 127.0.0.1:4747 --repair")]
+    Verify(VerifyArgs),
     /// Show the state of the database
     Status(PlaceArgs),
     /// Take commands line by line, on one database
@@ -240,43 +250,6 @@ pub(crate) struct PromoteArgs {
     /// Go on even if another copy has more, or this one never was promotable
     #[arg(long)]
     pub(crate) force: bool,
-}
-
-/// `planaria replica follow`.
-#[derive(Args, Debug)]
-pub(crate) struct FollowArgs {
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
-    /// The address of the primary
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) primary: String,
-}
-
-/// `planaria replica`.
-#[derive(Subcommand, Debug)]
-pub(crate) enum ReplicaCommand {
-    /// List the secondaries that the primary knows
-    List(PlaceArgs),
-    /// Show all that is known of one secondary
-    Show(ReplicaArgs),
-    /// Have a secondary wait: it stays registered, and is not served
-    Pause(ReplicaArgs),
-    /// Serve a secondary again
-    Resume(ReplicaArgs),
-    /// Have a secondary, or a primary that was deposed, follow another primary
-    Follow(FollowArgs),
-    /// Forget a secondary that will not come back: nothing is preserved for it, and it counts for nothing
-    Forget(ReplicaArgs),
-}
-
-/// A secondary.
-#[derive(Args, Debug)]
-pub(crate) struct ReplicaArgs {
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
-    /// Its name, or its instance where several have that name
-    #[arg(value_name = "NAME|ID")]
-    pub(crate) name: String,
 }
 
 /// `planaria quarantine`.
@@ -619,6 +592,19 @@ pub(crate) struct ScanArgs {
     pub(crate) reverse: bool,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
+}
+
+/// `planaria verify`.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Compare with the node at this address (HOST:PORT) instead of reading every file
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) against: Option<String>,
+    /// Where they differ, have the secondary replace what differs by what its primary has
+    #[arg(long, requires = "against")]
+    pub(crate) repair: bool,
 }
 
 /// `planaria digest`.

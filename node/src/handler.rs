@@ -16,6 +16,8 @@ use planaria_net::wire::message::{
 use planaria_net::wire::rpc::{BoxFuture, Exchange, Handler};
 use planaria_types::{GroupId, Uid};
 
+use crate::compare;
+
 /// What a node does beyond its own database: replicas, clones, and commits that other copies acknowledge.
 pub(crate) trait Companion: Send + Sync + 'static {
     /// Answers a request that is not about the database's own rows: the lists of replicas and clones, and clones.
@@ -235,6 +237,14 @@ impl DatabaseHandler {
             }
             Request::Await { after, epoch, staleness_max_ms, timeout_ms } => {
                 self.wait_for(&reads::Wanted { after, epoch, staleness_max_ms, timeout_ms })
+            }
+            Request::Compare { at, spans, parts } => {
+                let (at, tilings) = compare::parts(&self.database(), at, &spans, parts)?;
+                Ok(Response::Parts { at, tilings })
+            }
+            Request::SpanKeys { at, span } => {
+                let (keys, more) = compare::keys(&self.database(), at, &span)?;
+                Ok(Response::Keys { keys, more })
             }
             request => self.companion.call(peer, request, exchange),
         }

@@ -4,6 +4,7 @@
 mod bench;
 mod cli;
 mod commands;
+mod compare;
 mod demo;
 mod handler;
 mod import;

@@ -140,6 +140,12 @@ fn read_op<'a>(bytes: &mut &'a [u8]) -> Option<CommitOp<'a>> {
     Some(CommitOp { table, key, kind, row })
 }
 
+/// The number of operations that the header states.
+fn ops_of(encoded: &[u8]) -> u32 {
+    let stated = encoded.get(OPS_AT..OPS_AT + 4).and_then(|part| part.try_into().ok());
+    stated.map_or(0, u32::from_le_bytes)
+}
+
 /// A commit as it is logged and sent: checked, so that its operations can be read without failing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EncodedCommit {
@@ -164,10 +170,7 @@ impl EncodedCommit {
             header.get(at..at + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_le_bytes)
         };
         let (uid, prev) = (Uid::new(number(UID_AT)), Uid::new(number(PREV_AT)));
-        let ops = header
-            .get(OPS_AT..OPS_AT + 4)
-            .and_then(|part| part.try_into().ok())
-            .map_or(0, u32::from_le_bytes);
+        let ops = ops_of(&bytes);
         let mut rest = bytes.get(HEADER_BYTES..).unwrap_or_default();
         let mut last = None;
         for _ in 0..ops {
@@ -203,6 +206,11 @@ impl EncodedCommit {
     /// The encoded bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// How many puts and deletes it has.
+    pub fn op_count(&self) -> u32 {
+        ops_of(&self.bytes)
     }
 
     /// The puts and deletes, in (table, key) order.

@@ -83,6 +83,28 @@ pub struct Traffic {
     pub round_trip: Duration,
 }
 
+impl Traffic {
+    /// This and another connection's together; the round trip is that of the later one.
+    #[must_use]
+    pub fn with(self, later: Self) -> Self {
+        Self {
+            frame_bytes_received: self.frame_bytes_received + later.frame_bytes_received,
+            udp_bytes_received: self.udp_bytes_received + later.udp_bytes_received,
+            round_trip: later.round_trip,
+        }
+    }
+
+    /// What came after this was `before`.
+    #[must_use]
+    pub fn without(self, before: Self) -> Self {
+        Self {
+            frame_bytes_received: self.frame_bytes_received.saturating_sub(before.frame_bytes_received),
+            udp_bytes_received: self.udp_bytes_received.saturating_sub(before.udp_bytes_received),
+            round_trip: self.round_trip,
+        }
+    }
+}
+
 /// A connection with a known peer: both certificates were verified, the role was admitted, versions were agreed upon.
 ///
 /// Cheap to clone; the connection closes when the last clone is dropped.

@@ -8,6 +8,7 @@ mod clone;
 mod compare;
 mod convert;
 pub mod executor;
+mod meter;
 mod primary;
 mod secondary;
 mod slot;

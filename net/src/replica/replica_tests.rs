@@ -165,6 +165,27 @@ fn a_secondary_follows_goes_away_and_is_refreshed_by_what_changed_while_a_writer
     follower.stop();
 }
 
+#[test]
+fn what_a_tail_moved_is_told_in_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = Options { log_tail_bytes: 64 << 20, log_bytes_max: 64 << 20, ..options() };
+    let cluster = Cluster::start_with(dir.path(), kept);
+    let db = cluster.primary.database().clone();
+    let table = db.create_raw_table("t").unwrap();
+    let slot = cluster.secondary(&dir.path().join("secondary"));
+    let follower = cluster.follow(&slot);
+    caught_up(&cluster, &slot, &follower);
+    follower.stop();
+    fill(&db, &table, 0..300, "away");
+    let follower = cluster.follow(&slot);
+    let status = caught_up(&cluster, &slot, &follower);
+    assert_eq!(status.last_refresh_way, Some(Way::Tail), "{status:?}");
+    // Besides them at most a registration or two, which are records as well.
+    assert!((300..330).contains(&status.last_refresh_records), "{status:?}");
+    assert!(status.last_refresh_bytes > 300 * 8, "{status:?}");
+    follower.stop();
+}
+
 /// Ingests `keys`, all with the same row, as one commit.
 fn ingest(table: &Table, keys: std::ops::Range<u64>, row: &[u8]) {
     let mut ingest = table.ingest().unwrap();
@@ -235,16 +256,23 @@ fn a_live_secondary_takes_run_files_where_most_of_the_data_was_ingested() {
     let cluster = Cluster::start(dir.path());
     let db = cluster.primary.database().clone();
     let table = db.create_raw_table("t").unwrap();
-    fill(&db, &table, 0..1_000, "first");
+    // The log has nothing of an ingest, so the first refresh is a delta.
+    ingest(&table, 0..1_000, b"first");
     let slot = cluster.secondary(&dir.path().join("secondary"));
     let follower = cluster.follow(&slot);
-    caught_up(&cluster, &slot, &follower);
+    let first = caught_up(&cluster, &slot, &follower);
+    assert_eq!(first.last_refresh_way, Some(Way::Delta), "{first:?}");
+    assert!(first.last_refresh_records >= 1_000, "{first:?}");
     std::thread::scope(|scope| {
         let (running, ended) = std::sync::mpsc::sync_channel(0);
         let (slot, table) = (&slot, &table);
         let watcher = scope.spawn(move || watch(slot, table, KEYS, &ended));
         ingest(table, KEYS, &row);
-        caught_up(&cluster, slot, &follower);
+        let status = caught_up(&cluster, slot, &follower);
+        assert_eq!(status.last_refresh_way, Some(Way::Bulk), "{status:?}");
+        let rows = (KEYS.end - KEYS.start) * row.len() as u64;
+        assert!(status.last_refresh_bytes > rows, "{status:?}");
+        assert!(status.traffic.frame_bytes_received > rows, "the run files are counted: {status:?}");
         drop(running);
         watcher.join().unwrap();
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_engine::{CloneRole, Database, Options as EngineOptions};
-use planaria_replication::secondary::{Action, Replica, State, Status};
+use planaria_replication::secondary::{Action, Replica, Status};
 use planaria_replication::{Lane, Message, Options, Reason, Way};
 use planaria_types::Uid;
 use tokio::runtime::Handle;
@@ -16,6 +16,7 @@ use super::clock::{now, until};
 use super::clone::{CloneProgress, fetch_clone};
 use super::executor::FollowingCopy;
 use super::executor::bulk::{Places, Terms};
+use super::meter::Meter;
 use super::{Opening, Slot, decode_message, encode};
 use crate::quic::session::{BulkReceiver, Opened, ReplicaSession};
 use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Service, Traffic, Transport};
@@ -70,11 +71,11 @@ pub struct FollowStatus {
     pub last_refresh_reason: Option<Reason>,
     /// The wall time of the last refresh, in milliseconds.
     pub last_refresh_ms: Option<u64>,
-    /// Records of the last refresh.
+    /// Records of the last refresh, those of a tail's commits included; what run files hold is not counted.
     pub last_refresh_records: u64,
-    /// Bytes of records of the last refresh.
+    /// Bytes of records, commits and run files of the last refresh.
     pub last_refresh_bytes: u64,
-    /// What the session had carried to this side when the copy came online in it.
+    /// What the sessions of the last refresh had carried to this side when the copy came online.
     pub traffic: Traffic,
     /// Why it stopped for good, if it did.
     pub failure: Option<String>,
@@ -143,8 +144,7 @@ struct Loop {
     shared: Arc<Shared>,
     machine: Replica,
     link: Option<Link>,
-    /// When the refresh that runs began, and the totals at that time.
-    refresh_begun: Option<(planaria_replication::Millis, u64, u64)>,
+    meter: Meter,
 }
 
 /// A connection to the primary.
@@ -153,6 +153,12 @@ struct Link {
     _endpoint: Endpoint,
     session: ReplicaSession,
     bulk: Option<BulkReceiver>,
+}
+
+impl Link {
+    fn traffic(&self) -> Traffic {
+        self.session.connection().traffic()
+    }
 }
 
 /// What woke the loop.
@@ -169,7 +175,7 @@ impl Loop {
     fn new(slot: Slot, follow: Follow, runtime: Handle, shared: Arc<Shared>) -> Self {
         let copy = FollowingCopy::new(slot.get());
         let machine = copy.machine(follow.name.clone(), Options::default(), now());
-        Self { slot, copy, follow, runtime, shared, machine, link: None, refresh_begun: None }
+        Self { slot, copy, follow, runtime, shared, machine, link: None, meter: Meter::default() }
     }
 
     fn run(mut self) -> Result<()> {
@@ -274,35 +280,25 @@ impl Loop {
         let status = self.machine.status();
         self.copy.update_floors(&self.machine);
         let mut shared = self.shared.status.lock();
-        let counters = status.counters;
         if shared.replica.state != status.state {
             let reason = status.reason.map_or("", planaria_replication::Reason::code);
             let way = status.way.map(|way| way.to_string()).unwrap_or_default();
             let end = status.last_end.as_deref().unwrap_or("");
             tracing::info!(state = status.state.name(), way, reason, end, "secondary");
         }
-        match (status.state, self.refresh_begun) {
-            (State::Stale | State::Refreshing, None) => {
-                self.refresh_begun = Some((now(), counters.records, counters.refresh_bytes));
-            }
-            (State::Online, Some((begun, records, bytes))) => {
-                shared.last_refresh_way = status.way;
-                shared.last_refresh_reason = status.reason;
-                shared.last_refresh_ms = Some(now().since(begun).0);
-                shared.last_refresh_records = counters.records - records;
-                shared.last_refresh_bytes = counters.refresh_bytes - bytes;
-                if let Some(link) = &self.link {
-                    shared.traffic = link.session.connection().traffic();
-                }
-                self.refresh_begun = None;
-            }
-            _ => {}
-        }
+        let traffic = self.link.as_ref().map(Link::traffic).unwrap_or_default();
+        self.meter.look(&status, self.copy.logged_records(), traffic, now(), &mut shared);
         shared.replica = status;
     }
 
+    fn end_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.meter.session_ended(link.traffic());
+        }
+    }
+
     fn disconnect(&mut self, why: &str) {
-        self.link = None;
+        self.end_link();
         self.machine.handle_disconnected(why, now());
     }
 
@@ -318,7 +314,7 @@ impl Loop {
             Some(Action::Send(message)) => self.send(&message),
             Some(Action::FetchBulk { reason, bytes, at_least }) => {
                 tracing::info!(%reason, bytes, "the copy is taken anew");
-                self.fetch_bulk(at_least)?;
+                self.fetch_bulk(reason, at_least)?;
             }
             // A transfer of run files ends before the next action is looked at.
             Some(_) | None => {}
@@ -355,7 +351,7 @@ impl Loop {
     }
 
     /// Takes the run files of the primary beside the copy, and puts them in its place once they are complete.
-    fn fetch_bulk(&mut self, at_least: Uid) -> Result<()> {
+    fn fetch_bulk(&mut self, reason: Reason, at_least: Uid) -> Result<()> {
         let terms = Terms::of(self.copy.database(), at_least);
         let places = Places::of(self.copy.database().path());
         let (primary, credentials, transport) =
@@ -364,14 +360,17 @@ impl Loop {
         let os = Arc::clone(&options.os);
         places.prepare(&*os)?;
         let progress = move |progress: &CloneProgress| shared.status.lock().bulk = Some(progress.clone());
-        self.runtime.block_on(async {
+        let (fetched, traffic) = self.runtime.block_on(async {
             let (_endpoint, session) =
                 open_session(primary, &credentials, &transport, &Opening::Clone).await?;
             let (next, role) = (&places.next, CloneRole::Secondary);
             let fetched = fetch_clone(&session, next, role, &options, Some(&terms), progress).await;
+            let traffic = session.connection().traffic();
             session.close(CloseCode::Done, "the clone is complete");
-            fetched
+            Ok::<_, Error>((fetched, traffic))
         })?;
+        self.meter.session_ended(traffic);
+        let fetched = fetched?;
         let options = self.follow.options.clone();
         let db = self.slot.replace(|| {
             places.swap(&*os)?;
@@ -381,7 +380,8 @@ impl Loop {
         // The new copy has an identity of its own, so the protocol begins anew with it.
         self.copy = FollowingCopy::new(db);
         self.machine = self.copy.machine(self.follow.name.clone(), Options::default(), now());
-        self.link = None;
+        self.end_link();
+        self.meter.took_run_files(reason, fetched.total_bytes.saturating_sub(fetched.resumed_bytes));
         // What stays behind is garbage.
         let _ = places.clean(&*os);
         Ok(())

@@ -10,8 +10,8 @@ use std::time::Duration;
 use planaria_engine::{Batch, CloneRole, Database, Durability, Options, Table};
 use planaria_net::quic::{TlsStore, Transport};
 use planaria_net::replica::{FollowStatus, clone_from};
-use planaria_replication::Reason;
 use planaria_replication::secondary::State;
+use planaria_replication::{Reason, Way};
 use tokio::runtime::Runtime;
 
 use crate::cli::{Global, ResyncArgs};
@@ -147,8 +147,10 @@ struct Measured {
 
 impl Measured {
     fn report(&self, work: &Work) -> Report {
-        let replica = &self.status.replica;
-        let traffic = self.status.traffic;
+        let last = &self.status;
+        let (way, traffic) = (last.last_refresh_way, last.traffic);
+        // How many records run files hold is not told.
+        let records = (way != Some(Way::Bulk)).then_some(last.last_refresh_records);
         Report::new()
             .with("records", Cell::Count(work.records))
             .with("value_bytes", Cell::Bytes(work.value_bytes as u64))
@@ -157,9 +159,9 @@ impl Measured {
             .with("deleted", Cell::Count(work.deleted))
             .with("load_seconds", Cell::Duration(self.load))
             .with("first_copy_seconds", Cell::Duration(self.first_copy))
-            .with("way", Cell::from(replica.way.map(|way| way.to_string()).unwrap_or_default()))
-            .with("reason", Cell::from(replica.reason.map_or("", Reason::code)))
-            .with("records_moved", Cell::Count(self.status.last_refresh_records))
+            .with("way", way.map_or(Cell::None, |way| way.to_string().into()))
+            .with("reason", Cell::from(last.last_refresh_reason.map_or("", Reason::code)))
+            .with("records_moved", records.map_or(Cell::None, Cell::Count))
             .with("bytes_frames", Cell::Bytes(traffic.frame_bytes_received))
             .with("bytes_udp", Cell::Bytes(traffic.udp_bytes_received))
             .with("bytes_changed", Cell::Bytes(work.bytes_changed()))

@@ -1,7 +1,9 @@
-use planaria_net::wire::message::DatabaseStatus;
+use std::time::Duration;
+
+use planaria_net::wire::message::{DatabaseStatus, RefreshInfo};
 
 use super::{print, stdout, target};
-use crate::cli::{DigestArgs, Global, PlaceArgs};
+use crate::cli::{DigestArgs, Global, PlaceArgs, VerifyArgs};
 use crate::output::{Cell, CliError, Heading, Report, RowWriter};
 use crate::session::IfAbsent;
 use crate::stopwatch::Stopwatch;
@@ -20,8 +22,11 @@ pub(super) fn digest(global: &Global, arguments: &DigestArgs) -> Result<(), CliE
 }
 
 /// `planaria verify`.
-pub(super) fn verify(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
-    let place = arguments.place(global)?;
+pub(super) fn verify(global: &Global, arguments: &VerifyArgs) -> Result<(), CliError> {
+    let place = arguments.place.place(global)?;
+    if let Some(against) = &arguments.against {
+        return super::compare::compare(global, &place, against, arguments.repair);
+    }
     let session = place.open(IfAbsent::Fail)?;
     let stopwatch = Stopwatch::start();
     let verified = session.verify()?;
@@ -51,6 +56,9 @@ pub(super) fn status(global: &Global, arguments: &PlaceArgs) -> Result<(), CliEr
     let status = session.status()?;
     let tables = session.tables()?;
     let report = |database: &DatabaseStatus| {
+        let last = database.refresh.as_ref();
+        let text = |text: fn(&RefreshInfo) -> &str| last.map_or(Cell::None, |last| text(last).into());
+        let seconds = last.and_then(|last| last.ms).map(Duration::from_millis);
         Report::new()
             .with("place", status.place.clone())
             .with("software", status.software.clone())
@@ -65,6 +73,11 @@ pub(super) fn status(global: &Global, arguments: &PlaceArgs) -> Result<(), CliEr
             .with("level", database.level.clone())
             .with("primary", database.primary.clone())
             .with("disk_bytes", Cell::Bytes(database.disk_bytes))
+            .with("refresh_way", text(|last| &last.way))
+            .with("refresh_reason", text(|last| &last.reason))
+            .with("refresh_records", last.and_then(|last| last.records).map_or(Cell::None, Cell::Count))
+            .with("refresh_bytes", last.map_or(Cell::None, |last| Cell::Bytes(last.bytes)))
+            .with("refresh_seconds", seconds.map_or(Cell::None, Cell::Duration))
             .with("tables", Cell::List(tables.iter().map(|table| table.definition.name.clone()).collect()))
             .with("notices", Cell::List(database.notices.clone()))
     };

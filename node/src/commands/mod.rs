@@ -1,6 +1,7 @@
 //! What the commands do, each on a [`crate::session::Session`].
 
 mod clone;
+mod compare;
 mod export;
 mod generate;
 mod import;

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use planaria_net::wire::message::{PromotionWish, ReplicaAction, ReplicaInfo};
+use planaria_net::wire::message::{PromotionWish, RefreshInfo, ReplicaAction, ReplicaInfo};
 
 use super::{print, stdout, target};
-use crate::cli::{FollowArgs, Global, PlaceArgs, PromoteArgs, ReplicaArgs, ReplicaCommand};
+use crate::cli::{
+    FollowArgs, Global, PlaceArgs, PromoteArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand,
+};
 use crate::output::{Cell, CliError, Heading, Report, RowWriter};
 use crate::session::{IfAbsent, resolve};
 
@@ -11,6 +13,7 @@ use crate::session::{IfAbsent, resolve};
 pub(super) fn run(global: &Global, command: &ReplicaCommand) -> Result<(), CliError> {
     match command {
         ReplicaCommand::List(arguments) => list(global, arguments),
+        ReplicaCommand::Refresh(arguments) => refresh(global, arguments),
         ReplicaCommand::Show(arguments) => show(global, arguments),
         ReplicaCommand::Pause(arguments) => act(global, arguments, ReplicaAction::Pause),
         ReplicaCommand::Resume(arguments) => act(global, arguments, ReplicaAction::Resume),
@@ -125,4 +128,23 @@ pub(super) fn promote(global: &Global, arguments: &PromoteArgs) -> Result<(), Cl
 /// A text, or nothing where it is empty.
 fn text(text: String) -> Cell {
     if text.is_empty() { Cell::None } else { text.into() }
+}
+
+fn refresh(global: &Global, arguments: &RefreshArgs) -> Result<(), CliError> {
+    let session = arguments.place.place(global)?.open(IfAbsent::Fail)?;
+    let way = arguments.way.map(RefreshWay::name);
+    let info = session.refresh(arguments.dry_run, way)?;
+    print(global, &refresh_report(&info, !arguments.dry_run))
+}
+
+fn refresh_report(info: &RefreshInfo, begun: bool) -> Report {
+    let seconds = info.ms.map(Duration::from_millis);
+    Report::new()
+        .with("way", info.way.clone())
+        .with("reason", info.reason.clone())
+        .with("why", info.why.clone())
+        .with("records", info.records.map_or(Cell::None, Cell::Count))
+        .with("bytes", Cell::Bytes(info.bytes))
+        .with("seconds", seconds.map_or(Cell::None, Cell::Duration))
+        .with("begun", Cell::Bool(begun))
 }

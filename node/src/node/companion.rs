@@ -15,8 +15,8 @@ use planaria_replication::ack::Level as AckLevel;
 use planaria_types::Uid;
 
 use super::leadership::Leadership;
-use super::promotion;
 use super::replicas::{replica_do, replica_info};
+use super::{promotion, refresh};
 use crate::handler::{Companion, remote, unsupported};
 
 /// How long a commit waits for other copies if the client does not say.
@@ -76,6 +76,13 @@ impl Companion for NodeCompanion {
                 })?;
                 replica_do(&primary, &name, action)?;
                 Ok(Response::Replicas(self.replicas()))
+            }
+            Request::ReplicaRefresh { dry_run, way } => {
+                Ok(Response::Refresh(refresh::refresh(leadership, dry_run, way.as_deref())?))
+            }
+            Request::RefreshPlan { history, durable, hash, way } => {
+                let plan = refresh::plan(leadership, &history, durable, hash, way.as_deref())?;
+                Ok(Response::Refresh(plan))
             }
             Request::CloneCreate(spec) => Ok(Response::Clone(self.clone_here(&spec)?)),
             Request::CloneList => {
@@ -148,6 +155,7 @@ impl Companion for NodeCompanion {
 
     fn describe(&self, status: &mut DatabaseStatus) {
         if let Some((primary, following)) = self.leadership.following() {
+            status.refresh = refresh::last(&following);
             let replica = following.replica;
             status.state = match replica.last_end {
                 Some(why) if replica.state == planaria_replication::secondary::State::Offline => {

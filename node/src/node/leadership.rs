@@ -9,6 +9,7 @@ use planaria_net::quic::{Credentials, Transport};
 use planaria_net::replica::{Follow, FollowStatus, Follower, Leading, Primary, ReplicaState, Slot};
 use planaria_net::wire::client::Client;
 use planaria_net::wire::message::{DatabaseStatus, Promised, RemoteError, Request, Response};
+use planaria_replication::Way;
 use planaria_replication::ack::Level;
 use planaria_types::{Epoch, EpochOrder, InstanceId, Uid};
 use tokio::runtime::Handle;
@@ -100,6 +101,13 @@ impl Leadership {
     pub(super) fn following(&self) -> Option<(SocketAddr, FollowStatus)> {
         let standing = self.standing();
         standing.following.as_ref().map(|following| (following.primary, following.follower.status()))
+    }
+
+    /// Has the copy refreshed by this way, if it follows.
+    pub(super) fn refresh(&self, way: Way) {
+        if let Some(following) = &self.standing().following {
+            following.follower.refresh(way);
+        }
     }
 
     /// Where another node leads, as far as is known.
@@ -313,7 +321,8 @@ impl Leadership {
         }
     }
 
-    fn ask(&self, address: SocketAddr, request: Request) -> Result<Response, RemoteError> {
+    /// Asks another node something, and waits for the answer as long as it may take.
+    pub(super) fn ask(&self, address: SocketAddr, request: Request) -> Result<Response, RemoteError> {
         let patience = match request {
             Request::HandOver { .. } => HAND_OVER_WITHIN + ANSWER_WITHIN,
             _ => ANSWER_WITHIN,

@@ -3,6 +3,7 @@
 mod companion;
 mod leadership;
 mod promotion;
+mod refresh;
 mod replicas;
 mod watch;
 

@@ -4,15 +4,17 @@ use std::path::Path;
 use bytes::Bytes;
 use planaria_engine::{Batch, Database, Durability, Options, Schema, TableStatus, Written};
 use planaria_net::wire::message::{
-    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, ReplicaAction,
-    ReplicaInfo, ScanSpec,
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo,
+    ReplicaAction, ReplicaInfo, ScanSpec,
 };
+use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, Uid};
 
 use super::{
     Appender, Commit, IfAbsent, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification,
     Visitor, WriteChoice,
 };
+use crate::compare::{self, KeySum};
 use crate::handler::reads::{Wanted, look};
 use crate::handler::{database_status, quarantine};
 use crate::node::{clone_info, clone_locally, registered_do, registered_info};
@@ -183,6 +185,19 @@ impl Session for LocalSession {
     fn replica_do(&self, named: &str, action: ReplicaAction) -> Result<Vec<ReplicaInfo>, CliError> {
         registered_do(&self.database, named, action).map_err(planaria_net::Error::from)?;
         self.replicas()
+    }
+
+    fn refresh(&self, _: bool, _: Option<&str>) -> Result<RefreshInfo, CliError> {
+        Err(CliError::new("not_a_secondary", "a directory that no node serves follows nobody")
+            .hint("serve it with --replica-of, and ask that node: planaria replica refresh --node ADDR"))
+    }
+
+    fn parts(&self, at: Option<Uid>, spans: &[Span], parts: u32) -> Result<(Uid, Vec<Tiling>), CliError> {
+        Ok(compare::parts(&self.database, at, spans, parts).map_err(planaria_net::Error::Remote)?)
+    }
+
+    fn keys(&self, at: Uid, span: &Span) -> Result<(Vec<KeySum>, bool), CliError> {
+        Ok(compare::keys(&self.database, at, span).map_err(planaria_net::Error::Remote)?)
     }
 
     fn clones(&self) -> Result<Vec<CloneInfo>, CliError> {

@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
 use planaria_net::wire::message::{
-    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, ReplicaAction,
-    ReplicaInfo, ScanSpec,
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo,
+    ReplicaAction, ReplicaInfo, ScanSpec,
 };
+use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, Position, Uid};
 
+use crate::compare::KeySum;
 use crate::handler::reads::Wanted;
 use crate::output::CliError;
 
@@ -217,6 +219,16 @@ pub(crate) trait Session {
 
     /// Has the place follow another primary.
     fn follow(&self, primary: SocketAddr) -> Result<(), CliError>;
+
+    /// Tells what a refresh of a secondary would take and, unless only that is asked for, begins it.
+    fn refresh(&self, dry_run: bool, way: Option<&str>) -> Result<RefreshInfo, CliError>;
+
+    /// At most so many parts of each span, of all tables if none is named, with their fingerprints, and the cut that was
+    /// read: the newest if none is asked for.
+    fn parts(&self, at: Option<Uid>, spans: &[Span], parts: u32) -> Result<(Uid, Vec<Tiling>), CliError>;
+
+    /// The records of a span by key and hash, and whether there are more than are told.
+    fn keys(&self, at: Uid, span: &Span) -> Result<(Vec<KeySum>, bool), CliError>;
 
     /// The clones that were taken.
     fn clones(&self) -> Result<Vec<CloneInfo>, CliError>;

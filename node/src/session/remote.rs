@@ -6,10 +6,11 @@ use planaria_engine::{Schema, TableDef};
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::client::{Client, Import};
 use planaria_net::wire::message::{
-    CloneInfo, CloneSpec, ExtractInfo, ExtractRecord, Promotion, PromotionWish, ReplicaAction, ReplicaInfo,
-    Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions,
+    CloneInfo, CloneSpec, ExtractInfo, ExtractRecord, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
+    ReplicaInfo, Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions,
 };
 use planaria_net::wire::rows::RowsBuilder;
+use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, Position, TableId, Uid};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use super::{
     Appender, Commit, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification, Visitor,
     WriteChoice,
 };
+use crate::compare::KeySum;
 use crate::handler::reads::Wanted;
 use crate::output::CliError;
 
@@ -250,6 +252,27 @@ impl Session for RemoteSession {
     fn replica_do(&self, named: &str, action: ReplicaAction) -> Result<Vec<ReplicaInfo>, CliError> {
         match self.call(Request::ReplicaDo { name: named.to_owned(), action })? {
             Response::Replicas(replicas) => Ok(replicas),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn refresh(&self, dry_run: bool, way: Option<&str>) -> Result<RefreshInfo, CliError> {
+        match self.call(Request::ReplicaRefresh { dry_run, way: way.map(str::to_owned) })? {
+            Response::Refresh(info) => Ok(info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn parts(&self, at: Option<Uid>, spans: &[Span], parts: u32) -> Result<(Uid, Vec<Tiling>), CliError> {
+        match self.call(Request::Compare { at, spans: spans.to_vec(), parts })? {
+            Response::Parts { at, tilings } => Ok((at, tilings)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn keys(&self, at: Uid, span: &Span) -> Result<(Vec<KeySum>, bool), CliError> {
+        match self.call(Request::SpanKeys { at, span: span.clone() })? {
+            Response::Keys { keys, more } => Ok((keys, more)),
             other => Err(unexpected(&other)),
         }
     }

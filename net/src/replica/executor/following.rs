@@ -17,17 +17,24 @@ pub struct FollowingCopy {
     refresh: Option<Refresh>,
     /// Ranges that are replaced; kept over a break of the session.
     reconcile: Option<Reconcile>,
+    /// Records of the commits that were appended to the log.
+    logged_records: u64,
 }
 
 impl FollowingCopy {
     /// A copy that was opened.
     pub fn new(db: Database) -> Self {
-        Self { db, refresh: None, reconcile: None }
+        Self { db, refresh: None, reconcile: None, logged_records: 0 }
     }
 
     /// The copy.
     pub fn database(&self) -> &Database {
         &self.db
+    }
+
+    /// How many records the commits had that were appended to its log since it was opened.
+    pub fn logged_records(&self) -> u64 {
+        self.logged_records
     }
 
     /// The state machine that begins with what the copy holds.
@@ -83,7 +90,10 @@ impl FollowingCopy {
             }
             Action::Append(commits) => {
                 let last = commits.last().map_or(Uid::ZERO, |commit| commit.uid);
-                self.db.append_replicated(&convert::commits_in(&commits)?)?;
+                let commits = convert::commits_in(&commits)?;
+                self.db.append_replicated(&commits)?;
+                self.logged_records +=
+                    commits.iter().map(|logged| u64::from(logged.commit.op_count())).sum::<u64>();
                 machine.handle_appended(last, now);
             }
             Action::Show(cut) => {

@@ -1,0 +1,221 @@
+//! `planaria verify --against`: two databases are compared by the fingerprints of their ranges, from the top down.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use planaria_engine::TableDef;
+use planaria_replication::{PartSum, Span};
+use planaria_types::{KeyRange, TableId, Uid};
+
+use super::{stdout, target};
+use crate::cli::Global;
+use crate::compare::KeySum;
+use crate::key_text::{format_key, format_raw};
+use crate::output::{Cell, CliError, Heading, RowWriter};
+use crate::session::{IfAbsent, Place, Session};
+
+/// Parts that all tables are cut into, each, for the first question.
+const FIRST_PARTS: u32 = 512;
+/// Parts that a range which differs is cut into after that.
+const PARTS: u32 = 8;
+/// Ranges of one question.
+const SPANS_MAX: usize = 512;
+/// A part with no more records than this is compared record by record.
+const LEAF_RECORDS: u64 = 32;
+/// Deeper than this no range is cut.
+const DEPTH_MAX: u32 = 64;
+/// Records that are listed.
+const LISTED_MAX: usize = 1_000;
+
+/// A record that differs.
+struct Difference {
+    table: TableId,
+    key: Bytes,
+    what: &'static str,
+    here: Option<Uid>,
+    there: Option<Uid>,
+}
+
+/// Two sides at one position.
+struct Pair {
+    here: Box<dyn Session>,
+    there: Box<dyn Session>,
+    at: Uid,
+}
+
+/// Compares a place with a node, lists what differs, and fails if something does.
+pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: bool) -> Result<(), CliError> {
+    let other = Place::Node { address: against.to_owned(), tls: global.tls.clone() };
+    let (here, there) = (place.open(IfAbsent::Fail)?, other.open(IfAbsent::Fail)?);
+    let names: BTreeMap<TableId, TableDef> = [here.tables()?, there.tables()?]
+        .concat()
+        .into_iter()
+        .map(|table| (table.definition.id, table.definition))
+        .collect();
+    let pair = Pair::at_one_position(here, there)?;
+    let (differences, ranges) = pair.differences()?;
+    let headings = ["table", "key", "difference", "here", "there"].map(Heading::text).into();
+    let mut rows = RowWriter::new(stdout(), target(global), headings, "")?;
+    for difference in differences.iter().take(LISTED_MAX) {
+        let definition = names.get(&difference.table);
+        let uid = |uid: Option<Uid>| uid.map_or_else(String::new, |uid| uid.to_string());
+        rows.write(&[
+            Cell::Text(table_name(definition, difference.table)),
+            Cell::Text(key_text(definition, &difference.key)),
+            Cell::Text(difference.what.to_owned()),
+            Cell::Text(uid(difference.here)),
+            Cell::Text(uid(difference.there)),
+        ])?;
+    }
+    rows.finish()?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "{} and {against} differ at {}: {} records in {ranges} ranges",
+        place.argument(),
+        pair.at,
+        differences.len()
+    );
+    if repair {
+        let info = pair.here.refresh(false, Some("reconcile"))?;
+        return Err(CliError::new("differs", what).because(format!(
+            "a {} was begun, which moves about {} bytes; compare again when the secondary is online",
+            info.way, info.bytes
+        )));
+    }
+    let hint = "on a secondary, --repair replaces what differs by what its primary has";
+    Err(CliError::new("differs", what).hint(hint))
+}
+
+fn table_name(definition: Option<&TableDef>, id: TableId) -> String {
+    match definition {
+        Some(known) => known.name.clone(),
+        None if id == TableId::SYSTEM => "(system)".to_owned(),
+        None => format!("#{id}"),
+    }
+}
+
+/// A key as people write it, or as bytes.
+fn key_text(definition: Option<&TableDef>, key: &[u8]) -> String {
+    let typed = definition.and_then(|definition| format_key(definition, key).ok());
+    typed.map_or_else(|| format_raw(key), |values| values.join(" "))
+}
+
+impl Pair {
+    /// Finds a cut that both sides can read: the lower of the two newest.
+    fn at_one_position(here: Box<dyn Session>, there: Box<dyn Session>) -> Result<Self, CliError> {
+        let nothing = [Span { table: TableId::SYSTEM, keys: KeyRange::ALL }];
+        let ours = here.parts(None, &nothing, 1)?.0;
+        let theirs = there.parts(None, &nothing, 1)?.0;
+        Ok(Self { here, there, at: ours.min(theirs) })
+    }
+
+    /// The records that differ, and in how many ranges they lie.
+    fn differences(&self) -> Result<(Vec<Difference>, usize), CliError> {
+        let mut open: Vec<(Span, u32)> = Vec::new();
+        let mut leaves = Vec::new();
+        let first = self.parts_here(&[], FIRST_PARTS)?;
+        let known: BTreeSet<TableId> = first.iter().map(|(span, ..)| span.table).collect();
+        let others = self.there.parts(Some(self.at), &[], 1)?.1;
+        let unknown = others.iter().map(|tiling| tiling.table).filter(|table| !known.contains(table));
+        leaves.extend(unknown.map(Span::all));
+        self.sort(&first, 0, &mut open, &mut leaves)?;
+        while !open.is_empty() {
+            let batch = open.split_off(open.len().saturating_sub(SPANS_MAX));
+            let depth = batch.iter().map(|(_, depth)| *depth).max().unwrap_or(0);
+            let spans: Vec<Span> = batch.into_iter().map(|(span, _)| span).collect();
+            let parts = self.parts_here(&spans, PARTS)?;
+            self.sort(&parts, depth, &mut open, &mut leaves)?;
+        }
+        let mut differences = Vec::new();
+        let mut ranges = 0;
+        for span in leaves {
+            let before = differences.len();
+            self.differences_in(&span, &mut differences)?;
+            ranges += usize::from(differences.len() > before);
+        }
+        differences.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+        Ok((differences, ranges))
+    }
+
+    /// The parts of spans here, what they hold, and whether a span is one part.
+    fn parts_here(&self, spans: &[Span], parts: u32) -> Result<Vec<(Span, PartSum, bool)>, CliError> {
+        let tilings = self.here.parts(Some(self.at), spans, parts)?.1;
+        let mut all = Vec::new();
+        for (number, tiling) in tilings.iter().enumerate() {
+            let keys = spans.get(number).map_or(KeyRange::ALL, |span| span.keys.clone());
+            let of = tiling.of(&keys).ok_or_else(|| {
+                CliError::new("protocol", "the parts of a range do not make it up")
+                    .hint("check that both sides are of the same release")
+            })?;
+            let whole = of.len() == 1;
+            all.extend(of.into_iter().map(|(span, sum)| (span, sum, whole)));
+        }
+        Ok(all)
+    }
+
+    /// Compares parts with the other side, and sorts those that differ into large and small ones.
+    fn sort(
+        &self,
+        parts: &[(Span, PartSum, bool)],
+        depth: u32,
+        open: &mut Vec<(Span, u32)>,
+        leaves: &mut Vec<Span>,
+    ) -> Result<(), CliError> {
+        for chunk in parts.chunks(SPANS_MAX) {
+            let spans: Vec<Span> = chunk.iter().map(|(span, ..)| span.clone()).collect();
+            let theirs = self.there.parts(Some(self.at), &spans, 1)?.1;
+            for (number, (span, sum, whole)) in chunk.iter().enumerate() {
+                let other = theirs.get(number).and_then(|tiling| tiling.sums.first());
+                if other.is_some_and(|other| other.short == sum.short) {
+                    continue;
+                }
+                let most = other.map_or(sum.count, |other| other.count.max(sum.count));
+                if *whole || most <= LEAF_RECORDS || depth >= DEPTH_MAX {
+                    leaves.push(span.clone());
+                } else {
+                    open.push((span.clone(), depth + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the records of a span.
+    fn differences_in(&self, span: &Span, differences: &mut Vec<Difference>) -> Result<(), CliError> {
+        let by_key = |keys: Vec<KeySum>| -> BTreeMap<Bytes, (Uid, [u8; 8])> {
+            keys.into_iter().map(|(key, uid, sum)| (key, (uid, sum))).collect()
+        };
+        let mut rest = Some(span.clone());
+        while let Some(span) = rest {
+            let (ours, more_here) = self.here.keys(self.at, &span)?;
+            let (theirs, more_there) = self.there.keys(self.at, &span)?;
+            // What only one side told of is compared with the next answers.
+            let last =
+                |keys: &[KeySum], more: bool| keys.last().filter(|_| more).map(|(key, ..)| key.clone());
+            let end = [last(&ours, more_here), last(&theirs, more_there)].into_iter().flatten().min();
+            let (ours, mut theirs) = (by_key(ours), by_key(theirs));
+            let inside = |key: &Bytes| end.as_ref().is_none_or(|end| key <= end);
+            for (key, (uid, sum)) in ours.into_iter().filter(|(key, _)| inside(key)) {
+                let other = theirs.remove(&key);
+                let what = match other {
+                    Some((_, same)) if same == sum => continue,
+                    Some(_) => "differs",
+                    None => "only here",
+                };
+                let there = other.map(|(uid, _)| uid);
+                differences.push(Difference { table: span.table, key, what, here: Some(uid), there });
+            }
+            for (key, (uid, _)) in theirs.into_iter().filter(|(key, _)| inside(key)) {
+                let (here, there) = (None, Some(uid));
+                differences.push(Difference { table: span.table, key, what: "only there", here, there });
+            }
+            rest = end.and_then(|end| {
+                let next = KeyRange::new([&end[..], &[0]].concat(), span.keys.end.clone());
+                (!next.is_empty()).then_some(Span { table: span.table, keys: next })
+            });
+        }
+        Ok(())
+    }
+}
