@@ -227,6 +227,13 @@ impl Database {
         Ok(self.store().commit(Pending { encoded: batch.encode()?, sync, token: None })?.uid)
     }
 
+    /// Commits nothing, durably, and returns the UID of that commit: once a majority of the promotable copies have
+    /// acknowledged it, nothing that was read here before is lost, and nobody else led when it was read.
+    pub fn barrier(&self) -> Result<Uid> {
+        let encoded = Batch::new().encode()?;
+        Ok(self.store().commit(Pending { encoded, sync: true, token: None })?.uid)
+    }
+
     /// Makes everything committed so far durable.
     pub fn sync(&self) -> Result<Uid> {
         self.store().sync_log()

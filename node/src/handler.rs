@@ -10,6 +10,7 @@ use planaria_engine::{Batch, Database, Durability, Role, Table, Written, table};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
 use planaria_net::replica::Slot;
+use planaria_net::wire::limits::ROWS_BYTES_TARGET;
 use planaria_net::wire::message::{
     Call, DatabaseStatus, Level, RemoteError, Request, Response, Status, WriteOp, WriteOptions,
 };
@@ -120,6 +121,24 @@ impl DatabaseHandler {
         Ok(Response::Row(snapshot.find(table.id(), key).map_err(remote)?))
     }
 
+    /// The rows of the first of these keys, as many as one answer takes.
+    fn get_many(&self, table: &str, keys: &[Bytes], at: Option<Uid>) -> Result<Response, RemoteError> {
+        let snapshot = self.database().snapshot();
+        check_cut(at, snapshot.uid())?;
+        let table = self.database().table(table).map_err(remote)?;
+        let mut found = Vec::with_capacity(keys.len());
+        let mut bytes = 0;
+        for key in keys {
+            let row = snapshot.find(table.id(), key).map_err(remote)?;
+            bytes += row.as_ref().map_or(0, |(_, row)| row.len());
+            found.push(row);
+            if bytes >= ROWS_BYTES_TARGET {
+                break;
+            }
+        }
+        Ok(Response::Found(found))
+    }
+
     fn write(&self, ops: Vec<WriteOp>, options: &WriteOptions) -> Result<Response, RemoteError> {
         self.check_options(options)?;
         let mut batch = Batch::new();
@@ -222,6 +241,7 @@ impl DatabaseHandler {
             Request::Get { table, key, at } => self.get(&table, &key, at),
             Request::Write { ops, options } => self.write(ops, &options),
             Request::Scan(scan) => self.scan(scan, exchange),
+            Request::GetMany { table, keys, at } => self.get_many(&table, &keys, at),
             Request::Import { table, options } => self.import(&table, &options, exchange),
             Request::Digest { tables, at } => self.digest(&tables, at),
             Request::Verify => self.verify(),

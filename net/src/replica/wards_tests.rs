@@ -1,8 +1,10 @@
 //! What secondaries that are away cost a primary, and what ends that.
 
 use std::path::Path;
+use std::time::Duration;
 
-use planaria_engine::{Batch, Cap, Database, Durability, Options, Registration, Table};
+use planaria_engine::{Batch, Cap, Database, Durability, Lead, Options, Registration, Table};
+use planaria_replication::ack::Level;
 use planaria_types::{InstanceId, Uid};
 
 use super::super::{Leading, Primary};
@@ -91,4 +93,20 @@ fn a_pause_outlives_the_primary() {
     assert_eq!(primary.replicas().remove(0).state, "paused");
     primary.pause(AWAY, false).unwrap();
     assert_eq!(primary.replicas().remove(0).state, "offline");
+}
+
+#[test]
+fn a_copy_that_was_forgotten_is_not_waited_for_after_the_primary_died_on_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, table, _) = emptied(dir.path(), options(1 << 30, u64::MAX));
+    drop(Primary::start(db.clone(), Leading::default()).unwrap());
+    let lead = db.lead().unwrap().unwrap();
+    db.set_lead(&Lead { promotable: [db.instance(), AWAY].into(), ..lead }).unwrap();
+    // As far as an operator's word got: the registration is gone, the set is as it was.
+    db.forget(AWAY).unwrap();
+    let primary = Primary::start(db.clone(), Leading::default()).unwrap();
+    primary.watch();
+    assert_eq!(db.lead().unwrap().unwrap().promotable, [db.instance()].into());
+    let uid = table.put("key", "row").unwrap();
+    primary.wait_acknowledged(uid, Level::Quorum, Duration::ZERO).unwrap();
 }

@@ -376,6 +376,22 @@ pub enum Request {
         /// The span.
         span: Span,
     },
+    /// Confirms, through a majority of the promotable copies, that this node still leads, and that what it has shown
+    /// until now cannot be lost with it \[`Done`\].
+    Confirm {
+        /// Gives up after so many milliseconds; 0 waits as long as the node sees fit.
+        timeout_ms: u32,
+    },
+    /// The rows of many keys of one table \[`Found`\].
+    GetMany {
+        /// The table.
+        table: String,
+        /// The keys.
+        #[serde(deserialize_with = "bounded::<_, _, OPS_MAX>")]
+        keys: Vec<Bytes>,
+        /// The cut; the newest if none.
+        at: Option<Uid>,
+    },
 }
 
 impl Request {
@@ -630,6 +646,9 @@ pub enum Response {
         /// Whether there are more than one answer holds.
         more: bool,
     },
+    /// What is under the keys that were asked for, from the first one on: as much as fits into one answer, and at least
+    /// one.
+    Found(#[serde(deserialize_with = "bounded::<_, _, OPS_MAX>")] Vec<Option<(Uid, Bytes)>>),
 }
 
 /// What an import has taken so far.

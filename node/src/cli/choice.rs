@@ -7,7 +7,7 @@ use planaria_types::{Epoch, Uid};
 
 use crate::handler::reads::Wanted;
 use crate::output::CliError;
-use crate::session::WriteChoice;
+use crate::session::{Session, WriteChoice};
 
 /// What a read must show.
 #[derive(Args, Debug, Default)]
@@ -18,6 +18,10 @@ pub(crate) struct ReadArgs {
     /// Wait until what is shown is not older than this, as in 500ms, 2s or 1m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
     pub(crate) max_staleness: Option<u64>,
+    /// Have the primary confirm, through a majority of the promotable copies, that what it showed is the newest and
+    /// cannot be lost; fail if it cannot
+    #[arg(long)]
+    pub(crate) fresh: bool,
     /// Give up waiting after this [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
     pub(crate) wait: Option<u64>,
@@ -31,8 +35,17 @@ impl ReadArgs {
             after: position.map(|(uid, _)| uid),
             epoch: position.and_then(|(_, epoch)| epoch),
             staleness_max_ms: self.max_staleness,
-            timeout_ms: self.wait.map_or(0, |ms| u32::try_from(ms.max(1)).unwrap_or(u32::MAX)),
+            timeout_ms: self.timeout_ms(),
         })
+    }
+
+    /// Has the session confirm what was read of it, if that was asked for.
+    pub(crate) fn confirm(&self, session: &dyn Session) -> Result<(), CliError> {
+        if self.fresh { session.confirm(self.timeout_ms()) } else { Ok(()) }
+    }
+
+    fn timeout_ms(&self) -> u32 {
+        self.wait.map_or(0, |ms| u32::try_from(ms.max(1)).unwrap_or(u32::MAX))
     }
 }
 

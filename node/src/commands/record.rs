@@ -17,10 +17,13 @@ use crate::session::{Commit, IfAbsent, StoredRow, TableSummary};
 pub(super) fn get(global: &Global, arguments: &GetArgs) -> Result<(), CliError> {
     let session = arguments.key.place.place(global)?.open(IfAbsent::Fail)?;
     session.wait_for(&arguments.read.wanted()?)?;
-    let arguments = &arguments.key;
+    let (read, arguments) = (&arguments.read, &arguments.key);
     let table = session.table(&arguments.table)?;
     let key = parse_key(&table.definition, &arguments.key)?;
-    let row = session.get(&table, &key)?.ok_or_else(|| no_row(arguments))?;
+    let row = session.get(&table, &key)?;
+    // That there is no row is an answer, too.
+    read.confirm(&*session)?;
+    let row = row.ok_or_else(|| no_row(arguments))?;
     let view = RowView::new(&table.definition);
     let mut rows = RowWriter::new(stdout(), target(global), view.headings()?, "")?;
     rows.write(&view.values(&key, &row)?)?;
@@ -159,6 +162,8 @@ pub(super) fn scan(global: &Global, arguments: &ScanArgs) -> Result<(), CliError
             Ok(true)
         })?;
     }
+    // The rows are told as they come: whether they stand is said by how the command ends.
+    arguments.read.confirm(&*session)?;
     rows.finish()?;
     Ok(())
 }

@@ -56,6 +56,25 @@ impl NodeCompanion {
     }
 }
 
+impl NodeCompanion {
+    /// Has a majority of the promotable copies acknowledge a commit that comes after all that was shown so far.
+    fn confirm(&self, timeout_ms: u32) -> Result<(), RemoteError> {
+        let barrier = || -> planaria_engine::Result<_> {
+            let Some(primary) = self.leadership.primary() else {
+                return Err(planaria_engine::Error::ReadOnly);
+            };
+            let uid = primary.database().barrier()?;
+            Ok((primary, uid))
+        };
+        let (primary, uid) = barrier().map_err(remote)?;
+        primary.wait_acknowledged(uid, AckLevel::Quorum, patience(timeout_ms)).map_err(|unknown| {
+            let mut error = RemoteError::new("unknown", format!("it is not known who leads: {unknown}"));
+            error.hint = "ask again later, or read without --fresh what may be old".into();
+            error
+        })
+    }
+}
+
 impl Companion for NodeCompanion {
     fn call(&self, peer: &Peer, request: Request, _: &mut Exchange) -> Result<Response, RemoteError> {
         let leadership = &self.leadership;
@@ -67,6 +86,7 @@ impl Companion for NodeCompanion {
             }
             Request::HandOver { to } => leadership.hand_over(to).map(|end| Response::HandedOver { end }),
             Request::Follow { primary } => leadership.follow(primary).map(|()| Response::Done),
+            Request::Confirm { timeout_ms } => self.confirm(timeout_ms).map(|()| Response::Done),
             Request::ReplicaList => Ok(Response::Replicas(self.replicas())),
             Request::ReplicaDo { name, action } => {
                 let primary = leadership.primary().ok_or_else(|| {
@@ -126,11 +146,7 @@ impl Companion for NodeCompanion {
         if level == AckLevel::Local {
             return Ok(());
         }
-        let patience = match options.timeout_ms {
-            0 => ACK_PATIENCE,
-            ms => Duration::from_millis(ms.into()),
-        };
-        primary.wait_acknowledged(uid, level, patience).map_err(|unknown| {
+        primary.wait_acknowledged(uid, level, patience(options.timeout_ms)).map_err(|unknown| {
             let mut error = RemoteError::new("unknown", unknown.to_string());
             error.hint =
                 "send it again with the same token: it is made once, here or on the node that leads then"
@@ -173,6 +189,14 @@ impl Companion for NodeCompanion {
             (!why.is_empty()).then(|| format!("preserves nothing for {}: {why}", replica.node))
         };
         status.notices.extend(self.replicas().into_iter().filter_map(given_up));
+    }
+}
+
+/// How long other copies are waited for.
+fn patience(timeout_ms: u32) -> Duration {
+    match timeout_ms {
+        0 => ACK_PATIENCE,
+        ms => Duration::from_millis(ms.into()),
     }
 }
 

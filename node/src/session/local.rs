@@ -105,6 +105,11 @@ impl Session for LocalSession {
         }
     }
 
+    fn confirm(&self, _: u32) -> Result<(), CliError> {
+        Err(CliError::usage("whether a copy is the newest is known by nodes, not in a directory")
+            .hint("serve it by `planaria serve`, and use --node"))
+    }
+
     fn promote(&self, _: PromotionWish) -> Result<Promotion, CliError> {
         Err(CliError::usage("a promotion asks other copies how they are, and takes a node")
             .hint("serve the secondary by `planaria serve`, and use --node"))

@@ -183,6 +183,9 @@ pub(crate) trait Session {
     /// Waits until reads show what is asked for.
     fn wait_for(&self, wanted: &Wanted) -> Result<(), CliError>;
 
+    /// Has the place confirm that what was read of it so far is the newest, and will not be lost.
+    fn confirm(&self, timeout_ms: u32) -> Result<(), CliError>;
+
     /// Writes and deletes rows in one commit; the last word about a key counts.
     fn write(&self, table: &TableSummary, changes: Vec<RowChange>) -> Result<Commit, CliError>;
 

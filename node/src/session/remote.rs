@@ -13,7 +13,6 @@ use planaria_net::wire::rows::RowsBuilder;
 use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, Position, TableId, Uid};
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
 use super::{
     Appender, Commit, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification, Visitor,
@@ -23,8 +22,9 @@ use crate::compare::KeySum;
 use crate::handler::reads::Wanted;
 use crate::output::CliError;
 
-/// So many single reads are under way at a time.
-const READS_AHEAD: usize = 32;
+/// Keys that one request asks for, and their bytes, at most; a longer key goes alone.
+const KEYS_ASKED_MAX: usize = 4_096;
+const KEY_BYTES_ASKED_MAX: usize = 1 << 20;
 
 /// A database of a node, spoken to over the network.
 pub(crate) struct RemoteSession {
@@ -130,25 +130,18 @@ impl Session for RemoteSession {
     }
 
     fn find_many(&self, table: &TableSummary, keys: &[&[u8]]) -> Result<Vec<Option<(Uid, Bytes)>>, CliError> {
-        self.runtime.block_on(async {
-            let mut rows = vec![None; keys.len()];
-            let mut reads = JoinSet::new();
-            let mut waiting = keys.iter().enumerate();
-            loop {
-                while reads.len() < READS_AHEAD
-                    && let Some((index, key)) = waiting.next()
-                {
-                    let (client, request) = (self.client.clone(), get(table, key));
-                    reads.spawn(async move { (index, client.call(request).await) });
+        let mut rows = Vec::with_capacity(keys.len());
+        while let Some(left) = keys.get(rows.len()..).filter(|left| !left.is_empty()) {
+            let request =
+                Request::GetMany { table: table.definition.name.clone(), keys: first_of(left), at: None };
+            match self.call(request)? {
+                Response::Found(found) if !found.is_empty() && found.len() <= left.len() => {
+                    rows.extend(found)
                 }
-                let Some(read) = reads.join_next().await else { return Ok(rows) };
-                let (index, answer) =
-                    read.map_err(|error| CliError::new("internal", format!("a read ended badly: {error}")))?;
-                if let Some(row) = rows.get_mut(index) {
-                    *row = found_in(answer?)?;
-                }
+                other => return Err(unexpected(&other)),
             }
-        })
+        }
+        Ok(rows)
     }
 
     fn set_write_choice(&mut self, choice: WriteChoice) -> Result<(), CliError> {
@@ -159,6 +152,13 @@ impl Session for RemoteSession {
     fn wait_for(&self, wanted: &Wanted) -> Result<(), CliError> {
         let Wanted { after, epoch, staleness_max_ms, timeout_ms } = *wanted;
         match self.call(Request::Await { after, epoch, staleness_max_ms, timeout_ms })? {
+            Response::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn confirm(&self, timeout_ms: u32) -> Result<(), CliError> {
+        match self.call(Request::Confirm { timeout_ms })? {
             Response::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
@@ -316,6 +316,17 @@ impl Session for RemoteSession {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// As many of these keys as one request takes.
+fn first_of(keys: &[&[u8]]) -> Vec<Bytes> {
+    let mut bytes = 0;
+    let fits = |key: &&&[u8]| {
+        let is_first = bytes == 0;
+        bytes += key.len().max(1);
+        is_first || bytes <= KEY_BYTES_ASKED_MAX
+    };
+    keys.iter().take(KEYS_ASKED_MAX).take_while(fits).map(|key| Bytes::copy_from_slice(key)).collect()
 }
 
 fn get(table: &TableSummary, key: &[u8]) -> Request {

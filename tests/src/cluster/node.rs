@@ -49,6 +49,14 @@ impl<'a> Node<'a> {
         node
     }
 
+    /// Starts a secondary whose commits are acknowledged at a level, once it leads, unless they say otherwise.
+    pub fn secondary_at(site: &'a Site, dir: &str, primary: &Node<'_>, level: &str) -> Self {
+        let mut node = Self::stopped(site, dir, Some(primary.address.clone()));
+        node.level = Some(level.to_owned());
+        node.start();
+        node
+    }
+
     /// A secondary that is not running yet.
     pub fn secondary_to_be(site: &'a Site, dir: &str, primary: &Node<'_>) -> Self {
         Self::stopped(site, dir, Some(primary.address.clone()))
@@ -114,6 +122,22 @@ impl<'a> Node<'a> {
     pub fn restart(&mut self) {
         self.kill();
         self.start();
+    }
+
+    /// Stops the process where it is, as a machine does that is suspended: it does not know of it.
+    pub fn suspend(&self) {
+        self.signal("STOP");
+    }
+
+    /// Has a process that was stopped go on.
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let process = self.process.as_ref().expect("it runs");
+        let sent = std::process::Command::new("kill").args(["-s", name, &process.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal {name} could not be sent");
     }
 
     /// Whether the process runs.

@@ -3,7 +3,7 @@
 use planaria_tests::cluster::{Node, Site, wait_for};
 
 /// Waits until the primary counts all of its secondaries.
-fn wait_until_promotable(primary: &Node<'_>, copies: usize) {
+pub(crate) fn wait_until_promotable(primary: &Node<'_>, copies: usize) {
     let listed = || primary.run(&["replica", "list"]).json();
     wait_for(
         "the secondaries to be promotable",

@@ -12,9 +12,6 @@ const KILLS: u64 = 5;
 /// The longest time that an import is left alone, in milliseconds.
 const ALONE_MS_MAX: u64 = 1_000;
 
-/// How soon a client learns that its node was killed, once the node is back: before the idle time of a connection.
-const TOLD_WITHIN: Duration = Duration::from_secs(25);
-
 /// Whom a kill hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Victim {
@@ -124,10 +121,7 @@ fn kill_at(
         secondary.start();
     }
     // Who spoke with the process that was killed learns of it from the one that took its place.
-    let stopwatch = Stopwatch::start();
-    let answer = import.wait_with_output().unwrap().into();
-    assert!(victim == Victim::Secondary || stopwatch.elapsed() < TOLD_WITHIN, "told late: {answer:?}");
-    (answer, Some(victim))
+    (import.wait_with_output().unwrap().into(), Some(victim))
 }
 
 /// Whatever an import says to be in the table is there after the primary was killed and came back.

@@ -62,7 +62,18 @@ pub fn lead(db: &Database, options: Options, leading: Leading, now: Millis) -> R
         group.restore(known.instance, known.name, known.durable, true, now);
     }
     group.restore_promotable(sets);
+    forget_those_not_registered(&mut group);
     Ok((group, lead))
+}
+
+/// A copy is registered before it becomes promotable, so one that is not was forgotten: the primary died between that and
+/// the next set, which would wait for that copy for ever.
+fn forget_those_not_registered(group: &mut Group) {
+    let is_unknown = |instance: &InstanceId| !group.members().contains_key(instance);
+    let forgotten: Vec<_> = group.promotable().iter().copied().filter(is_unknown).collect();
+    for instance in forgotten {
+        group.forget(instance);
+    }
 }
 
 /// Writes the promotable sets down; gives the commit.
