@@ -13,6 +13,7 @@ use planaria_types::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use super::clones::{AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec};
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
 pub use super::operations::{
     ExtractInfo, ExtractRecord, Promised, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
@@ -125,78 +126,6 @@ pub struct ScanSpec {
     pub limit: Option<u64>,
     /// The cut; the newest if none.
     pub at: Option<Uid>,
-}
-
-/// What a clone is made for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum CloneRole {
-    /// A database of its own.
-    #[default]
-    Detached,
-    /// A secondary that follows the primary.
-    Standby,
-    /// A copy to take clones from.
-    Backup,
-}
-
-/// What a clone is as of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum AsOf {
-    /// The newest cut.
-    #[default]
-    Newest,
-    /// The last commit at or before a time, in milliseconds since 1970.
-    Time(u64),
-    /// A position.
-    Position(Uid),
-}
-
-/// A clone to be made.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct CloneSpec {
-    /// The name of the clone.
-    pub name: String,
-    /// The address of the node that gets it; none for the same node.
-    pub target: Option<String>,
-    /// The instance to take it from; none leaves the choice to the control center.
-    pub source: Option<InstanceId>,
-    /// What it is for.
-    pub role: CloneRole,
-    /// What it is as of.
-    pub as_of: AsOf,
-    /// Tables to leave out.
-    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
-    pub leave_out: Vec<String>,
-    /// Tables of an existing target to preserve.
-    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
-    pub preserve: Vec<String>,
-    /// Per table, an expression that rows must satisfy.
-    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
-    pub filters: Vec<(String, String)>,
-    /// Per table and column, how it is masked at the source.
-    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
-    pub masks: Vec<(String, String, String)>,
-    /// The greatest rate in bytes a second.
-    pub rate_bytes_per_s: Option<u64>,
-    /// The time to live in seconds.
-    pub ttl_s: Option<u64>,
-    /// Whether it opens before all chunks are there.
-    pub hydrating: bool,
-}
-
-/// What is done with a clone that exists.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum CloneAction {
-    /// Answer when it is complete or has failed.
-    Wait,
-    /// Give it up.
-    Cancel,
-    /// Make it a database that takes updates of its own.
-    Promote,
-    /// End its life now.
-    Expire,
-    /// Delete it.
-    Delete,
 }
 
 /// A request with what holds for every request.
@@ -516,32 +445,6 @@ pub struct ReplicaInfo {
     pub moved_commits: u64,
     /// Bytes of both.
     pub moved_bytes: u64,
-}
-
-/// One clone.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct CloneInfo {
-    /// Its name.
-    pub name: String,
-    /// `queued`, `running`, `hydrating`, `complete`, `failed`, `cancelled` or `expired`.
-    pub state: String,
-    /// What it is for.
-    pub role: CloneRole,
-    /// The instance that it was taken from, once chosen.
-    pub source: Option<InstanceId>,
-    /// The node that has it.
-    pub target: String,
-    /// Its cut, once taken.
-    pub cut: Option<Uid>,
-    /// Bytes that are there.
-    pub done_bytes: u64,
-    /// Bytes in all, once known.
-    pub total_bytes: Option<u64>,
-    /// When it ends, in milliseconds since 1970.
-    pub expires_ms: Option<u64>,
-    /// Why it is as it is: the choice of the source, the queue, the failure.
-    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
-    pub reasons: Vec<String>,
 }
 
 /// What a node answers.

@@ -136,7 +136,7 @@ impl Session for RemoteSession {
                 Request::GetMany { table: table.definition.name.clone(), keys: first_of(left), at: None };
             match self.call(request)? {
                 Response::Found(found) if !found.is_empty() && found.len() <= left.len() => {
-                    rows.extend(found)
+                    rows.extend(found);
                 }
                 other => return Err(unexpected(&other)),
             }

@@ -120,7 +120,6 @@ fn kill_at(
     if victim == Victim::Both {
         secondary.start();
     }
-    // Who spoke with the process that was killed learns of it from the one that took its place.
     (import.wait_with_output().unwrap().into(), Some(victim))
 }
 

@@ -13,6 +13,8 @@ mod failover;
 #[cfg(test)]
 mod full_disk;
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod million;
