@@ -71,6 +71,29 @@ fn a_node_answers_as_a_directory_does() {
 }
 
 #[test]
+fn many_keys_are_asked_for_at_once_whatever_their_rows_weigh() {
+    on_both(|session| {
+        let table = session.create_table("t", None).unwrap();
+        let row = |number: usize| vec![number as u8; if number.is_multiple_of(3) { 60_000 } else { 3 }];
+        let mut appender = session.append(&table).unwrap();
+        let key = |number: usize| format!("{number:05}").into_bytes();
+        for numbers in (0..5_000).collect::<Vec<_>>().chunks(100) {
+            let there = numbers.iter().filter(|number| *number % 100 < 3);
+            let stored = |number: &usize| StoredRow { key: key(*number).into(), row: row(*number).into() };
+            appender.push(there.map(stored).collect()).unwrap();
+        }
+        appender.finish().unwrap();
+        drop(appender);
+        let keys: Vec<_> = (0..5_000).map(key).collect();
+        let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let found = session.get_many(&table, &asked).unwrap();
+        let expected = (0..5_000).map(|number| (number % 100 < 3).then(|| Bytes::from(row(number))));
+        assert!(found.into_iter().eq(expected));
+        assert_eq!(session.get_many(&table, &[]).unwrap(), []);
+    });
+}
+
+#[test]
 fn many_rows_go_in_and_come_out() {
     on_both(|session| {
         let table = session.create_table("t", None).unwrap();
