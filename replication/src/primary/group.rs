@@ -189,11 +189,14 @@ impl Group {
     pub fn forget(&mut self, instance: InstanceId) {
         self.members.remove(&instance);
         self.absent.remove(&instance);
-        let left = |set: &BTreeSet<InstanceId>| set.iter().copied().filter(|id| *id != instance).collect();
-        let next: BTreeSet<_> =
-            self.pending.as_ref().map_or_else(|| left(&self.promotable), |change| left(&change.next));
-        if self.promotable.contains(&instance) && self.deposed.is_none() {
-            self.begin_change(next, true);
+        let pending = self.pending.as_ref();
+        let next = pending.map_or(&self.promotable, |change| &change.next);
+        let left: BTreeSet<_> = next.iter().copied().filter(|id| *id != instance).collect();
+        let is_in = self.promotable.contains(&instance);
+        // A copy that an earlier word of the operator leaves alone in the set has no say in its own leaving, either.
+        let forced = is_in || pending.is_some_and(|change| change.forced);
+        if (is_in || left.len() < next.len()) && self.deposed.is_none() {
+            self.begin_change(left, forced);
         }
     }
 

@@ -315,6 +315,32 @@ fn a_copy_that_is_away_holds_no_floor_and_leaves_only_if_a_majority_says_so() {
 }
 
 #[test]
+fn an_operator_forgets_one_copy_after_the_other() {
+    const SECOND: InstanceId = InstanceId(77);
+    let group = &mut group(10);
+    for (copy, name) in [(COPY, "one"), (SECOND, "two")] {
+        group.restore(copy, name.to_owned(), Uid::new(10), true, NOW);
+    }
+    // The second one is about to join.
+    group.restore_promotable(sets(&[COPY], Some(&[COPY, SECOND])));
+    assert_eq!(
+        group.poll_action(),
+        Some(GroupAction::PersistPromotable(sets(&[COPY], Some(&[COPY, SECOND]))))
+    );
+    group.forget(COPY);
+    group.forget(SECOND);
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(sets(&[SECOND], None))));
+    let at = commit_at(group, 12);
+    group.handle_promotable(&sets(&[SECOND], None), at);
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(sets(&[], None))));
+    let at = commit_at(group, 13);
+    group.handle_promotable(&sets(&[], None), at);
+    assert_eq!(group.acknowledged(Level::Quorum), Some(at), "neither is waited for");
+    group.handle_tick(NOW);
+    assert_eq!(group.poll_action(), None);
+}
+
+#[test]
 fn a_position_from_before_a_promotion_counts_for_nothing() {
     let group = &mut group(10);
     group.restore(COPY, "two".to_owned(), Uid::new(15), true, NOW);

@@ -72,8 +72,10 @@ fn one_seed_gives_one_run() {
 }
 
 /// Seeds that failed once, each for the reason beside it.
-const REPLAYED: [(u64, &str); 1] =
-    [(901_010, "a merge that a full disk kept from being installed had raised the mark floor")];
+const REPLAYED: [(u64, &str); 2] = [
+    (901_010, "a merge that a full disk kept from being installed had raised the mark floor"),
+    (3_000_589, "of two copies that were forgotten one after the other, one stayed in the promotable set"),
+];
 
 #[test]
 fn what_failed_once_does_not_fail_again() {

@@ -187,7 +187,7 @@ impl World {
         let state = match &self.nodes[node].process {
             None => "down".into(),
             Some(Process::Primary(leading)) => {
-                format!("promotable {:?} of {:?}", leading.group.promotable(), leading.group.members())
+                format!("{:?}", leading.group)
             }
             Some(Process::Secondary(following)) => format!("{:?}", following.machine.status()),
         };
