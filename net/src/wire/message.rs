@@ -13,6 +13,7 @@ use planaria_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::control::{ControlRequest, ControlResponse};
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
 pub use super::operations::{
     ExtractInfo, ExtractRecord, Promised, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
@@ -376,11 +377,16 @@ pub enum Request {
         /// The span.
         span: Span,
     },
+    /// Something of the control center \[`Control`\].
+    Control(Box<ControlRequest>),
 }
 
 impl Request {
     /// Whether it takes the role control rather than client.
     pub fn needs_control(&self) -> bool {
+        if let Self::Control(request) = self {
+            return request.needs_control();
+        }
         matches!(
             self,
             Self::CloneCreate(_)
@@ -630,6 +636,8 @@ pub enum Response {
         /// Whether there are more than one answer holds.
         more: bool,
     },
+    /// What the control center answers.
+    Control(Box<ControlResponse>),
 }
 
 /// What an import has taken so far.

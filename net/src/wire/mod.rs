@@ -4,6 +4,7 @@
 //! memory is taken before a limit was checked.
 
 pub mod client;
+pub mod control;
 pub mod frame;
 pub mod limits;
 pub mod message;
