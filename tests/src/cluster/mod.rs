@@ -4,6 +4,7 @@
 
 mod answer;
 mod binary;
+mod center;
 mod node;
 mod random;
 mod site;
@@ -12,6 +13,7 @@ mod wait;
 
 pub use answer::Answer;
 pub use binary::planaria;
+pub use center::Center;
 pub use node::Node;
 pub use random::Random;
 pub use site::Site;

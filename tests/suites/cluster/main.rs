@@ -7,6 +7,8 @@ mod away;
 #[cfg(test)]
 mod clones;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod failover;
 #[cfg(test)]
 mod full_disk;
