@@ -5,8 +5,9 @@ use bytes::{Bytes, BytesMut};
 use planaria_replication::Message;
 
 use crate::replica;
+use crate::wire::control::{ControlRequest, CopyReport, NodeReport};
 use crate::wire::frame::{Frame, FrameError, FrameKind, HEADER_BYTES};
-use crate::wire::message::{Call, Hello, RemoteError, Response};
+use crate::wire::message::{Call, Hello, RemoteError, Request, Response};
 use crate::wire::rows;
 
 /// A stretch of a stream: frame after frame, each with what its kind may carry.
@@ -60,7 +61,10 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let mut stream = Vec::new();
     let hello = Frame::of(FrameKind::Hello, &Hello::ours());
     let error = Frame::of(FrameKind::Error, &RemoteError::new("a_code", "what"));
-    for frame in [hello, error].into_iter().flatten() {
+    let report = NodeReport { copies: vec![CopyReport::default(); 2], ..NodeReport::default() };
+    let request = Request::Control(Box::new(ControlRequest::Report(report)));
+    let report = Frame::of(FrameKind::Request, &Call { database: None, request });
+    for frame in [hello, error, report].into_iter().flatten() {
         for part in frame.encode().into_iter().flatten() {
             stream.extend_from_slice(&part);
         }

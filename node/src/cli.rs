@@ -1,6 +1,7 @@
 //! The command line: what can be said. What is done is in [`crate::commands`].
 
 mod choice;
+mod cluster;
 mod replica;
 
 use std::ffi::OsString;
@@ -11,6 +12,8 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use planaria_replication::ack::Level;
 
 use self::choice::{LevelArgs, ReadArgs, WriteArgs};
+use self::cluster::MembershipArgs;
+pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
@@ -68,6 +71,11 @@ pub(crate) enum PlanariaCommand {
 
     /// Serve a database to clients and secondaries, as a primary or as a secondary
     Serve(ServeArgs),
+    /// Run a control center: it knows the nodes and copies of a cluster, and replaces a primary that is lost
+    Control(ControlArgs),
+    /// Ask the control center: who leads, how nodes and copies are, what happened and why
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Show, pause and forget the secondaries of a database
     #[command(subcommand)]
     Replica(ReplicaCommand),
@@ -226,6 +234,8 @@ pub(crate) struct ServeArgs {
     /// all. It is stored; without this option what was said last holds
     #[arg(long, value_name = "LEVEL")]
     pub(crate) level: Option<Level>,
+    #[command(flatten)]
+    pub(crate) membership: MembershipArgs,
 }
 
 /// `planaria promote`.

@@ -13,6 +13,7 @@ pub mod ack;
 mod backoff;
 mod commit;
 mod compare;
+pub mod control;
 mod fork;
 mod message;
 mod options;

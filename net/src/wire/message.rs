@@ -14,6 +14,7 @@ use planaria_types::{
 use serde::{Deserialize, Serialize};
 
 pub use super::clones::{AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec};
+use super::control::{ControlRequest, ControlResponse};
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
 pub use super::operations::{
     ExtractInfo, ExtractRecord, Promised, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
@@ -321,11 +322,16 @@ pub enum Request {
         /// The cut; the newest if none.
         at: Option<Uid>,
     },
+    /// Something of the control center \[`Control`\].
+    Control(Box<ControlRequest>),
 }
 
 impl Request {
     /// Whether it takes the role control rather than client.
     pub fn needs_control(&self) -> bool {
+        if let Self::Control(request) = self {
+            return request.needs_control();
+        }
         matches!(
             self,
             Self::CloneCreate(_)
@@ -552,6 +558,8 @@ pub enum Response {
     /// What is under the keys that were asked for, from the first one on: as much as fits into one answer, and at least
     /// one.
     Found(#[serde(deserialize_with = "bounded::<_, _, OPS_MAX>")] Vec<Option<(Uid, Bytes)>>),
+    /// What the control center answers.
+    Control(Box<ControlResponse>),
 }
 
 /// What an import has taken so far.

@@ -5,6 +5,7 @@
 
 pub mod client;
 mod clones;
+pub mod control;
 pub mod frame;
 pub mod limits;
 pub mod message;

@@ -236,6 +236,7 @@ impl Bench<'_> {
             tls: Some(self.dir.join("tls")),
             level: None,
             engine: self.work.options.clone(),
+            membership: None,
         };
         Node::start(&self.runtime, &options, |_| {})
     }

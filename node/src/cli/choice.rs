@@ -97,7 +97,7 @@ fn parse_token(text: &str) -> Result<u128, String> {
 }
 
 /// A number with its unit, in milliseconds.
-fn parse_duration_ms(text: &str) -> Result<u64, String> {
+pub(super) fn parse_duration_ms(text: &str) -> Result<u64, String> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

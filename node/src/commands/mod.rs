@@ -1,7 +1,9 @@
 //! What the commands do, each on a [`crate::session::Session`].
 
 mod clone;
+mod cluster;
 mod compare;
+mod control;
 mod export;
 mod generate;
 mod import;
@@ -26,6 +28,8 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Demo(arguments) => crate::demo::run(global, arguments),
         PlanariaCommand::Bench(command) => crate::bench::run(global, command),
         PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
+        PlanariaCommand::Control(arguments) => control::run(global, arguments),
+        PlanariaCommand::Cluster(command) => cluster::run(global, command),
         PlanariaCommand::Replica(command) => replica::run(global, command),
         PlanariaCommand::Promote(arguments) => replica::promote(global, arguments),
         PlanariaCommand::Quarantine(command) => quarantine::run(global, command),

@@ -21,6 +21,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         replica_of: arguments.replica_of,
         tls: global.tls.clone(),
         level: arguments.level,
+        membership: arguments.membership.membership()?,
         engine: Options { read_mode: ReadMode::Mapped, ..Options::default() },
     };
     let mut interrupts = {
@@ -90,13 +91,13 @@ fn announce(global: &Global, arguments: &ServeArgs, node: &Node) -> Result<(), C
 }
 
 /// The signals that end a node in good order.
-struct Interrupts {
+pub(super) struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 impl Interrupts {
-    fn new() -> Result<Self, CliError> {
+    pub(super) fn new() -> Result<Self, CliError> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| {
             signal(kind).map_err(|error| CliError::new("io", format!("cannot listen to signals: {error}")))
@@ -104,7 +105,7 @@ impl Interrupts {
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

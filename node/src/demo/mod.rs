@@ -77,6 +77,7 @@ impl<'a> Stage<'a> {
             tls: Some(self.dir.join("tls")),
             level: None,
             engine: Self::options(),
+            membership: None,
         };
         Node::start(&self.runtime, &options, |_| {})
     }

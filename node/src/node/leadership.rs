@@ -238,6 +238,22 @@ impl Leadership {
         self.follow_from_now(&db, primary).map_err(failed)
     }
 
+    /// Follows the node that leads under `epoch` or a newer one, as the control center says. A primary of an older epoch is
+    /// deposed by that.
+    pub(super) fn rejoin(&self, primary: SocketAddr, epoch: Epoch) -> Result<(), RemoteError> {
+        let status = self.ask_status(primary)?;
+        let db = self.slot.get();
+        let is_older = status.epoch.order(&epoch) == EpochOrder::Older;
+        if status.database != db.id() || status.state != "primary" || is_older {
+            let what = format!("the node at {primary} does not lead database {} under {epoch}", db.id());
+            return Err(RemoteError::new("not_leading", what));
+        }
+        drop(db);
+        self.promise(status.epoch, primary)?;
+        let follows = || self.following().is_some_and(|(followed, _)| followed == primary);
+        if follows() { Ok(()) } else { self.follow(primary) }
+    }
+
     fn follow_from_now(&self, db: &Database, primary: SocketAddr) -> Result<(), CliError> {
         self.stop();
         self.change(|standing| standing.primary = None);

@@ -1,10 +1,13 @@
 //! A node: a database that is served over the network, as a primary or as a secondary.
 
 mod companion;
+mod copy_report;
+mod errands;
 mod leadership;
 mod promotion;
 mod refresh;
 mod replicas;
+mod reporter;
 mod watch;
 
 use std::net::SocketAddr;
@@ -16,6 +19,7 @@ use planaria_engine::{CloneRole, Database, Options, Role};
 use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, TlsStore, Transport};
 use planaria_net::replica::{CloneProgress, FollowStatus, Slot, clone_from, settle};
 use planaria_net::wire::client::Client;
+use planaria_net::wire::control::{ControlRequest, ControlResponse, LeadInfo};
 use planaria_net::wire::message::{DatabaseStatus, Request, Response};
 use planaria_net::wire::rpc::{ServeLimits, Server, serve};
 use planaria_replication::ack::Level;
@@ -25,7 +29,9 @@ use self::companion::NodeCompanion;
 pub(crate) use self::companion::{clone_info, clone_locally};
 use self::leadership::{Circumstances, Leadership};
 pub(crate) use self::replicas::{registered_do, registered_info};
+use self::reporter::{Reporter, Reporting};
 use self::watch::Watch;
+use crate::cluster::{ControlClient, Membership};
 use crate::handler::DatabaseHandler;
 use crate::output::CliError;
 
@@ -46,11 +52,14 @@ pub(crate) struct NodeOptions {
     pub(crate) level: Option<Level>,
     /// How the database is opened.
     pub(crate) engine: Options,
+    /// What it is in a cluster, if it belongs to one.
+    pub(crate) membership: Option<Membership>,
 }
 
 /// A node that runs.
 pub(crate) struct Node {
-    // In the order in which they end: nobody watches, nobody follows any more, then nobody listens.
+    // In the order in which they end: nobody reports, nobody watches, nobody follows any more, then nobody listens.
+    reporter: Option<Reporter>,
     watch: Option<Watch>,
     leadership: Arc<Leadership>,
     server: Option<Server>,
@@ -73,8 +82,8 @@ impl Node {
         settle(&options.dir, &*options.engine.os)?;
         let store = TlsStore::choose(options.tls.as_deref(), Some(&options.dir))?;
         let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
-        let (db, first_copy) = match options.replica_of {
-            None => (Database::open_with(&options.dir, options.engine.clone())?, None),
+        let Opened { db, first_copy, replica_of } = match options.replica_of {
+            None => Opened::alone(Database::open_with(&options.dir, options.engine.clone())?),
             Some(primary) => open_secondary(runtime, options, primary, &credentials, progress)?,
         };
         let name = node_name(&options.dir);
@@ -91,14 +100,28 @@ impl Node {
             level: options.level,
             runtime: runtime.handle().clone(),
         };
-        let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, options.replica_of)?);
+        let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of)?);
         let watch = Watch::start(Arc::clone(&leadership))?;
         let companion = NodeCompanion { leadership: Arc::clone(&leadership) };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
         let server = serve(endpoint, handler, ServeLimits::default());
         let address = server.local_address();
+        let reporter = options.membership.as_ref().map(|membership| {
+            Reporter::start(Reporting {
+                membership: membership.clone(),
+                name: membership.name.clone().unwrap_or_else(|| name.clone()),
+                database: name.clone(),
+                port: address.port(),
+                dir: options.dir.clone(),
+                os: Arc::clone(&options.engine.os),
+                leadership: Arc::clone(&leadership),
+                credentials: credentials.clone(),
+                runtime: runtime.handle().clone(),
+            })
+        });
         Ok(Self {
+            reporter: reporter.transpose()?,
             watch: Some(watch),
             leadership,
             server: Some(server),
@@ -138,6 +161,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        drop(self.reporter.take());
         drop(self.watch.take());
         self.leadership.stop();
         if let Some(server) = self.server.take() {
@@ -151,6 +175,42 @@ fn node_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.display().to_string())
 }
 
+/// A database that was opened to be served.
+struct Opened {
+    db: Database,
+    /// What the first copy took, if there was one.
+    first_copy: Option<CloneProgress>,
+    /// Whom it follows.
+    replica_of: Option<SocketAddr>,
+}
+
+impl Opened {
+    /// One that follows nobody, as far as is known.
+    fn alone(db: Database) -> Self {
+        Self { db, first_copy: None, replica_of: None }
+    }
+}
+
+/// Who leads a database, as the control center knows; none if it cannot be asked, or does not know either.
+fn leader_by_control(
+    runtime: &Runtime,
+    options: &NodeOptions,
+    db: &Database,
+    credentials: &Credentials,
+) -> Option<LeadInfo> {
+    let membership = options.membership.as_ref()?;
+    let asked = ControlClient::connect(runtime.handle(), membership.control, credentials)
+        .and_then(|client| client.call(ControlRequest::Leads));
+    match asked {
+        Ok(ControlResponse::Leads(leads)) => leads.into_iter().find(|lead| lead.database == db.id()),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(%error, "the control center cannot say who leads: the command line holds");
+            None
+        }
+    }
+}
+
 /// Opens a secondary's directory; an empty one is filled with the primary's run files first.
 fn open_secondary(
     runtime: &Runtime,
@@ -158,10 +218,16 @@ fn open_secondary(
     primary: SocketAddr,
     credentials: &Credentials,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
-) -> Result<(Database, Option<CloneProgress>), CliError> {
+) -> Result<Opened, CliError> {
     let existing = Options { create: false, ..options.engine.clone() };
     match Database::open_with(&options.dir, existing) {
         Ok(db) => {
+            // The lead may have moved since the command line was written; to this copy, even.
+            let primary = match leader_by_control(runtime, options, &db, credentials) {
+                Some(lead) if lead.instance == db.instance() => return Ok(Opened::alone(db)),
+                Some(lead) => lead.address,
+                None => primary,
+            };
             let is_secondary = db.role() == Role::Secondary;
             match primary_status(runtime, primary, credentials) {
                 Ok(status) if status.database != db.id() => {
@@ -181,7 +247,7 @@ fn open_secondary(
                 Err(_) if is_secondary => {}
                 Err(error) => return Err(error),
             }
-            Ok((db, None))
+            Ok(Opened { db, first_copy: None, replica_of: Some(primary) })
         }
         Err(planaria_engine::Error::NotFound { .. }) => {
             remove_if_empty(&options.dir)?;
@@ -194,7 +260,8 @@ fn open_secondary(
                 &options.engine,
                 progress,
             ))?;
-            Ok((Database::open_with(&options.dir, options.engine.clone())?, Some(copied)))
+            let db = Database::open_with(&options.dir, options.engine.clone())?;
+            Ok(Opened { db, first_copy: Some(copied), replica_of: Some(primary) })
         }
         Err(error) => Err(error.into()),
     }

@@ -25,8 +25,29 @@ struct Answer {
     leads: bool,
 }
 
+/// On which terms a copy becomes the primary.
+#[derive(Clone, Copy)]
+enum Terms {
+    /// What an operator accepts.
+    Wish(PromotionWish),
+    /// Nothing is lost that a protected level acknowledged, and nobody leads.
+    WithoutLoss,
+}
+
 /// Makes this node the primary. What may be lost by it is lost only if the wish says so.
 pub(super) fn promote(leadership: &Leadership, wish: PromotionWish) -> Result<Promotion, RemoteError> {
+    promote_on(leadership, Terms::Wish(wish))
+}
+
+/// Makes this node the primary, unless somebody else is, or something would be lost that a protected level acknowledged.
+///
+/// What the lost primary acknowledged at level `local` alone is not protected; a database whose own level that is refuses.
+pub(super) fn promote_without_loss(leadership: &Leadership) -> Result<Promotion, RemoteError> {
+    promote_on(leadership, Terms::WithoutLoss)
+}
+
+fn promote_on(leadership: &Leadership, terms: Terms) -> Result<Promotion, RemoteError> {
+    let looks_only = matches!(terms, Terms::Wish(wish) if wish.looks_only);
     let _changing = leadership.changing();
     let db = leadership.slot.get();
     if db.role() == Role::Primary && db.deposed().is_none() {
@@ -45,8 +66,9 @@ pub(super) fn promote(leadership: &Leadership, wish: PromotionWish) -> Result<Pr
     let known = promised.chain([newest_of(&db)]).max_by_key(|epoch| (epoch.term, epoch.incarnation));
     let epoch = db.next_epoch(known.unwrap_or(Epoch::NONE));
     if let Some(primary) = led_by {
+        terms.refuse_moving(primary)?;
         done.handed_over = true;
-        if wish.looks_only {
+        if looks_only {
             return Ok(done);
         }
         let end = leadership.ask_hand_over(primary.address)?;
@@ -56,10 +78,10 @@ pub(super) fn promote(leadership: &Leadership, wish: PromotionWish) -> Result<Pr
     } else {
         let heard: Vec<Heard> = others.iter().filter_map(|other| other.answer.as_ref()).map(heard).collect();
         name_losses(leadership, &db, lead.as_ref(), &sets, &heard, &mut done);
-        if wish.looks_only {
+        if looks_only {
             return Ok(done);
         }
-        refuse_losses(wish, &done)?;
+        terms.refuse_losses(lead.as_ref(), &done)?;
     }
     if db.role() == Role::Primary {
         leadership.step_down()?;
@@ -68,7 +90,7 @@ pub(super) fn promote(leadership: &Leadership, wish: PromotionWish) -> Result<Pr
     if !done.handed_over {
         // Only what is said after the promise counts: until then others may have followed the old primary.
         name_losses(leadership, &db, lead.as_ref(), &sets, &heard, &mut done);
-        refuse_losses(wish, &done)?;
+        terms.refuse_losses(lead.as_ref(), &done)?;
     }
     done.inherited = leadership.take_the_lead(epoch)?;
     done.epoch = Some(epoch);
@@ -180,18 +202,39 @@ fn name_losses(
     }
 }
 
-fn refuse_losses(wish: PromotionWish, done: &Promotion) -> Result<(), RemoteError> {
-    if !done.obstacles.is_empty() && !wish.force {
-        let mut error = RemoteError::new("not_promotable", "this copy should not lead");
-        error.why = done.obstacles.join("; ");
-        error.hint = "promote another copy, or say --force to lose what the others have".into();
-        return Err(error);
+impl Terms {
+    /// Refuses to take the lead from a primary that is heard.
+    fn refuse_moving(self, primary: &Other) -> Result<(), RemoteError> {
+        match self {
+            Self::Wish(_) => Ok(()),
+            Self::WithoutLoss => {
+                let what = format!("{} at {} is heard, and leads", primary.name, primary.address);
+                Err(RemoteError::new("primary_heard", what))
+            }
+        }
     }
-    if !done.losses.is_empty() && !wish.accepts_loss && !wish.force {
-        let mut error = RemoteError::new("may_lose", "the promotion may lose commits");
-        error.why = done.losses.join("; ");
-        error.hint = "start the copies that were not heard, or say --yes to go on without them".into();
-        return Err(error);
+
+    fn refuse_losses(self, lead: Option<&Lead>, done: &Promotion) -> Result<(), RemoteError> {
+        let (accepts_obstacles, may_lose) = match self {
+            Self::Wish(wish) => (wish.force, !done.losses.is_empty() && !wish.accepts_loss && !wish.force),
+            Self::WithoutLoss => {
+                let is_protected =
+                    lead.is_some_and(|lead| matches!(lead.level.as_str(), "one" | "quorum" | "all"));
+                (false, !is_protected || done.copies_heard < done.copies_needed)
+            }
+        };
+        if !done.obstacles.is_empty() && !accepts_obstacles {
+            let mut error = RemoteError::new("not_promotable", "this copy should not lead");
+            error.why = done.obstacles.join("; ");
+            error.hint = "promote another copy, or say --force to lose what the others have".into();
+            return Err(error);
+        }
+        if may_lose {
+            let mut error = RemoteError::new("may_lose", "the promotion may lose commits");
+            error.why = done.losses.join("; ");
+            error.hint = "start the copies that were not heard, or say --yes to go on without them".into();
+            return Err(error);
+        }
+        Ok(())
     }
-    Ok(())
 }

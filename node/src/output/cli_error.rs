@@ -107,6 +107,12 @@ impl From<planaria_net::Error> for CliError {
     }
 }
 
+impl From<planaria_control::Error> for CliError {
+    fn from(error: planaria_control::Error) -> Self {
+        planaria_net::Error::from(planaria_net::wire::message::RemoteError::from(error)).into()
+    }
+}
+
 /// The code of a reader of our output that went away, as `head` does: no failure worth a word.
 const BROKEN_PIPE: &str = "broken_pipe";
 

@@ -4,6 +4,7 @@
 
 mod answer;
 mod binary;
+mod center;
 mod history;
 mod node;
 mod random;
@@ -13,6 +14,7 @@ mod wait;
 
 pub use answer::Answer;
 pub use binary::planaria;
+pub use center::Center;
 pub use history::{Asked, History};
 pub use node::Node;
 pub use random::Random;

@@ -14,6 +14,8 @@ pub struct Node<'a> {
     dir: String,
     replica_of: Option<String>,
     level: Option<String>,
+    /// What else its command line has.
+    more: Vec<String>,
     /// Where it listens; the same after every restart.
     address: String,
     process: Option<Child>,
@@ -31,6 +33,17 @@ impl<'a> Node<'a> {
         node.level = Some(level.to_owned());
         node.start();
         node
+    }
+
+    /// A primary that is not running yet.
+    pub fn primary_to_be(site: &'a Site, dir: &str) -> Self {
+        Self::stopped(site, dir, None)
+    }
+
+    /// Starts a node that is not running with more words on its command line, after every restart too.
+    pub fn start_with(&mut self, words: &[&str]) {
+        self.more = words.iter().map(|word| (*word).to_owned()).collect();
+        self.start();
     }
 
     /// Has a node that is not running follow another one when it starts.
@@ -64,7 +77,7 @@ impl<'a> Node<'a> {
 
     fn stopped(site: &'a Site, dir: &str, replica_of: Option<String>) -> Self {
         let address = "127.0.0.1:0".to_owned();
-        Self { site, dir: dir.to_owned(), replica_of, level: None, address, process: None }
+        Self { site, dir: dir.to_owned(), replica_of, level: None, more: Vec::new(), address, process: None }
     }
 
     /// Where it listens.
@@ -91,6 +104,7 @@ impl<'a> Node<'a> {
         if let Some(level) = &self.level {
             words.extend(["--level", level]);
         }
+        words.extend(self.more.iter().map(String::as_str));
         let mut command = self.site.command(&words);
         let log = File::options().append(true).create(true).open(self.log_path()).expect("a log");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);

@@ -41,7 +41,9 @@ impl Site {
         let mut command = Command::new(planaria());
         command.args(["-o", "json"]).args(words).current_dir(self.dir());
         command.env("XDG_DATA_HOME", self.path("home"));
-        command.env_remove("PLANARIA_TLS").env_remove("PLANARIA_LOG");
+        for variable in ["PLANARIA_TLS", "PLANARIA_LOG", "PLANARIA_CONTROL", "PLANARIA_JOIN_TOKEN"] {
+            command.env_remove(variable);
+        }
         command
     }
 

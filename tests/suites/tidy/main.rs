@@ -29,13 +29,17 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 1] = [(
 const SYMBOLS: &str = "µ×±·–−…→←↓↑≤≥⌈⌉⌊⌋‖⏎²é";
 
 /// Which crates of the workspace a crate may know. Whoever is missing here may know all of them.
-const MAY_KNOW: [(&str, &[&str]); 6] = [
+const MAY_KNOW: [(&str, &[&str]); 7] = [
     ("planaria-types", &[]),
     ("planaria-engine", &["planaria-types"]),
     ("planaria-replication", &["planaria-types"]),
     ("planaria-net", &["planaria-engine", "planaria-replication", "planaria-types"]),
     ("planaria", &["planaria-engine", "planaria-types"]),
-    ("planaria-node", &["planaria-engine", "planaria-net", "planaria-replication", "planaria-types"]),
+    ("planaria-control", &["planaria-engine", "planaria-net", "planaria-replication", "planaria-types"]),
+    (
+        "planaria-node",
+        &["planaria-control", "planaria-engine", "planaria-net", "planaria-replication", "planaria-types"],
+    ),
 ];
 
 /// Crates that nobody may know.
@@ -53,16 +57,16 @@ struct Place {
     instead: &'static str,
 }
 
-const PLACES: [Place; 8] = [
+const PLACES: [Place; 9] = [
     Place {
         names: &["std::fs", "memmap2", "rustix", "File", "OpenOptions"],
-        within: &["engine/", "replication/"],
+        within: &["engine/", "replication/", "control/"],
         except: &["engine/src/os/"],
         instead: "go through `Os` and `OsFile` (engine/src/os), which tests can crash and fail",
     },
     Place {
         names: &["Instant", "SystemTime"],
-        within: &["engine/", "replication/"],
+        within: &["engine/", "replication/", "control/"],
         except: &["engine/src/os/"],
         instead: "take the time from `Os`, or as an argument",
     },
@@ -87,7 +91,7 @@ const PLACES: [Place; 8] = [
     },
     Place {
         names: &["quinn", "quinn_proto", "rustls", "rcgen", "webpki", "socket2"],
-        within: &["engine/", "replication/", "node/", "net/src/"],
+        within: &["engine/", "replication/", "control/", "node/", "net/src/"],
         except: &["net/src/quic/", "net/src/error.rs"],
         instead: "use the types of net/src/quic, which wrap it",
     },
@@ -98,8 +102,14 @@ const PLACES: [Place; 8] = [
         instead: "stay synchronous; who drives you runs you on a thread and tells what happened",
     },
     Place {
+        names: &["tokio", "std::thread"],
+        within: &["control/"],
+        except: &[],
+        instead: "answer a request on the thread that brings it; time is an argument",
+    },
+    Place {
         names: &["unsafe"],
-        within: &["engine/", "replication/", "net/", "node/", "tests/", "fuzz/", "bench/"],
+        within: &["engine/", "replication/", "net/", "control/", "node/", "tests/", "fuzz/", "bench/"],
         except: &[
             "engine/src/os/map.rs",
             "engine/src/memtable/",
@@ -112,7 +122,7 @@ const PLACES: [Place; 8] = [
     },
     Place {
         names: &["println!", "eprintln!", "print!", "eprint!"],
-        within: &["engine/", "replication/src/", "net/src/", "node/src/"],
+        within: &["engine/", "replication/src/", "net/src/", "control/src/", "node/src/"],
         except: &[],
         instead: "return it; the program writes to a writer that it was given",
     },

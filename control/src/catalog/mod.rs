@@ -1,0 +1,77 @@
+//! What the control center knows for good.
+
+mod record;
+mod row;
+mod store;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use planaria_net::wire::control::JoinToken;
+use planaria_types::{DatabaseId, InstanceId};
+
+pub use record::{
+    Change, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState,
+    LeadRecord, NodeRecord,
+};
+pub use store::StoreCatalog;
+
+use crate::Result;
+
+/// What must outlive the control center's process.
+///
+/// Changes are a list, so that a catalog of several processes can agree on them one list after the other.
+pub trait Catalog: Send {
+    /// All that is there, but what has happened and is over.
+    fn load(&self) -> Result<Contents>;
+
+    /// Makes changes, all or none of them; durable when it returns.
+    fn apply(&self, changes: &[Change]) -> Result<()>;
+
+    /// The youngest events, at most `limit`, youngest first.
+    fn events(&self, limit: usize) -> Result<Vec<Event>>;
+}
+
+/// What a catalog holds now.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Contents {
+    /// What a node must say to join.
+    pub token: JoinToken,
+    /// The datacenters that nodes said they are in.
+    pub datacenters: BTreeSet<DatacenterRecord>,
+    /// The nodes by name.
+    pub nodes: BTreeMap<String, NodeRecord>,
+    /// The databases.
+    pub databases: BTreeMap<DatabaseId, DatabaseRecord>,
+    /// The copies.
+    pub instances: BTreeMap<InstanceId, InstanceRecord>,
+    /// Who leads.
+    pub leads: BTreeMap<DatabaseId, LeadRecord>,
+    /// Jobs that have not come to an end.
+    pub jobs: BTreeMap<u64, JobRecord>,
+    /// The number of the last event.
+    pub last_event: u64,
+    /// The number of the last job.
+    pub last_job: u64,
+}
+
+impl Contents {
+    /// The same after a change.
+    pub fn take(&mut self, change: Change) {
+        match change {
+            Change::Datacenter(datacenter) => drop(self.datacenters.insert(datacenter)),
+            Change::Node(node) => drop(self.nodes.insert(node.name.clone(), node)),
+            Change::Database(database) => drop(self.databases.insert(database.database, database)),
+            Change::Instance(instance) => drop(self.instances.insert(instance.instance, instance)),
+            Change::Lead(lead) => drop(self.leads.insert(lead.database, lead)),
+            Change::Job(job) => {
+                self.last_job = self.last_job.max(job.number);
+                match job.state {
+                    JobState::Open => drop(self.jobs.insert(job.number, job)),
+                    JobState::Done | JobState::Failed => drop(self.jobs.remove(&job.number)),
+                }
+            }
+            Change::Event(event) => self.last_event = self.last_event.max(event.number),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+use std::net::SocketAddr;
+
+use planaria_net::wire::control::Mode;
+use planaria_replication::control::{CopyState, InstanceRole, Labels};
+use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
+
+/// A datacenter that a node said it is in.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DatacenterRecord {
+    /// The region; empty if the node did not say.
+    pub region: String,
+    /// Its name.
+    pub datacenter: String,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRecord {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its software and version.
+    pub software: String,
+    /// Bytes of its disk, when that was last written down.
+    pub capacity_bytes: u64,
+    /// Bytes of it that were free.
+    pub free_bytes: u64,
+    /// When it joined first, in milliseconds since 1970.
+    pub joined_ms: u64,
+    /// When this was written down.
+    pub heard_ms: u64,
+}
+
+/// A database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DatabaseRecord {
+    /// Its id.
+    pub database: DatabaseId,
+    /// Its name.
+    pub name: String,
+    /// Who decides on a promotion.
+    pub mode: Mode,
+    /// The level that it prescribes.
+    pub level: String,
+}
+
+/// A copy of a database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InstanceRecord {
+    /// The copy.
+    pub instance: InstanceId,
+    /// The database.
+    pub database: DatabaseId,
+    /// Its node, by name.
+    pub node: String,
+    /// What it is for when it does not lead.
+    pub role: InstanceRole,
+    /// How it was when this was written down.
+    pub state: CopyState,
+    /// Its last durable commit then.
+    pub durable: Uid,
+    /// Its update time then.
+    pub update: Uid,
+    /// Its bytes then.
+    pub bytes: u64,
+    /// When this was written down, in milliseconds since 1970.
+    pub heard_ms: u64,
+}
+
+/// Who leads the group of a database, or led it last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeadRecord {
+    /// The database.
+    pub database: DatabaseId,
+    /// The copy.
+    pub instance: InstanceId,
+    /// Its node, by name.
+    pub node: String,
+    /// Where its node listens.
+    pub address: SocketAddr,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// When it was first heard to lead, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// What a node is told to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JobKind {
+    /// Become the primary.
+    Promote,
+    /// Follow the primary.
+    Follow,
+}
+
+impl JobKind {
+    /// Its name in the catalog.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Promote => "promote",
+            Self::Follow => "follow",
+        }
+    }
+}
+
+/// Whether a job has come to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JobState {
+    /// The node is told to do it.
+    Open,
+    /// It was done.
+    Done,
+    /// It was refused, or nothing was heard of it in time.
+    Failed,
+}
+
+impl JobState {
+    /// Its name in the catalog.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Something that a node is told to do, or was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JobRecord {
+    /// Its number.
+    pub number: u64,
+    /// What is to be done.
+    pub kind: JobKind,
+    /// The database.
+    pub database: DatabaseId,
+    /// The copy.
+    pub instance: InstanceId,
+    /// Its node, by name.
+    pub node: String,
+    /// Whether it has come to its end.
+    pub state: JobState,
+    /// Why it was begun; how it ended.
+    pub reason: String,
+    /// When it was begun, in milliseconds since 1970.
+    pub began_ms: u64,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+}
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// A node joined, or joined with another address or other labels.
+    NodeJoined,
+    /// A node has not been heard for too long.
+    NodeLost,
+    /// A node that was lost is heard again.
+    NodeReturned,
+    /// A copy leads under a newer epoch.
+    Leads,
+    /// A copy leads under the number of an epoch under which another one does.
+    Conflict,
+    /// The primary of a database has not been heard for too long.
+    PrimaryLost,
+    /// A copy was asked to lead.
+    PromotionAsked,
+    /// No copy is asked to lead.
+    NobodyPromoted,
+    /// A copy that was asked leads.
+    Promoted,
+    /// A copy that was asked does not lead.
+    PromotionFailed,
+    /// A copy was told to follow the primary.
+    FollowAsked,
+    /// It follows.
+    Follows,
+    /// It does not.
+    FollowFailed,
+    /// An operator said who decides on promotions.
+    ModeSet,
+}
+
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 14] = [
+        Self::NodeJoined,
+        Self::NodeLost,
+        Self::NodeReturned,
+        Self::Leads,
+        Self::Conflict,
+        Self::PrimaryLost,
+        Self::PromotionAsked,
+        Self::NobodyPromoted,
+        Self::Promoted,
+        Self::PromotionFailed,
+        Self::FollowAsked,
+        Self::Follows,
+        Self::FollowFailed,
+        Self::ModeSet,
+    ];
+
+    /// A stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NodeJoined => "node_joined",
+            Self::NodeLost => "node_lost",
+            Self::NodeReturned => "node_returned",
+            Self::Leads => "leads",
+            Self::Conflict => "conflict",
+            Self::PrimaryLost => "primary_lost",
+            Self::PromotionAsked => "promotion_asked",
+            Self::NobodyPromoted => "nobody_promoted",
+            Self::Promoted => "promoted",
+            Self::PromotionFailed => "promotion_failed",
+            Self::FollowAsked => "follow_asked",
+            Self::Follows => "follows",
+            Self::FollowFailed => "follow_failed",
+            Self::ModeSet => "mode_set",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Its number: events are counted.
+    pub number: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What kind of thing it is.
+    pub kind: EventKind,
+    /// The database that it is about.
+    pub database: Option<DatabaseId>,
+    /// The node that it is about; may be empty.
+    pub node: String,
+    /// What happened.
+    pub what: String,
+    /// Why, a line for each thing that was looked at.
+    pub reasons: Vec<String>,
+}
+
+/// A change of the catalog.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A datacenter is known.
+    Datacenter(DatacenterRecord),
+    /// A node is new, or has changed.
+    Node(NodeRecord),
+    /// A database is new, or has changed.
+    Database(DatabaseRecord),
+    /// A copy is new, or has changed.
+    Instance(InstanceRecord),
+    /// Another copy leads, or under another epoch or at another address.
+    Lead(LeadRecord),
+    /// A job was begun or ended.
+    Job(JobRecord),
+    /// Something happened.
+    Event(Event),
+}

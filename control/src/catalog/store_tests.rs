@@ -1,0 +1,122 @@
+use planaria_net::wire::control::{JoinToken, Mode};
+use planaria_replication::control::{CopyState, InstanceRole, Labels};
+use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
+
+use super::StoreCatalog;
+use crate::{
+    Catalog, Change, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind,
+    JobRecord, JobState, LeadRecord, NodeRecord,
+};
+
+fn changes() -> Vec<Change> {
+    let (database, instance) = (DatabaseId(7), InstanceId(u128::MAX));
+    let node = NodeRecord {
+        name: "a".into(),
+        address: "[::1]:4747".parse().unwrap(),
+        labels: Labels::of([("region", "eu"), ("rack", "1")]),
+        software: "planaria".into(),
+        capacity_bytes: u64::MAX,
+        free_bytes: 1 << 40,
+        joined_ms: 1_000,
+        heard_ms: 2_000,
+    };
+    vec![
+        Change::Datacenter(DatacenterRecord { region: "eu".into(), datacenter: "a".into() }),
+        Change::Node(node),
+        Change::Database(DatabaseRecord {
+            database,
+            name: "birds".into(),
+            mode: Mode::Automatic,
+            level: "quorum".into(),
+        }),
+        Change::Instance(InstanceRecord {
+            instance,
+            database,
+            node: "a".into(),
+            role: InstanceRole::Backup,
+            state: CopyState::Refreshing,
+            durable: Uid::MAX,
+            update: Uid::new(3),
+            bytes: 9,
+            heard_ms: 2_000,
+        }),
+        Change::Lead(LeadRecord {
+            database,
+            instance,
+            node: "a".into(),
+            address: "10.0.0.1:1".parse().unwrap(),
+            epoch: Epoch { term: 3, incarnation: 2, nonce: u64::MAX },
+            since_ms: 5,
+        }),
+        Change::Job(job(1, JobState::Open)),
+        Change::Event(event(1, vec!["b: it is behind".into(), "c: chosen".into()])),
+    ]
+}
+
+fn job(number: u64, state: JobState) -> JobRecord {
+    JobRecord {
+        number,
+        kind: JobKind::Promote,
+        database: DatabaseId(7),
+        instance: InstanceId(2),
+        node: "b".into(),
+        state,
+        reason: "a is lost".into(),
+        began_ms: 6,
+        ended_ms: (state != JobState::Open).then_some(7),
+    }
+}
+
+fn event(number: u64, reasons: Vec<String>) -> Event {
+    let (database, node) = (Some(DatabaseId(7)), "b".to_owned());
+    let what = format!("event {number}");
+    Event { number, at_ms: 8, kind: EventKind::PromotionAsked, database, node, what, reasons }
+}
+
+#[test]
+fn what_was_written_down_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog");
+    let catalog = StoreCatalog::open(&path).unwrap();
+    let token = catalog.load().unwrap().token;
+    assert_ne!(token, JoinToken(0));
+    let mut expected = Contents { token, ..Contents::default() };
+    assert_eq!(catalog.load().unwrap(), expected);
+    for change in changes() {
+        expected.take(change);
+    }
+    catalog.apply(&changes()).unwrap();
+    assert_eq!(catalog.load().unwrap(), expected);
+    drop(catalog);
+
+    let catalog = StoreCatalog::open(&path).unwrap();
+    assert_eq!(catalog.load().unwrap(), expected, "the token is drawn once");
+    // Jobs that have ended are no part of what is loaded, but their numbers are taken.
+    catalog.apply(&[Change::Job(job(1, JobState::Failed)), Change::Job(job(2, JobState::Done))]).unwrap();
+    let contents = catalog.load().unwrap();
+    assert_eq!((contents.jobs.len(), contents.last_job, contents.last_event), (0, 2, 1));
+}
+
+#[test]
+fn events_come_back_youngest_first_and_the_oldest_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = StoreCatalog::open(dir.path().join("catalog")).unwrap();
+    let events: Vec<_> = (1..=5).map(|number| event(number, vec![format!("line {number}")])).collect();
+    catalog.apply(&events.iter().cloned().map(Change::Event).collect::<Vec<_>>()).unwrap();
+    let youngest: Vec<_> = events.iter().rev().take(2).cloned().collect();
+    assert_eq!(catalog.events(2).unwrap(), youngest);
+    catalog.apply(&[Change::Event(event(super::EVENTS_MAX + 2, Vec::new()))]).unwrap();
+    let numbers: Vec<u64> = catalog.events(100).unwrap().iter().map(|event| event.number).collect();
+    assert_eq!(numbers, [super::EVENTS_MAX + 2, 5, 4, 3, 1]);
+}
+
+#[test]
+fn a_database_that_is_no_catalog_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = planaria_engine::Database::open(dir.path().join("birds")).unwrap();
+    database.create_raw_table("blobs").unwrap();
+    drop(database);
+    assert_eq!(StoreCatalog::open(dir.path().join("birds")).unwrap_err().code(), "usage");
+    let database = planaria_engine::Database::open(dir.path().join("birds")).unwrap();
+    assert_eq!(database.tables().unwrap().len(), 1);
+}

@@ -1,0 +1,150 @@
+//! What nodes are told to do, and what comes of it.
+
+use planaria_net::wire::control::{Mode, NAME_BYTES_MAX, Order, Outcome};
+use planaria_replication::Millis;
+use planaria_replication::control::CopyState;
+use planaria_types::EpochOrder;
+
+use super::live::LiveCopy;
+use super::succession::JOB_PATIENCE;
+use super::{Center, Now};
+use crate::Result;
+use crate::catalog::{Change, EventKind, JobKind, JobRecord, JobState, LeadRecord};
+
+/// A copy that was told to follow is not told again before.
+const FOLLOW_PAUSE: Millis = Millis(5_000);
+
+impl Center {
+    /// What a node is to do now.
+    pub(super) fn orders(&mut self, now: Now, name: &str) -> Result<Vec<Order>> {
+        let stray: Vec<_> = self.live.get(name).map_or_else(Vec::new, |node| {
+            let lead_of = |copy: &LiveCopy| self.lead_to_follow(now, copy);
+            node.copies.values().filter_map(|copy| Some((copy.report.instance, lead_of(copy)?))).collect()
+        });
+        for (instance, lead) in stray {
+            self.tell_to_follow(now, name, instance, &lead)?;
+        }
+        let Some(node) = self.live.get(name) else { return Ok(Vec::new()) };
+        let own = self.open_jobs().values().filter(|job| node.copies.contains_key(&job.instance));
+        let order = |job: &JobRecord| match job.kind {
+            JobKind::Promote => Some(Order::Promote { job: job.number, instance: job.instance }),
+            JobKind::Follow => {
+                let lead = self.contents.leads.get(&job.database)?;
+                let (job, instance) = (job.number, job.instance);
+                Some(Order::Follow { job, instance, primary: lead.address, epoch: lead.epoch })
+            }
+        };
+        Ok(own.filter_map(order).collect())
+    }
+
+    /// Whom a copy should follow and does not, where that is the control center's to decide.
+    ///
+    /// One that led under an older epoch, or was deposed, comes back as a secondary; one that follows another address and
+    /// hears nobody there is told who leads now. What a copy has more than its primary goes into its quarantine.
+    fn lead_to_follow(&self, now: Now, copy: &LiveCopy) -> Option<LeadRecord> {
+        let report = &copy.report;
+        let lead = self.contents.leads.get(&report.database)?;
+        let mode = self.contents.databases.get(&report.database)?.mode;
+        if mode != Mode::Automatic || !self.is_led(now, report.database) || lead.instance == report.instance {
+            return None;
+        }
+        // One that has promised a newer epoch knows of somebody who is about to lead.
+        if report.promised.order(&lead.epoch) == EpochOrder::Newer {
+            return None;
+        }
+        let strays = match report.state {
+            CopyState::Primary => report.epoch.order(&lead.epoch) == EpochOrder::Older,
+            CopyState::Deposed => true,
+            CopyState::Offline | CopyState::Stale => report.primary != Some(lead.address),
+            CopyState::Online | CopyState::Refreshing => false,
+        };
+        strays.then(|| lead.clone())
+    }
+
+    fn tell_to_follow(
+        &mut self,
+        now: Now,
+        node: &str,
+        instance: planaria_types::InstanceId,
+        lead: &LeadRecord,
+    ) -> Result<()> {
+        let is_same = |job: &&JobRecord| job.kind == JobKind::Follow && job.instance == instance;
+        let open = self.open_jobs().values().find(is_same).cloned();
+        let watched = self.watched.entry(lead.database).or_default();
+        let told = watched.told_to_follow.get(&instance).copied();
+        if let Some(job) = open {
+            if told.is_some_and(|told| now.at.since(told) < JOB_PATIENCE) {
+                return Ok(());
+            }
+            watched.told_to_follow.insert(instance, now.at);
+            if told.is_some() {
+                let why = format!("{node} did not say in {JOB_PATIENCE} whether it follows");
+                self.end_job(now, job, JobState::Failed, EventKind::FollowFailed, why)?;
+            }
+            return Ok(());
+        }
+        if told.is_some_and(|told| now.at.since(told) < FOLLOW_PAUSE) {
+            return Ok(());
+        }
+        watched.told_to_follow.insert(instance, now.at);
+        let what = format!("{node} is told to follow {}, which leads under {}", lead.node, lead.epoch);
+        let job = JobRecord {
+            number: self.contents.last_job + 1,
+            kind: JobKind::Follow,
+            database: lead.database,
+            instance,
+            node: node.to_owned(),
+            state: JobState::Open,
+            reason: what.clone(),
+            began_ms: now.wall_ms,
+            ended_ms: None,
+        };
+        let event = self.event(now, EventKind::FollowAsked, Some(lead.database), node, what, Vec::new());
+        self.note(vec![Change::Job(job), event])
+    }
+
+    /// Takes in how a job has ended, from the node that was told.
+    pub(super) fn take_outcome(&mut self, now: Now, name: &str, outcome: &Outcome) -> Result<()> {
+        let Some(job) = self.open_jobs().get(&outcome.job).filter(|job| job.node == name).cloned() else {
+            // It was given up meanwhile, or told twice.
+            return Ok(());
+        };
+        let is_done = outcome.code.is_empty();
+        let kind = match (job.kind, is_done) {
+            (JobKind::Promote, true) => EventKind::Promoted,
+            (JobKind::Promote, false) => EventKind::PromotionFailed,
+            (JobKind::Follow, true) => EventKind::Follows,
+            (JobKind::Follow, false) => EventKind::FollowFailed,
+        };
+        let watched = self.watched.entry(job.database).or_default();
+        match job.kind {
+            JobKind::Promote => {
+                watched.asked = None;
+                if is_done {
+                    // Its next reports say under which epoch it leads.
+                    watched.pause_until = now.at.plus(FOLLOW_PAUSE);
+                } else {
+                    watched.refused.insert(job.instance);
+                }
+            }
+            JobKind::Follow => drop(watched.told_to_follow.insert(job.instance, now.at)),
+        }
+        let mut what = outcome.what.clone();
+        what.truncate(what.floor_char_boundary(16 * NAME_BYTES_MAX));
+        let state = if is_done { JobState::Done } else { JobState::Failed };
+        self.end_job(now, job, state, kind, format!("{name}: {what}"))
+    }
+
+    pub(super) fn end_job(
+        &mut self,
+        now: Now,
+        job: JobRecord,
+        state: JobState,
+        kind: EventKind,
+        why: String,
+    ) -> Result<()> {
+        let event = self.event(now, kind, Some(job.database), &job.node, why.clone(), Vec::new());
+        let ended = JobRecord { state, reason: why, ended_ms: Some(now.wall_ms), ..job };
+        self.note(vec![Change::Job(ended), event])
+    }
+}

@@ -1,0 +1,102 @@
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use planaria_engine::os::Os;
+use planaria_net::quic::session::ReplicaSession;
+use planaria_net::quic::{CloseCode, Peer};
+use planaria_net::wire::control::{ControlRequest, ControlResponse, JoinToken};
+use planaria_net::wire::message::{Call, RemoteError, Request, Response, Status};
+use planaria_net::wire::rpc::{BoxFuture, Exchange, Handler};
+use planaria_replication::Millis;
+
+use crate::center::{Center, Now, Settings};
+use crate::{Catalog, Result};
+
+/// A control center behind the client protocol. One request at a time: each is short.
+pub struct ControlHandler {
+    center: Mutex<Center>,
+    settings: Settings,
+    os: Arc<dyn Os>,
+}
+
+impl ControlHandler {
+    /// A control center over a catalog, with the clocks and the randomness of `os`.
+    pub fn new(catalog: Box<dyn Catalog>, settings: Settings, os: Arc<dyn Os>) -> Result<Self> {
+        let center = Center::new(catalog, settings, now(&*os))?;
+        Ok(Self { center: Mutex::new(center), settings, os })
+    }
+
+    /// What a node must say to join.
+    pub fn token(&self) -> JoinToken {
+        self.center.lock().token()
+    }
+
+    fn answer(&self, peer: &Peer, request: ControlRequest) -> Result<ControlResponse> {
+        let now = now(&*self.os);
+        let mut center = self.center.lock();
+        if !matches!(request, ControlRequest::Join(_) | ControlRequest::Report(_)) {
+            // What time has done shows though nobody reports any more.
+            center.tick(now)?;
+        }
+        Ok(match request {
+            ControlRequest::Join(join) => {
+                let session = self.os.random_u64();
+                center.join(now, peer.address.ip(), &join, session)?;
+                ControlResponse::Joined { session }
+            }
+            ControlRequest::Report(report) => {
+                let orders = center.report(now, &report)?;
+                ControlResponse::Orders { orders, report_every_ms: self.settings.report_every_ms }
+            }
+            ControlRequest::Leads => ControlResponse::Leads(center.leads(now)),
+            ControlRequest::Databases => ControlResponse::Databases(center.databases(now)),
+            ControlRequest::Nodes => ControlResponse::Nodes(center.nodes(now)),
+            ControlRequest::Instances => ControlResponse::Instances(center.instances(now)),
+            ControlRequest::History { limit } => ControlResponse::History(center.history(limit)?),
+            ControlRequest::ChooseSource { to, database, period_ms } => {
+                ControlResponse::Source(center.choose_source(now, &to, database.as_deref(), period_ms)?)
+            }
+            ControlRequest::SetMode { database, mode } => {
+                center.set_mode(now, &database, mode)?;
+                ControlResponse::Databases(center.databases(now))
+            }
+            _ => {
+                return Err(crate::Error::refused(
+                    "unsupported",
+                    "this release does not know that request",
+                    "",
+                ));
+            }
+        })
+    }
+}
+
+fn now(os: &dyn Os) -> Now {
+    Now { at: Millis(os.monotonic().as_millis() as u64), wall_ms: os.now_millis() }
+}
+
+impl Handler for ControlHandler {
+    fn call(&self, peer: &Peer, call: Call, _: &mut Exchange) -> Result<Response, RemoteError> {
+        match call.request {
+            Request::Ping => Ok(Response::Done),
+            Request::Status => Ok(Response::Status(Status {
+                node: "control".into(),
+                software: concat!("planaria ", env!("CARGO_PKG_VERSION")).into(),
+                databases: Vec::new(),
+            })),
+            Request::Control(request) => Ok(Response::Control(Box::new(self.answer(peer, *request)?))),
+            _ => {
+                let mut error =
+                    RemoteError::new("unsupported", "this is a control center, and hosts no database");
+                error.hint = "ask a node; `planaria cluster nodes` has their addresses".into();
+                Err(error)
+            }
+        }
+    }
+
+    fn replica(&self, session: ReplicaSession) -> BoxFuture {
+        Box::pin(async move {
+            session.close(CloseCode::Refused, "this is a control center, and hosts no database");
+        })
+    }
+}

@@ -1,0 +1,121 @@
+use planaria_types::{Epoch, History, HistoryEntry, HistoryHash, InstanceId, Uid};
+
+use super::{
+    BoundedSet, COPIES_MAX, ControlRequest, ControlResponse, CopyReport, Join, JoinToken, LABELS_MAX, Mode,
+    NodeReport, Order, Outcome, SET_MAX,
+};
+use crate::wire::message::{Call, Request, Response};
+use crate::wire::{Frame, FrameError, FrameKind};
+
+fn report(copies: usize, set: usize) -> ControlRequest {
+    let epoch = Epoch { term: 2, incarnation: 1, nonce: 77 };
+    let entry = HistoryEntry { epoch, inherited: Uid::new(4), hash: HistoryHash(5) };
+    let copy = CopyReport {
+        name: "birds".into(),
+        level: "quorum".into(),
+        primary: Some(([127, 0, 0, 1], 4747).into()),
+        promotable: vec![InstanceId(1); set],
+        next_promotable: Some(BoundedSet(vec![InstanceId(2)])),
+        history: History::from_entries(vec![entry]).unwrap(),
+        ..CopyReport::default()
+    };
+    let outcome = Outcome { job: 1, code: "may_lose".into(), what: "no".into() };
+    ControlRequest::Report(NodeReport {
+        session: 3,
+        copies: vec![copy; copies],
+        outcomes: vec![outcome],
+        ..NodeReport::default()
+    })
+}
+
+fn join(labels: usize) -> ControlRequest {
+    let labels = vec![("region".to_owned(), "eu".to_owned()); labels];
+    ControlRequest::Join(Join {
+        token: JoinToken(9),
+        name: "a".into(),
+        port: 1,
+        labels,
+        software: String::new(),
+    })
+}
+
+fn frame(request: ControlRequest) -> Frame {
+    let call = Call { database: None, request: Request::Control(Box::new(request)) };
+    Frame::of(FrameKind::Request, &call).unwrap()
+}
+
+#[test]
+fn what_is_asked_and_answered_survives_the_wire() {
+    let source = ControlRequest::ChooseSource { to: "a".into(), database: None, period_ms: 600_000 };
+    let mode = ControlRequest::SetMode { database: "birds".into(), mode: Mode::Automatic };
+    for request in [join(3), report(2, 3), source, mode, ControlRequest::History { limit: 5 }] {
+        let call: Call = frame(request.clone()).message().unwrap();
+        assert_eq!(call.request, Request::Control(Box::new(request)));
+    }
+    let follow = Order::Follow {
+        job: 4,
+        instance: InstanceId(7),
+        primary: "[::1]:4747".parse().unwrap(),
+        epoch: Epoch::NONE,
+    };
+    let orders = vec![Order::Promote { job: 3, instance: InstanceId(7) }, follow];
+    let answer = Response::Control(Box::new(ControlResponse::Orders { orders, report_every_ms: 1_000 }));
+    assert_eq!(Frame::of(FrameKind::Response, &answer).unwrap().message::<Response>().unwrap(), answer);
+}
+
+#[test]
+fn what_changes_the_cluster_takes_the_role_control_and_what_looks_does_not() {
+    let needs = |request: ControlRequest| Request::Control(Box::new(request)).needs_control();
+    assert!(needs(join(0)) && needs(report(0, 0)));
+    assert!(needs(ControlRequest::SetMode { database: String::new(), mode: Mode::Operator }));
+    assert!(!needs(ControlRequest::Nodes) && !needs(ControlRequest::Leads));
+}
+
+#[test]
+fn the_place_of_each_message_does_not_move() {
+    let place = |request: ControlRequest| postcard::to_stdvec(&request).unwrap()[0];
+    assert_eq!(place(join(0)), 0);
+    assert_eq!(place(report(0, 0)), 1);
+    assert_eq!(place(ControlRequest::History { limit: 1 }), 6);
+    assert_eq!(place(ControlRequest::SetMode { database: String::new(), mode: Mode::Operator }), 8);
+}
+
+#[test]
+fn a_token_is_read_as_it_is_shown_and_is_not_shown_by_accident() {
+    let token = JoinToken(0xcafe);
+    assert_eq!(token.to_string().parse(), Ok(token));
+    assert!("cafe".parse::<JoinToken>().is_err() && "z".repeat(32).parse::<JoinToken>().is_err());
+    assert!(!format!("{token:?}").contains("cafe"));
+}
+
+#[test]
+fn lists_beyond_their_limits_are_refused() {
+    let refused = |request: ControlRequest| {
+        let outcome = frame(request).message::<Call>();
+        matches!(outcome, Err(FrameError::Body { .. }))
+    };
+    assert!(!refused(join(LABELS_MAX)) && refused(join(LABELS_MAX + 1)));
+    assert!(!refused(report(COPIES_MAX, 1)) && refused(report(COPIES_MAX + 1, 1)));
+    assert!(!refused(report(1, SET_MAX)) && refused(report(1, SET_MAX + 1)));
+}
+
+#[test]
+fn hostile_reports_end_in_an_error_or_a_report() {
+    let bytes = frame(report(3, 3)).body;
+    let mut state = 0x0ddb_a115_u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize
+    };
+    let mut understood = 0;
+    for _ in 0..50_000 {
+        let mut hostile = bytes.to_vec();
+        for _ in 0..=random() % 3 {
+            let at = random() % hostile.len();
+            hostile[at] = random() as u8;
+        }
+        hostile.truncate(bytes.len() - random() % 2 * (random() % bytes.len()));
+        understood += u32::from(Frame::new(FrameKind::Request, hostile).message::<Call>().is_ok());
+    }
+    assert!(understood > 100, "only {understood} of the changed reports were reports");
+}

@@ -1,0 +1,189 @@
+//! The control center: how it is started, how nodes join it, what is asked of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use planaria_net::wire::control::{JoinToken, Mode};
+use planaria_replication::control::{InstanceRole, Labels};
+
+use super::choice::parse_duration_ms;
+use crate::cluster::{Membership, default_address};
+use crate::output::CliError;
+use crate::session::resolve;
+
+/// `planaria control`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It keeps a catalog of nodes, databases and copies in the directory, and shows the token with which nodes join. Commits do
+not need it: while it is down, a primary that is lost is not replaced, and nothing else changes.
+
+Examples:
+  planaria control cluster
+  planaria serve birds --control 127.0.0.1:4740 --join-token TOKEN --label region=eu --label datacenter=a")]
+pub(crate) struct ControlArgs {
+    /// The directory of the catalog; made if there is none
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:4740]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A node that was not heard for so long is lost
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_lost_after)]
+    pub(crate) lost_after: u64,
+}
+
+/// How a node joins a cluster.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct MembershipArgs {
+    /// Report to the control center at this address, and do what it says
+    #[arg(long, value_name = "ADDR", env = "PLANARIA_CONTROL")]
+    pub(crate) control: Option<String>,
+    /// The token of the cluster, as `planaria control` shows it
+    #[arg(long, value_name = "TOKEN", env = "PLANARIA_JOIN_TOKEN", hide_env_values = true)]
+    pub(crate) join_token: Option<JoinToken>,
+    /// The node's name in the cluster [default: that of the directory]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Where the node is: region, datacenter, rack; others may be given
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// What its copy is for when it does not lead
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) role: CopyFor,
+}
+
+impl MembershipArgs {
+    /// The same for a node; none if it belongs to no cluster.
+    pub(crate) fn membership(&self) -> Result<Option<Membership>, CliError> {
+        let Some(control) = &self.control else { return Ok(None) };
+        let token = self.join_token.ok_or_else(|| {
+            CliError::usage("a node joins a cluster with its token, and none is given")
+                .hint("`planaria control` shows it; give it with --join-token, or in PLANARIA_JOIN_TOKEN")
+        })?;
+        let labels = Labels::of(self.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let role = match self.role {
+            CopyFor::Standby => InstanceRole::Standby,
+            CopyFor::Backup => InstanceRole::Backup,
+        };
+        let (control, name) = (resolve(control)?, self.name.clone());
+        Ok(Some(Membership { control, token, name, labels, role }))
+    }
+}
+
+/// What a copy is for when it does not lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum CopyFor {
+    /// It may lead next
+    #[default]
+    Standby,
+    /// Clones are taken from it
+    Backup,
+}
+
+/// `planaria cluster`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum ClusterCommand {
+    /// Show the databases: who leads them, and what goes on
+    Show(CenterArgs),
+    /// List the nodes
+    Nodes(CenterArgs),
+    /// List the copies of all databases
+    Instances(CenterArgs),
+    /// List what happened, and why
+    History {
+        #[command(flatten)]
+        center: CenterArgs,
+        /// The youngest so many
+        #[arg(long, value_name = "EVENTS", default_value_t = 100)]
+        limit: u32,
+    },
+    /// Say who decides on a promotion when the primary of a database is lost
+    #[command(after_help = "\
+In mode automatic the control center has another copy lead when the primary is lost, if nothing that was acknowledged at the
+level one or above is lost by it; the others follow, and the old primary comes back as a secondary. What was acknowledged at
+level local alone, and was on the old primary alone, goes into its quarantine. A database whose own level is local is never
+promoted automatically.
+
+Example:
+  planaria cluster mode birds automatic")]
+    Mode {
+        /// The database, by name or id
+        database: String,
+        /// Who decides
+        #[arg(value_enum)]
+        mode: ModeChoice,
+        #[command(flatten)]
+        center: CenterArgs,
+    },
+    /// Tell where a clone to a node would be taken from, and why; nothing is done
+    #[command(after_help = "\
+Of the backups that are at most the period older than the freshest, the nearest to the node is taken: by its labels, then by
+round trip, then the latest. Without one the standby serves, and without one the primary.
+
+Example:
+  planaria cluster choose-source --to birds-4 --period 10m")]
+    ChooseSource {
+        #[command(flatten)]
+        center: CenterArgs,
+        /// The node that would get the clone
+        #[arg(long, value_name = "NODE")]
+        to: String,
+        /// The database, by name or id [default: the only one]
+        #[arg(long, value_name = "NAME|ID")]
+        database: Option<String>,
+        /// By how much a copy may be older than the freshest and be taken because it is nearer
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration_ms)]
+        period: u64,
+    },
+}
+
+/// Which control center is asked.
+#[derive(Args, Debug)]
+pub(crate) struct CenterArgs {
+    /// The address of the control center [default: 127.0.0.1:4740]
+    #[arg(long, value_name = "ADDR", env = "PLANARIA_CONTROL")]
+    pub(crate) control: Option<String>,
+}
+
+impl CenterArgs {
+    pub(crate) fn address(&self) -> Result<SocketAddr, CliError> {
+        self.control.as_deref().map_or_else(|| Ok(default_address()), resolve)
+    }
+}
+
+/// Who decides on a promotion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ModeChoice {
+    /// An operator
+    Operator,
+    /// The control center
+    Automatic,
+}
+
+impl From<ModeChoice> for Mode {
+    fn from(choice: ModeChoice) -> Self {
+        match choice {
+            ModeChoice::Operator => Self::Operator,
+            ModeChoice::Automatic => Self::Automatic,
+        }
+    }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() && !text.contains(',') => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("write it NAME=VALUE, as in region=eu, without a comma".to_owned()),
+    }
+}
+
+/// Nodes report every second; less than three of those would take a busy one for lost.
+fn parse_lost_after(text: &str) -> Result<u64, String> {
+    match parse_duration_ms(text)? {
+        ms @ 3_000.. => Ok(ms),
+        _ => Err("it is at least 3s: nodes report every second".to_owned()),
+    }
+}

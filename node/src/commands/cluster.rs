@@ -1,0 +1,196 @@
+use std::time::Duration;
+
+use planaria_engine::Value;
+use planaria_net::quic::TlsStore;
+use planaria_net::wire::control::{ControlRequest, ControlResponse, DatabaseInfo, SourceInfo};
+use planaria_types::Uid;
+
+use super::serve::runtime;
+use super::{stdout, target};
+use crate::cli::{CenterArgs, ClusterCommand, Global};
+use crate::cluster::{ControlClient, wrong_answer};
+use crate::output::{Cell, CliError, Heading, RowWriter};
+
+/// `planaria cluster`.
+pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliError> {
+    match command {
+        ClusterCommand::Show(center) => show(global, center, ControlRequest::Databases),
+        ClusterCommand::Mode { database, mode, center } => {
+            let request = ControlRequest::SetMode { database: database.clone(), mode: (*mode).into() };
+            show(global, center, request)
+        }
+        ClusterCommand::Nodes(center) => nodes(global, center),
+        ClusterCommand::Instances(center) => instances(global, center),
+        ClusterCommand::History { center, limit } => history(global, center, *limit),
+        ClusterCommand::ChooseSource { center, to, database, period } => {
+            let (to, database) = (to.clone(), database.clone());
+            let request = ControlRequest::ChooseSource { to, database, period_ms: *period };
+            match ask(global, center, request)? {
+                ControlResponse::Source(source) => tell_source(global, source),
+                _ => Err(wrong_answer(center.address()?)),
+            }
+        }
+    }
+}
+
+fn ask(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<ControlResponse, CliError> {
+    let runtime = runtime()?;
+    let tls = global.tls.as_deref();
+    let store = TlsStore::choose(tls, None)?;
+    let credentials = if tls.is_some() { store.load()? } else { store.load_or_create()? };
+    let client = ControlClient::connect(runtime.handle(), center.address()?, &credentials)?;
+    client.call(request)
+}
+
+/// Writes rows under headings; numbers have a `#` in front of their heading.
+fn write(
+    global: &Global,
+    headings: &[&str],
+    rows: impl IntoIterator<Item = Vec<Cell>>,
+) -> Result<(), CliError> {
+    let heading = |name: &&str| name.strip_prefix('#').map_or_else(|| Heading::text(*name), Heading::number);
+    let mut out = RowWriter::new(stdout(), target(global), headings.iter().map(heading).collect(), "")?;
+    for row in rows {
+        out.write(&row)?;
+    }
+    out.finish()?;
+    Ok(())
+}
+
+fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<(), CliError> {
+    let ControlResponse::Databases(databases) = ask(global, center, request)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let headings = [
+        "name", "mode", "level", "primary", "address", "led", "#copies", "#heard", "epoch", "note",
+        "database",
+    ];
+    let row = |database: DatabaseInfo| {
+        vec![
+            database.name.into(),
+            database.mode.name().into(),
+            text(database.level),
+            text(database.primary),
+            text(database.address),
+            Cell::Bool(database.is_led),
+            Cell::Count(database.copies.into()),
+            Cell::Count(database.copies_heard.into()),
+            database.epoch.to_string().into(),
+            text(database.note),
+            database.database.to_string().into(),
+        ]
+    };
+    write(global, &headings, databases.into_iter().map(row))
+}
+
+fn nodes(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
+    let ControlResponse::Nodes(nodes) = ask(global, center, ControlRequest::Nodes)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let headings =
+        ["name", "address", "heard", "#heard_ago", "#copies", "#free", "#capacity", "labels", "software"];
+    let row = |node: planaria_net::wire::control::NodeInfo| {
+        vec![
+            node.name.into(),
+            node.address.into(),
+            Cell::Bool(node.is_heard),
+            node.heard_ago_ms.map_or(Cell::None, |ms| Cell::Duration(Duration::from_millis(ms))),
+            Cell::Count(node.copies.into()),
+            Cell::Bytes(node.free_bytes),
+            Cell::Bytes(node.capacity_bytes),
+            text(node.labels),
+            text(node.software),
+        ]
+    };
+    write(global, &headings, nodes.into_iter().map(row))
+}
+
+fn instances(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
+    let ControlResponse::Instances(instances) = ask(global, center, ControlRequest::Instances)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let headings = [
+        "database",
+        "node",
+        "role",
+        "state",
+        "heard",
+        "promotable",
+        "durable",
+        "update_time",
+        "#lag_ms",
+        "#bytes",
+        "instance",
+    ];
+    let row = |copy: planaria_net::wire::control::InstanceInfo| {
+        vec![
+            copy.database.into(),
+            copy.node.into(),
+            copy.role.name().into(),
+            copy.state.name().into(),
+            Cell::Bool(copy.is_heard),
+            Cell::Bool(copy.is_promotable),
+            copy.position.uid.to_string().into(),
+            update_time(copy.update),
+            Cell::Count(copy.lag_ms),
+            Cell::Bytes(copy.bytes),
+            copy.instance.to_string().into(),
+        ]
+    };
+    write(global, &headings, instances.into_iter().map(row))
+}
+
+fn history(global: &Global, center: &CenterArgs, limit: u32) -> Result<(), CliError> {
+    let ControlResponse::History(events) = ask(global, center, ControlRequest::History { limit })? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let row = |event: planaria_net::wire::control::EventInfo| {
+        vec![
+            Cell::Count(event.number),
+            time(event.at_ms),
+            event.kind.into(),
+            text(event.database),
+            text(event.node),
+            event.what.into(),
+            Cell::List(event.reasons),
+        ]
+    };
+    let headings = ["#number", "at", "kind", "database", "node", "what", "reasons"];
+    write(global, &headings, events.into_iter().map(row))
+}
+
+/// Tells what was found of each copy; that none can be a source is an error.
+fn tell_source(global: &Global, source: SourceInfo) -> Result<(), CliError> {
+    let row = |copy: planaria_net::wire::control::CandidateInfo| {
+        vec![
+            copy.node.into(),
+            copy.role.name().into(),
+            Cell::Bool(copy.is_chosen),
+            copy.distance.into(),
+            update_time(copy.update),
+            copy.code.into(),
+            copy.reason.into(),
+            copy.instance.to_string().into(),
+        ]
+    };
+    let headings = ["node", "role", "chosen", "distance", "update_time", "code", "reason", "instance"];
+    write(global, &headings, source.candidates.into_iter().map(row))?;
+    match source.source {
+        Some(_) => Ok(()),
+        None => Err(CliError::new("no_source", "no copy can be the source of that clone")
+            .hint("each copy's reason is listed above; `planaria cluster instances` shows how they are")),
+    }
+}
+
+fn text(text: String) -> Cell {
+    if text.is_empty() { Cell::None } else { text.into() }
+}
+
+fn update_time(update: Uid) -> Cell {
+    if update == Uid::ZERO { Cell::None } else { time(update.millis()) }
+}
+
+fn time(millis: u64) -> Cell {
+    let micros = i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    Value::Timestamp(micros).to_string().into()
+}

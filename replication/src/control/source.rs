@@ -1,0 +1,329 @@
+//! Which copy a clone is taken from.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use planaria_types::{InstanceId, Uid};
+
+use super::{Distance, InstanceRole, Labels};
+
+/// A copy that a clone might be taken from, with what the preparatory checks ask for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceCopy {
+    /// The copy.
+    pub instance: InstanceId,
+    /// What it is for.
+    pub role: InstanceRole,
+    /// Where its node is.
+    pub labels: Labels,
+    /// Its update time: up to here nothing is missing.
+    pub update: Uid,
+    /// Whether what it holds is part of the history that leads now.
+    pub is_on_history: bool,
+    /// Whether its node has been heard lately.
+    pub is_reachable: bool,
+    /// Whether its checksums are clean, as far as is known.
+    pub is_sound: bool,
+    /// The oldest and the newest version of the protocol that its node understands.
+    pub versions: (u16, u16),
+    /// Clones that are being taken from its node, and how many may be at a time.
+    pub clones: u32,
+    /// See `clones`.
+    pub clones_max: u32,
+    /// Bytes a second that its node has left for clones.
+    pub free_bytes_per_s: u64,
+    /// What a clone of it takes on the disk of the receiver.
+    pub bytes: u64,
+    /// The measured round trip to the designated instance, in microseconds.
+    pub round_trip_us: Option<u64>,
+}
+
+impl SourceCopy {
+    /// Round trips within a factor of two are alike: below 1 ms, 2 ms, 4 ms and so on; one that was not measured is the
+    /// longest.
+    fn round_trip_bucket(&self) -> u32 {
+        self.round_trip_us.map_or(u32::MAX, |us| u64::BITS - (us / 1_000).leading_zeros())
+    }
+}
+
+/// The designated instance: where a clone is to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Destination {
+    /// The copies that are there already: nothing is cloned from the place that it is cloned to.
+    pub holds: BTreeSet<InstanceId>,
+    /// Where its node is.
+    pub labels: Labels,
+    /// The versions of the protocol that its node understands.
+    pub versions: (u16, u16),
+    /// Room on its disk.
+    pub free_bytes: u64,
+}
+
+/// What the choice goes by.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SourceRule {
+    /// By how much a copy may be older than the freshest and be taken because it is nearer, in milliseconds.
+    pub period_ms: u64,
+    /// A clone needs this many bytes a second, at least.
+    pub bytes_per_s_min: u64,
+    /// Copies that were chosen for this clone before and failed.
+    pub failed: BTreeSet<InstanceId>,
+}
+
+/// Why a copy cannot be a source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Obstacle {
+    /// It lies on the designated node itself.
+    AtDestination,
+    /// It was chosen for this clone before and failed.
+    Failed,
+    /// It holds something that is not part of the history that leads now.
+    OffHistory,
+    /// Its node has not been heard lately.
+    Unreachable,
+    /// Its node and the designated one have no version of the protocol in common.
+    Incompatible,
+    /// A checksum of it is wrong.
+    Damaged,
+    /// As many clones are taken from its node as may be.
+    NoSlot {
+        /// How many.
+        clones: u32,
+    },
+    /// Its node has too little bandwidth left.
+    NoBandwidth {
+        /// Bytes a second that are left.
+        free_bytes_per_s: u64,
+    },
+    /// It does not fit on the designated node's disk.
+    NoRoom {
+        /// Bytes that it takes.
+        bytes: u64,
+        /// Bytes that are free.
+        free_bytes: u64,
+    },
+}
+
+/// Why a copy was chosen, or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SourceReason {
+    /// It is the nearest of the backups that are fresh enough.
+    NearestBackup {
+        /// How many were.
+        of: usize,
+    },
+    /// No backup can be a source, and it is the standby, which goes on serving.
+    Standby,
+    /// Neither a backup nor a standby can be a source, and it is the primary, which goes on serving.
+    Primary,
+    /// It cannot be a source.
+    Unfit(Obstacle),
+    /// It is older than the freshest by more than the period.
+    TooOld {
+        /// By how much, in milliseconds.
+        behind_ms: u64,
+    },
+    /// It is farther from the designated instance than the one that was chosen.
+    Farther(Distance),
+    /// It is as near, and its round trip is longer.
+    SlowerLink,
+    /// It is as near and as quick to reach, and less recent.
+    LessRecent,
+    /// Nothing sets it apart from the one that was chosen, whose id is lower.
+    HigherId,
+    /// It goes on serving undisturbed: a copy of another role was chosen.
+    Spared,
+}
+
+impl SourceReason {
+    /// A stable name for logs and JSON.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NearestBackup { .. } => "nearest_backup",
+            Self::Standby => "standby",
+            Self::Primary => "primary",
+            Self::Unfit(obstacle) => obstacle.code(),
+            Self::TooOld { .. } => "too_old",
+            Self::Farther(_) => "farther",
+            Self::SlowerLink => "slower_link",
+            Self::LessRecent => "less_recent",
+            Self::HigherId => "higher_id",
+            Self::Spared => "spared",
+        }
+    }
+}
+
+impl Obstacle {
+    /// A stable name for logs and JSON.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::AtDestination => "at_destination",
+            Self::Failed => "failed",
+            Self::OffHistory => "off_history",
+            Self::Unreachable => "unreachable",
+            Self::Incompatible => "incompatible",
+            Self::Damaged => "damaged",
+            Self::NoSlot { .. } => "no_slot",
+            Self::NoBandwidth { .. } => "no_bandwidth",
+            Self::NoRoom { .. } => "no_room",
+        }
+    }
+}
+
+impl fmt::Display for SourceReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NearestBackup { of: 1 } => f.write_str("it is the only backup that is fresh enough"),
+            Self::NearestBackup { of } => {
+                write!(f, "it is the nearest of {of} backups that are fresh enough")
+            }
+            Self::Standby => f.write_str("no backup can be a source; the standby goes on serving"),
+            Self::Primary => {
+                f.write_str("neither a backup nor a standby can be a source; the primary goes on serving")
+            }
+            Self::Unfit(obstacle) => obstacle.fmt(f),
+            Self::TooOld { behind_ms } => {
+                write!(f, "it is {behind_ms} ms older than the freshest, more than the period")
+            }
+            Self::Farther(distance) => write!(f, "it is farther away ({distance})"),
+            Self::SlowerLink => f.write_str("it is as near, and its round trip is longer"),
+            Self::LessRecent => f.write_str("it is as near, and less recent"),
+            Self::HigherId => f.write_str("it is as good, and its id is higher"),
+            Self::Spared => f.write_str("it is not needed, and goes on serving undisturbed"),
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtDestination => f.write_str("it lies on the designated node itself"),
+            Self::Failed => f.write_str("it was tried for this clone and failed"),
+            Self::OffHistory => f.write_str("it is not on the history that leads now"),
+            Self::Unreachable => f.write_str("its node has not been heard lately"),
+            Self::Incompatible => f.write_str("its node and the designated one speak no common version"),
+            Self::Damaged => f.write_str("a checksum of it is wrong"),
+            Self::NoSlot { clones } => {
+                write!(f, "{clones} clones are taken from its node, as many as may be")
+            }
+            Self::NoBandwidth { free_bytes_per_s } => {
+                write!(f, "its node has {free_bytes_per_s} bytes a second left, too few")
+            }
+            Self::NoRoom { bytes, free_bytes } => {
+                write!(f, "it takes {bytes} bytes, and the designated node has {free_bytes}")
+            }
+        }
+    }
+}
+
+/// What was found of one copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourceVerdict {
+    /// The copy.
+    pub instance: InstanceId,
+    /// What it is for.
+    pub role: InstanceRole,
+    /// Its update time.
+    pub update: Uid,
+    /// How far it is from the designated instance.
+    pub distance: Distance,
+    /// Why it was chosen, or not.
+    pub reason: SourceReason,
+}
+
+/// Where a clone is taken from, with what was found of every copy, in the order in which they were given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceChoice {
+    /// The source; none if no copy can be one.
+    pub source: Option<InstanceId>,
+    /// The latest update time among the copies of the role that it was chosen from.
+    pub freshest: Option<Uid>,
+    /// What was found of each.
+    pub verdicts: Vec<SourceVerdict>,
+}
+
+/// Chooses where a clone is taken from.
+///
+/// Candidates are the backups on the current history that pass the checks. With f the latest update time among them, of
+/// those with update time ≥ f − the period the nearest is taken: label distance, then round trip, then later, then id. If
+/// there is none, the same is asked of the standbys, then of the primary.
+///
+/// Who finds that the chosen copy fails adds it to the rule's `failed`, and asks again.
+pub fn choose_source(rule: &SourceRule, to: &Destination, copies: &[SourceCopy]) -> SourceChoice {
+    let fit_as =
+        |role| copies.iter().filter(move |copy| copy.role == role && obstacle(rule, to, copy).is_none());
+    let roles = [InstanceRole::Backup, InstanceRole::Standby, InstanceRole::Primary];
+    let role = roles.into_iter().find(|role| fit_as(*role).next().is_some());
+    let freshest = role.and_then(|role| fit_as(role).map(|copy| copy.update).max());
+    let since = freshest.map_or(0, |uid| uid.millis().saturating_sub(rule.period_ms));
+    let fresh = |copy: &&SourceCopy| copy.update.millis() >= since;
+    let chosen = role.and_then(|role| fit_as(role).filter(fresh).min_by_key(|copy| order(to, copy)));
+    let of = role.map_or(0, |role| fit_as(role).filter(fresh).count());
+    let verdict = |copy: &SourceCopy| {
+        let reason = match (obstacle(rule, to, copy), chosen) {
+            (Some(obstacle), _) => SourceReason::Unfit(obstacle),
+            (None, Some(chosen)) if chosen.instance == copy.instance => match copy.role {
+                InstanceRole::Backup => SourceReason::NearestBackup { of },
+                InstanceRole::Standby => SourceReason::Standby,
+                InstanceRole::Primary => SourceReason::Primary,
+            },
+            (None, Some(chosen)) if chosen.role == copy.role => {
+                let behind_ms = freshest.map_or(0, |uid| uid.millis().saturating_sub(copy.update.millis()));
+                if fresh(&copy) { behind(to, copy, chosen) } else { SourceReason::TooOld { behind_ms } }
+            }
+            // Only a copy of a role that comes later is fit where another one was chosen.
+            (None, _) => SourceReason::Spared,
+        };
+        SourceVerdict {
+            instance: copy.instance,
+            role: copy.role,
+            update: copy.update,
+            distance: to.labels.distance(&copy.labels),
+            reason,
+        }
+    };
+    let source = chosen.map(|copy| copy.instance);
+    SourceChoice { source, freshest, verdicts: copies.iter().map(verdict).collect() }
+}
+
+/// Nearest first, then the quickest to reach, then the latest, then by id.
+fn order(to: &Destination, copy: &SourceCopy) -> (Distance, u32, Reverse<Uid>, InstanceId) {
+    (to.labels.distance(&copy.labels), copy.round_trip_bucket(), Reverse(copy.update), copy.instance)
+}
+
+/// The first thing in which a copy comes behind the one that was chosen.
+fn behind(to: &Destination, copy: &SourceCopy, chosen: &SourceCopy) -> SourceReason {
+    let distance = to.labels.distance(&copy.labels);
+    if distance > to.labels.distance(&chosen.labels) {
+        SourceReason::Farther(distance)
+    } else if copy.round_trip_bucket() > chosen.round_trip_bucket() {
+        SourceReason::SlowerLink
+    } else if copy.update < chosen.update {
+        SourceReason::LessRecent
+    } else {
+        SourceReason::HigherId
+    }
+}
+
+/// The first preparatory check that a copy fails.
+fn obstacle(rule: &SourceRule, to: &Destination, copy: &SourceCopy) -> Option<Obstacle> {
+    let has_common_version = copy.versions.0.max(to.versions.0) <= copy.versions.1.min(to.versions.1);
+    let free_bytes_per_s = copy.free_bytes_per_s;
+    let checks = [
+        (to.holds.contains(&copy.instance), Obstacle::AtDestination),
+        (rule.failed.contains(&copy.instance), Obstacle::Failed),
+        (!copy.is_on_history, Obstacle::OffHistory),
+        (!copy.is_reachable, Obstacle::Unreachable),
+        (!has_common_version, Obstacle::Incompatible),
+        (!copy.is_sound, Obstacle::Damaged),
+        (copy.clones >= copy.clones_max, Obstacle::NoSlot { clones: copy.clones }),
+        (free_bytes_per_s < rule.bytes_per_s_min, Obstacle::NoBandwidth { free_bytes_per_s }),
+        (copy.bytes > to.free_bytes, Obstacle::NoRoom { bytes: copy.bytes, free_bytes: to.free_bytes }),
+    ];
+    checks.into_iter().find_map(|(fails, obstacle)| fails.then_some(obstacle))
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;
