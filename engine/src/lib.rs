@@ -84,6 +84,9 @@ mod fingerprint_tests;
 mod flip_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
+mod golden_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod reconcile_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
