@@ -12,11 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use planaria_engine::{CloneRole, Database, Options, Role};
+use planaria_engine::{Database, Options};
 use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, TlsStore, Transport};
-use planaria_net::replica::{CloneProgress, FollowStatus, Slot, clone_from, settle};
-use planaria_net::wire::client::Client;
-use planaria_net::wire::message::{DatabaseStatus, Request, Response};
+use planaria_net::replica::{CloneProgress, FollowStatus, Slot, open_secondary, settle};
 use planaria_net::wire::rpc::{ServeLimits, Server, serve};
 use planaria_replication::ack::Level;
 use tokio::runtime::Runtime;
@@ -75,7 +73,13 @@ impl Node {
         let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
         let (db, first_copy) = match options.replica_of {
             None => (Database::open_with(&options.dir, options.engine.clone())?, None),
-            Some(primary) => open_secondary(runtime, options, primary, &credentials, progress)?,
+            Some(primary) => runtime.block_on(open_secondary(
+                &options.dir,
+                primary,
+                &credentials,
+                &options.engine,
+                progress,
+            ))?,
         };
         let name = node_name(&options.dir);
         let slot = Slot::new(db);
@@ -149,82 +153,4 @@ impl Drop for Node {
 /// The name of a node for people: that of its directory.
 fn node_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.display().to_string())
-}
-
-/// Opens a secondary's directory; an empty one is filled with the primary's run files first.
-fn open_secondary(
-    runtime: &Runtime,
-    options: &NodeOptions,
-    primary: SocketAddr,
-    credentials: &Credentials,
-    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
-) -> Result<(Database, Option<CloneProgress>), CliError> {
-    let existing = Options { create: false, ..options.engine.clone() };
-    match Database::open_with(&options.dir, existing) {
-        Ok(db) => {
-            let is_secondary = db.role() == Role::Secondary;
-            match primary_status(runtime, primary, credentials) {
-                Ok(status) if status.database != db.id() => {
-                    return Err(CliError::new(
-                        "foreign_database",
-                        format!(
-                            "{} holds database {}, the primary at {primary} leads {}",
-                            options.dir.display(),
-                            db.id(),
-                            status.database
-                        ),
-                    )
-                    .hint("start the secondary in a new directory, or name the primary of this database"));
-                }
-                Ok(_) => db.become_secondary(db.id())?,
-                // A secondary waits for its primary; what was none before must not become one unseen.
-                Err(_) if is_secondary => {}
-                Err(error) => return Err(error),
-            }
-            Ok((db, None))
-        }
-        Err(planaria_engine::Error::NotFound { .. }) => {
-            remove_if_empty(&options.dir)?;
-            let copied = runtime.block_on(clone_from(
-                primary,
-                credentials,
-                &Transport::default(),
-                &options.dir,
-                CloneRole::Secondary,
-                &options.engine,
-                progress,
-            ))?;
-            Ok((Database::open_with(&options.dir, options.engine.clone())?, Some(copied)))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// An empty directory makes room for the copy that takes its name.
-fn remove_if_empty(dir: &Path) -> Result<(), CliError> {
-    match std::fs::remove_dir(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CliError::new(
-            "exists",
-            format!("{} is not a database and not empty: {error}", dir.display()),
-        )
-        .hint("name a new directory for the secondary")),
-        _ => Ok(()),
-    }
-}
-
-fn primary_status(
-    runtime: &Runtime,
-    address: SocketAddr,
-    credentials: &Credentials,
-) -> Result<DatabaseStatus, CliError> {
-    let client = runtime.block_on(Client::connect(address, credentials))?;
-    let status = runtime.block_on(client.call(Request::Status))?;
-    match status {
-        Response::Status(status) if !status.databases.is_empty() => status
-            .databases
-            .into_iter()
-            .next()
-            .ok_or_else(|| CliError::new("protocol", "the node hosts nothing")),
-        _ => Err(CliError::new("protocol", format!("the node at {address} hosts no database"))),
-    }
 }

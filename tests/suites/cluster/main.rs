@@ -9,6 +9,8 @@ mod clones;
 #[cfg(test)]
 mod compare;
 #[cfg(test)]
+mod embedded;
+#[cfg(test)]
 mod failover;
 #[cfg(test)]
 mod full_disk;
