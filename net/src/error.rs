@@ -3,6 +3,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use planaria_types::DatabaseId;
+
 use crate::wire::FrameError;
 use crate::wire::message::RemoteError;
 
@@ -110,6 +112,30 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// A directory holds another database than the one that is to be followed.
+    #[error(
+        "{} holds database {own}, the primary at {primary} leads {led}. Start the secondary in a new directory, or name \
+         the primary of this database",
+        path.display()
+    )]
+    ForeignDatabase {
+        /// The directory.
+        path: PathBuf,
+        /// What it holds.
+        own: DatabaseId,
+        /// Who was to be followed.
+        primary: SocketAddr,
+        /// What that one leads.
+        led: DatabaseId,
+    },
+    /// A directory that is to hold a copy holds something else.
+    #[error("{} is not a database and not empty: {source}. Name a new directory for the secondary", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
     /// The storage engine failed.
     #[error(transparent)]
     Engine(#[from] planaria_engine::Error),
@@ -136,6 +162,8 @@ impl Error {
             Self::Frame(_) | Self::Protocol(_) => "protocol",
             Self::Remote(remote) => &remote.code,
             Self::TooLarge { .. } => "too_large",
+            Self::ForeignDatabase { .. } => "foreign_database",
+            Self::NotEmpty { .. } => "exists",
             Self::Engine(error) => error.code(),
             Self::Closed => "closed",
         }

@@ -1,7 +1,6 @@
 //! What a node does with the requests of its clients: a [`Handler`] over one database.
 
 pub(crate) mod quarantine;
-pub(crate) mod reads;
 mod rows;
 mod tables;
 
@@ -10,6 +9,7 @@ use planaria_engine::{Batch, Database, Durability, Role, Table, Written, table};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
 use planaria_net::replica::Slot;
+pub(crate) use planaria_net::replica::reads;
 use planaria_net::wire::limits::ROWS_BYTES_TARGET;
 use planaria_net::wire::message::{
     Call, DatabaseStatus, Level, RemoteError, Request, Response, Status, WriteOp, WriteOptions,
@@ -173,7 +173,7 @@ impl DatabaseHandler {
 
     /// Waits until reads show what is asked for.
     fn wait_for(&self, wanted: &reads::Wanted) -> Result<Response, RemoteError> {
-        reads::wait(&self.slot, &*self.companion, wanted).map(|()| Response::Done)
+        reads::wait(&self.slot, || self.companion.closed(), wanted).map(|()| Response::Done)
     }
 
     fn digest(&self, names: &[String], at: Option<Uid>) -> Result<Response, RemoteError> {

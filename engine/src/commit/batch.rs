@@ -1,6 +1,6 @@
 use planaria_types::{TableId, Uid};
 
-use super::encoding::{self, CommitHeader};
+use super::encoding::{self, CommitHeader, CommitOp};
 use crate::cursor::RecordKind;
 use crate::error::{Error, Result};
 use crate::key_order::head;
@@ -96,6 +96,11 @@ impl Batch {
         self.ops.is_empty()
     }
 
+    /// The puts and deletes in the order in which they came, doubles included.
+    pub fn ops(&self) -> impl Iterator<Item = CommitOp<'_>> {
+        self.ops.iter().filter_map(|op| encoding::read_op(&mut self.encoded.get(op.start..op.end)?))
+    }
+
     /// An upper bound of the encoded size, in bytes.
     pub fn bytes(&self) -> usize {
         self.encoded.len()
@@ -159,7 +164,11 @@ mod tests {
             "a",
             "3",
         );
+        let came: Vec<_> = batch.ops().map(|op| (op.key.to_vec(), op.row.to_vec())).collect();
+        let came: Vec<_> = came.iter().map(|(key, row)| (&key[..], &row[..])).collect();
+        assert_eq!(came, [(&b"b"[..], &b"1"[..]), (b"a", b"2"), (b"b", b""), (b"a", b"3")]);
         let commit = EncodedCommit::parse(batch.encode().unwrap().into()).unwrap();
+        assert_eq!(commit.op_count(), 2);
         let ops: Vec<_> = commit.ops().map(|op| (op.key.to_vec(), op.kind, op.row.to_vec())).collect();
         assert_eq!(
             ops,

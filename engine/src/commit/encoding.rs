@@ -124,7 +124,7 @@ pub struct CommitOp<'a> {
     pub row: &'a [u8],
 }
 
-fn read_op<'a>(bytes: &mut &'a [u8]) -> Option<CommitOp<'a>> {
+pub(super) fn read_op<'a>(bytes: &mut &'a [u8]) -> Option<CommitOp<'a>> {
     let (&kind, rest) = bytes.split_first()?;
     *bytes = rest;
     let kind = RecordKind::from_byte(kind).filter(|kind| *kind != RecordKind::RangeDelete)?;

@@ -265,6 +265,11 @@ impl Connection {
         self.0.quic.close(code.code(), why.as_bytes());
     }
 
+    /// Whether the connection is known to have ended.
+    pub fn is_lost(&self) -> bool {
+        self.0.quic.close_reason().is_some()
+    }
+
     /// Completes when the connection has ended, with the reason.
     pub async fn closed(&self) -> Error {
         lost(self.0.peer.address, &self.0.quic.closed().await)

@@ -212,7 +212,9 @@ fn joined(outcome: Option<Result<Result<()>, tokio::task::JoinError>>) -> Result
 }
 
 /// Runs what may block on a thread for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::Protocol(format!("a blocking call broke off: {error}")))?

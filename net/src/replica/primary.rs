@@ -453,6 +453,8 @@ impl Serving<'_> {
             Outcome::Driver(SessionAction::Send(message)) => self.send(&message)?,
             Outcome::Driver(SessionAction::Register { instance, name, durable }) => {
                 self.primary.wards.note_address(instance, self.address);
+                // Whoever cannot be asked what it has, and cannot be made the primary, is counted on by no level.
+                self.primary.group.lock().set_eligible(instance, self.address.is_some());
                 self.primary.register(instance, name, durable)?;
             }
             Outcome::Driver(_) => return Ok(false),

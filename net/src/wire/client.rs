@@ -52,6 +52,11 @@ impl Client {
         self.connection.peer()
     }
 
+    /// Whether the connection is known to have ended: a call would fail, and nothing of it would be sent.
+    pub fn is_lost(&self) -> bool {
+        self.connection.is_lost()
+    }
+
     /// Sends a request and waits for its answer. Dropping the future cancels the call.
     ///
     /// # Errors

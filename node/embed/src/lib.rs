@@ -26,7 +26,12 @@
 //! Where to go on: [`Database`] for batches, snapshots and clones; [`Table`] for keys, rows and scans; [`Options`] for
 //! memory, log and compression; [`Error`] for what can go wrong and what to do then.
 
+//! With the feature `replica` an application also keeps a copy of a node's database that follows it: module `replica`.
+
 #![forbid(unsafe_code)]
+
+#[cfg(feature = "replica")]
+pub mod replica;
 
 pub use planaria_engine::{
     Batch, Codec, Column, ColumnType, Database, Durability, Error, Ingest, Ingested, Lineage, LocalClone,
@@ -42,12 +47,17 @@ mod tests {
     const README: &str = include_str!("../../../README.md");
     const EXAMPLE: &str = include_str!("../examples/quick_start.rs");
 
+    const REPLICA: &str = include_str!("../examples/replica.rs");
+
     #[test]
-    fn the_readme_shows_the_example_as_it_is_compiled() {
-        let code = EXAMPLE.lines().skip_while(|line| line.starts_with("//!") || line.is_empty());
-        let code: Vec<&str> = code.collect();
-        let shown = README.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
-        let shown: Vec<&str> = shown.expect("the README has a block of Rust").lines().collect();
-        assert_eq!(shown, code, "copy examples/quick_start.rs into the README, or the other way round");
+    fn the_readme_shows_the_examples_as_they_are_compiled() {
+        let shown = README.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let mut shown = shown.map(|block| block.lines().collect::<Vec<_>>());
+        for (name, example) in [("quick_start", EXAMPLE), ("replica", REPLICA)] {
+            let code = example.lines().skip_while(|line| line.starts_with("//!") || line.is_empty());
+            let code: Vec<&str> = code.collect();
+            let shown = shown.next().expect("the README has a block of Rust for each example");
+            assert_eq!(shown, code, "copy examples/{name}.rs into the README, or the other way round");
+        }
     }
 }

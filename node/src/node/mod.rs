@@ -4,6 +4,7 @@ mod companion;
 mod copy_report;
 mod errands;
 mod leadership;
+mod open;
 mod promotion;
 mod refresh;
 mod replicas;
@@ -15,12 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use planaria_engine::{CloneRole, Database, Options, Role};
+use planaria_engine::{Database, Options};
 use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, TlsStore, Transport};
-use planaria_net::replica::{CloneProgress, FollowStatus, Slot, clone_from, settle};
-use planaria_net::wire::client::Client;
-use planaria_net::wire::control::{ControlRequest, ControlResponse, LeadInfo};
-use planaria_net::wire::message::{DatabaseStatus, Request, Response};
+use planaria_net::replica::{CloneProgress, FollowStatus, Slot, settle};
 use planaria_net::wire::rpc::{ServeLimits, Server, serve};
 use planaria_replication::ack::Level;
 use tokio::runtime::Runtime;
@@ -28,10 +26,11 @@ use tokio::runtime::Runtime;
 use self::companion::NodeCompanion;
 pub(crate) use self::companion::{clone_info, clone_locally};
 use self::leadership::{Circumstances, Leadership};
+use self::open::{Opened, open_secondary};
 pub(crate) use self::replicas::{registered_do, registered_info};
 use self::reporter::{Reporter, Reporting};
 use self::watch::Watch;
-use crate::cluster::{ControlClient, Membership};
+use crate::cluster::Membership;
 use crate::handler::DatabaseHandler;
 use crate::output::CliError;
 
@@ -173,125 +172,4 @@ impl Drop for Node {
 /// The name of a node for people: that of its directory.
 fn node_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.display().to_string())
-}
-
-/// A database that was opened to be served.
-struct Opened {
-    db: Database,
-    /// What the first copy took, if there was one.
-    first_copy: Option<CloneProgress>,
-    /// Whom it follows.
-    replica_of: Option<SocketAddr>,
-}
-
-impl Opened {
-    /// One that follows nobody, as far as is known.
-    fn alone(db: Database) -> Self {
-        Self { db, first_copy: None, replica_of: None }
-    }
-}
-
-/// Who leads a database, as the control center knows; none if it cannot be asked, or does not know either.
-fn leader_by_control(
-    runtime: &Runtime,
-    options: &NodeOptions,
-    db: &Database,
-    credentials: &Credentials,
-) -> Option<LeadInfo> {
-    let membership = options.membership.as_ref()?;
-    let asked = ControlClient::connect(runtime.handle(), membership.control, credentials)
-        .and_then(|client| client.call(ControlRequest::Leads));
-    match asked {
-        Ok(ControlResponse::Leads(leads)) => leads.into_iter().find(|lead| lead.database == db.id()),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::warn!(%error, "the control center cannot say who leads: the command line holds");
-            None
-        }
-    }
-}
-
-/// Opens a secondary's directory; an empty one is filled with the primary's run files first.
-fn open_secondary(
-    runtime: &Runtime,
-    options: &NodeOptions,
-    primary: SocketAddr,
-    credentials: &Credentials,
-    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
-) -> Result<Opened, CliError> {
-    let existing = Options { create: false, ..options.engine.clone() };
-    match Database::open_with(&options.dir, existing) {
-        Ok(db) => {
-            // The lead may have moved since the command line was written; to this copy, even.
-            let primary = match leader_by_control(runtime, options, &db, credentials) {
-                Some(lead) if lead.instance == db.instance() => return Ok(Opened::alone(db)),
-                Some(lead) => lead.address,
-                None => primary,
-            };
-            let is_secondary = db.role() == Role::Secondary;
-            match primary_status(runtime, primary, credentials) {
-                Ok(status) if status.database != db.id() => {
-                    return Err(CliError::new(
-                        "foreign_database",
-                        format!(
-                            "{} holds database {}, the primary at {primary} leads {}",
-                            options.dir.display(),
-                            db.id(),
-                            status.database
-                        ),
-                    )
-                    .hint("start the secondary in a new directory, or name the primary of this database"));
-                }
-                Ok(_) => db.become_secondary(db.id())?,
-                // A secondary waits for its primary; what was none before must not become one unseen.
-                Err(_) if is_secondary => {}
-                Err(error) => return Err(error),
-            }
-            Ok(Opened { db, first_copy: None, replica_of: Some(primary) })
-        }
-        Err(planaria_engine::Error::NotFound { .. }) => {
-            remove_if_empty(&options.dir)?;
-            let copied = runtime.block_on(clone_from(
-                primary,
-                credentials,
-                &Transport::default(),
-                &options.dir,
-                CloneRole::Secondary,
-                &options.engine,
-                progress,
-            ))?;
-            let db = Database::open_with(&options.dir, options.engine.clone())?;
-            Ok(Opened { db, first_copy: Some(copied), replica_of: Some(primary) })
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// An empty directory makes room for the copy that takes its name.
-fn remove_if_empty(dir: &Path) -> Result<(), CliError> {
-    match std::fs::remove_dir(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CliError::new(
-            "exists",
-            format!("{} is not a database and not empty: {error}", dir.display()),
-        )
-        .hint("name a new directory for the secondary")),
-        _ => Ok(()),
-    }
-}
-
-fn primary_status(
-    runtime: &Runtime,
-    address: SocketAddr,
-    credentials: &Credentials,
-) -> Result<DatabaseStatus, CliError> {
-    let client = runtime.block_on(Client::connect(address, credentials))?;
-    let status = runtime.block_on(client.call(Request::Status))?;
-    match status {
-        Response::Status(status) if !status.databases.is_empty() => status
-            .databases
-            .into_iter()
-            .next()
-            .ok_or_else(|| CliError::new("protocol", "the node hosts nothing")),
-        _ => Err(CliError::new("protocol", format!("the node at {address} hosts no database"))),
-    }
 }

@@ -11,6 +11,8 @@ mod compare;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod embedded;
+#[cfg(test)]
 mod failover;
 #[cfg(test)]
 mod full_disk;

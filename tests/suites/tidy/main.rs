@@ -42,6 +42,9 @@ const MAY_KNOW: [(&str, &[&str]); 7] = [
     ),
 ];
 
+/// Which ones it may know besides, if somebody asks for a feature.
+const MAY_KNOW_IF_ASKED: [(&str, &[&str]); 1] = [("planaria", &["planaria-net", "planaria-replication"])];
+
 /// Crates that nobody may know.
 const KNOWN_TO_NOBODY: [&str; 4] = ["planaria-node", "planaria-bench", "planaria-fuzz", "planaria-tests"];
 
@@ -167,6 +170,11 @@ fn crates_know_only_whom_they_may_know() {
                 ));
             }
         }
+        let allowed = MAY_KNOW_IF_ASKED.iter().find(|(own, _)| *own == of.name);
+        let optional = of.optional.iter().map(String::as_str).filter(|name| ours.contains(name));
+        for name in optional.filter(|name| !allowed.is_some_and(|(_, allowed)| allowed.contains(name))) {
+            complaints.push(format!("{}/Cargo.toml: {} may not know {name}, asked or not", of.dir, of.name));
+        }
         if !of.has_workspace_lints {
             complaints.push(format!("{}/Cargo.toml: add [lints] with workspace = true", of.dir));
         }
@@ -176,6 +184,9 @@ fn crates_know_only_whom_they_may_know() {
 
 #[test]
 fn who_embeds_the_engine_compiles_no_runtime_and_no_network() {
+    let embedded = manifests::crates().into_iter().find(|of| of.name == "planaria");
+    let features = embedded.expect("there is a crate planaria").default_features;
+    assert!(features.is_empty(), "the crate planaria has the features {features} without being asked");
     let drawn_in = manifests::closure("planaria");
     for name in ["tokio", "quinn", "rustls", "planaria-net", "planaria-node", "clap"] {
         assert!(!drawn_in.contains(name), "the crate planaria draws in {name}: keep it out of the engine");

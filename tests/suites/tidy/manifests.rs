@@ -12,6 +12,10 @@ pub(crate) struct Crate {
     pub(crate) dir: String,
     /// What it is built from.
     pub(crate) dependencies: BTreeSet<String>,
+    /// What it is built from only if somebody asks for a feature.
+    pub(crate) optional: BTreeSet<String>,
+    /// The features that it has without being asked.
+    pub(crate) default_features: String,
     /// What its tests need besides.
     pub(crate) dev_dependencies: BTreeSet<String>,
     pub(crate) has_workspace_lints: bool,
@@ -34,6 +38,8 @@ fn parse(dir: &str) -> Crate {
         name: String::new(),
         dir: dir.to_owned(),
         dependencies: BTreeSet::new(),
+        optional: BTreeSet::new(),
+        default_features: String::new(),
         dev_dependencies: BTreeSet::new(),
         has_workspace_lints: false,
     };
@@ -50,7 +56,11 @@ fn parse(dir: &str) -> Crate {
         match section.as_str() {
             "package" if key == "name" => value.trim_matches('"').clone_into(&mut found.name),
             "lints" if key == "workspace" => found.has_workspace_lints = value == "true",
+            "features" if key == "default" => value.clone_into(&mut found.default_features),
             "dev-dependencies" => drop(found.dev_dependencies.insert(dependency)),
+            section if section.ends_with("dependencies") && value.contains("optional = true") => {
+                found.optional.insert(dependency);
+            }
             section if section.ends_with("dependencies") => drop(found.dependencies.insert(dependency)),
             _ => {}
         }
@@ -59,9 +69,11 @@ fn parse(dir: &str) -> Crate {
     found
 }
 
-/// All that a crate draws in, by the lock file: its tests' needs and those of every target included.
+/// All that a crate draws in, by the lock file: its tests' needs and those of every target included, its own optional
+/// dependencies left out.
 pub(crate) fn closure(name: &str) -> BTreeSet<String> {
     let mut packages: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let own = crates().into_iter().find(|of| of.name == name);
     for package in read("Cargo.lock").split("[[package]]").skip(1) {
         let field = |key: &str| {
             let line = package.lines().find_map(|line| line.strip_prefix(key))?;
@@ -71,6 +83,8 @@ pub(crate) fn closure(name: &str) -> BTreeSet<String> {
         let names = list.unwrap_or_default().lines().filter_map(|line| line.split('"').nth(1));
         let names = names.filter_map(|name| name.split(' ').next()).map(str::to_owned);
         let name = field("name = ").expect("a package of the lock file has a name");
+        let optional = own.as_ref().filter(|own| own.name == name).map(|own| &own.optional);
+        let names = names.filter(|name| optional.is_none_or(|optional| !optional.contains(name)));
         packages.entry(name).or_default().extend(names);
     }
     let mut reached = BTreeSet::new();

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use planaria_engine::{Database, Role};
-use planaria_net::replica::Slot;
-use planaria_net::wire::message::RemoteError;
 use planaria_types::{Epoch, Uid};
 
-use super::Companion;
-use crate::stopwatch::Stopwatch;
+use super::Slot;
+use super::clock::now;
+use crate::wire::message::RemoteError;
 
 /// How long is waited if the client does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -17,23 +16,31 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// What reads are to show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Wanted {
-    pub(crate) after: Option<Uid>,
-    pub(crate) epoch: Option<Epoch>,
-    pub(crate) staleness_max_ms: Option<u64>,
-    pub(crate) timeout_ms: u32,
+pub struct Wanted {
+    /// A commit.
+    pub after: Option<Uid>,
+    /// The epoch under which it was written, where that matters.
+    pub epoch: Option<Epoch>,
+    /// How old what is shown may be, in milliseconds.
+    pub staleness_max_ms: Option<u64>,
+    /// How long is waited, in milliseconds; 0 for five seconds.
+    pub timeout_ms: u32,
 }
 
-/// Waits until reads show it.
-pub(super) fn wait(slot: &Slot, companion: &dyn Companion, wanted: &Wanted) -> Result<(), RemoteError> {
+/// Waits until reads show it; `closed` tells up to where nothing is missing, on a secondary.
+///
+/// # Errors
+///
+/// `not_reached` or `too_stale` when the time is up, `taken_back` if the commit is of another history.
+pub fn wait(slot: &Slot, closed: impl Fn() -> Option<Uid>, wanted: &Wanted) -> Result<(), RemoteError> {
     let patience = match wanted.timeout_ms {
         0 => PATIENCE,
         ms => Duration::from_millis(ms.into()),
     };
-    let begun = Stopwatch::start();
+    let begun = now();
     loop {
-        let Some(lacks) = look(&slot.get(), companion.closed(), wanted)? else { return Ok(()) };
-        if begun.elapsed() >= patience {
+        let Some(lacks) = look(&slot.get(), closed(), wanted)? else { return Ok(()) };
+        if u128::from(now().since(begun).0) >= patience.as_millis() {
             return Err(lacks);
         }
         std::thread::park_timeout(BETWEEN_LOOKS);
@@ -41,11 +48,7 @@ pub(super) fn wait(slot: &Slot, companion: &dyn Companion, wanted: &Wanted) -> R
 }
 
 /// What reads lack now; an error at once if waiting would not help.
-pub(crate) fn look(
-    db: &Database,
-    closed: Option<Uid>,
-    wanted: &Wanted,
-) -> Result<Option<RemoteError>, RemoteError> {
+pub fn look(db: &Database, closed: Option<Uid>, wanted: &Wanted) -> Result<Option<RemoteError>, RemoteError> {
     if let Some(after) = wanted.after {
         let visible = db.visible();
         if visible < after {
@@ -69,7 +72,7 @@ pub(crate) fn look(
     let Some(bound) = wanted.staleness_max_ms else { return Ok(None) };
     let stale_ms = match (db.role(), db.deposed()) {
         (Role::Primary, None) => 0,
-        (Role::Primary, Some(epoch)) => return Err(super::remote(planaria_engine::Error::Deposed(epoch))),
+        (Role::Primary, Some(epoch)) => return Err(deposed(epoch)),
         (Role::Secondary, _) => db.now_millis().saturating_sub(closed.unwrap_or_default().millis()),
     };
     if stale_ms <= bound {
@@ -79,4 +82,9 @@ pub(crate) fn look(
     let mut error = RemoteError::new("too_stale", what);
     error.hint = "ask again later, or ask the primary".into();
     Ok(Some(error))
+}
+
+fn deposed(epoch: Epoch) -> RemoteError {
+    let error = planaria_engine::Error::Deposed(epoch);
+    RemoteError::new(error.code(), error.to_string())
 }

@@ -1,0 +1,110 @@
+//! Opening the directory of a secondary.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use planaria_engine::{CloneRole, Database, Options, Role};
+
+use super::clone::{CloneProgress, blocking, clone_from};
+use crate::quic::{Credentials, Transport};
+use crate::wire::client::Client;
+use crate::wire::message::{DatabaseStatus, Request, Response};
+use crate::{Error, Result};
+
+/// How long a node has to say what it hosts.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Opens a secondary's directory; an empty one is filled with the primary's run files first, which `progress` is told
+/// of. A copy that was a secondary before is opened whether its primary can be reached or not.
+///
+/// # Errors
+///
+/// `ForeignDatabase` if the directory holds another database than the primary leads, `NotEmpty` if it holds none and
+/// something else.
+pub async fn open_secondary(
+    dir: &Path,
+    primary: SocketAddr,
+    credentials: &Credentials,
+    options: &Options,
+    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
+) -> Result<(Database, Option<CloneProgress>)> {
+    match open(dir, Options { create: false, ..options.clone() }).await {
+        Ok(db) => {
+            join_primary(&db, dir, primary, credentials).await?;
+            Ok((db, None))
+        }
+        Err(Error::Engine(planaria_engine::Error::NotFound { .. })) => {
+            remove_if_empty(dir)?;
+            let role = CloneRole::Secondary;
+            let transport = Transport::default();
+            let copied = clone_from(primary, credentials, &transport, dir, role, options, progress).await?;
+            Ok((open(dir, options.clone()).await?, Some(copied)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a database a secondary of the primary at that address, if that leads the same database. One that was a
+/// secondary before stays it, whether its primary can be reached or not.
+///
+/// # Errors
+///
+/// `ForeignDatabase` if the primary leads another database.
+pub async fn join_primary(
+    db: &Database,
+    dir: &Path,
+    primary: SocketAddr,
+    credentials: &Credentials,
+) -> Result<()> {
+    let was_secondary = db.role() == Role::Secondary;
+    match database_at(primary, credentials).await {
+        Ok(there) if there.database != db.id() => Err(Error::ForeignDatabase {
+            path: dir.to_path_buf(),
+            own: db.id(),
+            primary,
+            led: there.database,
+        }),
+        Ok(_) => {
+            let own = db.clone();
+            blocking(move || Ok(own.become_secondary(own.id())?)).await
+        }
+        // A secondary waits for its primary; what was none before must not become one unseen.
+        Err(_) if was_secondary => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn open(dir: &Path, options: Options) -> Result<Database> {
+    let dir = dir.to_path_buf();
+    blocking(move || Ok(Database::open_with(dir, options)?)).await
+}
+
+/// An empty directory makes room for the copy that takes its name.
+fn remove_if_empty(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::NotEmpty { path: dir.to_path_buf(), source: Arc::new(error) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The database that a node hosts.
+pub async fn database_at(address: SocketAddr, credentials: &Credentials) -> Result<DatabaseStatus> {
+    let asked = async {
+        let client = Client::connect(address, credentials).await?;
+        let answer = client.call(Request::Status).await;
+        client.close().await;
+        answer
+    };
+    let answer = tokio::time::timeout(ANSWER_WITHIN, asked)
+        .await
+        .unwrap_or(Err(Error::TimedOut { peer: address, when: "to what it hosts" }))?;
+    let Response::Status(status) = answer else {
+        return Err(Error::Protocol(format!("the node at {address} gave an answer to another question")));
+    };
+    let database = status.databases.into_iter().next();
+    database.ok_or_else(|| Error::Protocol(format!("the node at {address} hosts no database")))
+}

@@ -1,0 +1,166 @@
+//! Writes that the primary makes.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use planaria_net::Error as NetError;
+use planaria_net::quic::{Credentials, Endpoint, NODE_NAME, Transport};
+use planaria_net::wire::client::{Client, new_token};
+use planaria_net::wire::message::{Level, Request, Response, WriteOp, WriteOptions};
+use planaria_types::{DatabaseId, Position};
+
+use super::ReplicaError;
+
+/// How long a write may take if the application does not say.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts to have a write answered.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+/// Silence after which the primary is taken for lost.
+const SILENCE: Duration = Duration::from_secs(5);
+/// A sign of life is sent this often.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// How a write is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// How many durable copies it waits for; by default what the database prescribes.
+    pub level: Level,
+    /// The write's name: however often it is sent, it is made once. Without one, each call draws its own.
+    pub token: Option<u128>,
+    /// How long it may take; 10 seconds by default.
+    pub timeout: Duration,
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self { level: Level::Database, token: None, timeout: PATIENCE }
+    }
+}
+
+/// Sends writes to the primary, over a connection that is kept.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    credentials: Credentials,
+    database: String,
+    client: Mutex<Option<Client>>,
+}
+
+/// How far a write has come.
+#[derive(Default)]
+struct Progress {
+    /// Whether the primary may have got it.
+    sent: bool,
+    why: String,
+}
+
+impl Forwarder {
+    pub(super) fn new(credentials: Credentials, database: DatabaseId) -> Self {
+        Self { credentials, database: database.to_string(), client: Mutex::default() }
+    }
+
+    /// The next write makes a new connection.
+    pub(super) fn forget(&self) {
+        drop(self.client().take());
+    }
+
+    /// Has the primary make a write, all or nothing, and gives the position where it is.
+    pub(super) async fn write(
+        &self,
+        primary: SocketAddr,
+        ops: Vec<WriteOp>,
+        how: Forward,
+    ) -> Result<Position, ReplicaError> {
+        let token = how.token.unwrap_or_else(new_token);
+        let timeout_ms = u32::try_from(how.timeout.as_millis()).unwrap_or(u32::MAX).max(1);
+        let options = WriteOptions { durable: true, level: how.level, timeout_ms, token: Some(token) };
+        let request = Request::Write { ops, options };
+        let mut progress = Progress { sent: false, why: "no answer in time".into() };
+        let answered = self.until_answered(primary, request, &mut progress);
+        let answer = tokio::time::timeout(how.timeout, answered).await.unwrap_or(Err(None));
+        let Progress { sent, why } = progress;
+        let unknown = |why| Err(ReplicaError::Unknown { primary, token, why });
+        match answer {
+            Ok(Response::Committed { uid, epoch, .. }) => Ok(Position { epoch, uid }),
+            Ok(_) => unknown("the primary gave an answer to another question".into()),
+            Err(Some(NetError::Remote(error))) if error.code == "unknown" => unknown(error.to_string()),
+            // Whatever is said now, an earlier attempt may have been made.
+            Err(failed) if sent => unknown(failed.map_or(why, |error| error.to_string())),
+            Err(Some(NetError::Remote(error))) => match error.code.as_str() {
+                "read_only" | "deposed" => Err(ReplicaError::NoPrimary { primary, why: error.to_string() }),
+                _ => Err(ReplicaError::Refused(error)),
+            },
+            Err(Some(error)) => Err(error.into()),
+            Err(None) => Err(ReplicaError::NoPrimary { primary, why }),
+        }
+    }
+
+    /// Sends the request until there is an answer, or an error that another attempt would not mend; none if the
+    /// primary cannot be reached and has got nothing.
+    async fn until_answered(
+        &self,
+        primary: SocketAddr,
+        request: Request,
+        progress: &mut Progress,
+    ) -> Result<Response, Option<NetError>> {
+        loop {
+            let before = progress.sent;
+            match self.connected(primary).await {
+                Ok(client) => {
+                    progress.sent = true;
+                    match client.call(request.clone()).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(error) if is_lost(&error) => progress.why = error.to_string(),
+                        Err(NetError::Remote(error)) if error.code == "handing_over" => {
+                            // The lead is on its way: soon this node says that it has none, or takes updates again.
+                            *progress = Progress { sent: before, why: error.to_string() };
+                            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+                            continue;
+                        }
+                        Err(error) => {
+                            // A refusal has left nothing behind, and what is too large was not sent.
+                            if matches!(error, NetError::Remote(_) | NetError::TooLarge { .. }) {
+                                progress.sent = before;
+                            }
+                            return Err(Some(error));
+                        }
+                    }
+                }
+                Err(error) if is_lost(&error) => progress.why = error.to_string(),
+                Err(error) => return Err(Some(error)),
+            }
+            self.forget();
+            if !progress.sent {
+                return Err(None);
+            }
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        }
+    }
+
+    /// The connection that is kept, or a new one.
+    async fn connected(&self, primary: SocketAddr) -> Result<Client, NetError> {
+        let kept = self.client().clone();
+        if let Some(client) = kept.filter(|client| !client.is_lost()) {
+            return Ok(client);
+        }
+        let transport = Transport { idle_timeout: SILENCE, keep_alive: SIGN_OF_LIFE, ..Transport::default() };
+        let endpoint = Endpoint::client(primary, &self.credentials, &transport)?;
+        let client = Client::connect_from(&endpoint, primary, NODE_NAME).await?.with_database(&self.database);
+        *self.client() = Some(client.clone());
+        Ok(client)
+    }
+
+    fn client(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the primary is away, rather than of another opinion.
+fn is_lost(error: &NetError) -> bool {
+    match error {
+        NetError::Lost { .. } | NetError::TimedOut { .. } | NetError::Ended(_) | NetError::Closed => true,
+        NetError::Refused { code, .. } => matches!(*code, "busy" | "shutting_down" | "closed"),
+        NetError::Remote(error) => error.code == "cancelled",
+        _ => false,
+    }
+}

@@ -1,0 +1,98 @@
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use planaria_engine::{Options, Role};
+use planaria_net::quic::{Credentials, TlsStore, Transport};
+use planaria_net::replica::{Follow, Slot, open_secondary, settle};
+
+use super::carrier::Carrier;
+use super::forward::Forwarder;
+use super::{Inner, Pursuit, Replica, ReplicaError};
+
+/// How a replica is opened; [`super::ReplicaOf::replica_of`] begins it.
+#[derive(Clone, Debug)]
+pub struct ReplicaOptions {
+    primary: String,
+    certificates: Option<PathBuf>,
+    name: Option<String>,
+    options: Options,
+}
+
+impl ReplicaOptions {
+    pub(super) fn new(primary: String) -> Self {
+        Self { primary, certificates: None, name: None, options: Options::default() }
+    }
+
+    /// The directory with this application's certificate, its key, and the authority that it and the primary have in
+    /// common. Without one it is `tls` in the copy's directory if there is such a one, else the user's own, which
+    /// suffices on one machine.
+    #[must_use]
+    pub fn certificates(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.certificates = Some(dir.into());
+        self
+    }
+
+    /// The name under which the primary lists the replica; the name of its directory by default.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How the local copy is opened: memory, cache, how files are read.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Opens the copy in `dir`, and follows the primary in the background from then on. The first time this takes all
+    /// of the primary's data, and the primary must be there; later it need not.
+    ///
+    /// # Errors
+    ///
+    /// `not_a_database` and `foreign_database` if the directory holds something else, `in_use` if another process has
+    /// the copy open, and what the network says if the primary is needed and does not answer.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Replica, ReplicaError> {
+        let (dir, primary) = (dir.as_ref().to_path_buf(), address_of(&self.primary)?);
+        settle(&dir, &*self.options.os)?;
+        let credentials = self.credentials(&dir)?;
+        let carrier = Carrier::start()?;
+        let opened = {
+            let (dir, credentials, options) = (dir.clone(), credentials.clone(), self.options.clone());
+            let open = async move { open_secondary(&dir, primary, &credentials, &options, |_| {}).await };
+            carrier.run(open)??
+        };
+        let database = opened.0;
+        debug_assert_eq!(database.role(), Role::Secondary, "it was opened as one");
+        let follow = Follow {
+            primary,
+            name: self.name.unwrap_or_else(|| name_of(&dir)),
+            port: None,
+            credentials: credentials.clone(),
+            transport: Transport::default(),
+            options: self.options,
+        };
+        let forwarder = Arc::new(Forwarder::new(credentials, database.id()));
+        let slot = Slot::new(database);
+        let pursuit = Pursuit::begin(&slot, &follow, &carrier)?;
+        Ok(Replica(Arc::new(Inner { pursuit: Mutex::new(Some(pursuit)), forwarder, slot, follow, carrier })))
+    }
+
+    fn credentials(&self, dir: &Path) -> Result<Credentials, ReplicaError> {
+        let store = TlsStore::choose(self.certificates.as_deref(), Some(dir))?;
+        Ok(if self.certificates.is_some() { store.load()? } else { store.load_or_create()? })
+    }
+}
+
+fn name_of(dir: &Path) -> String {
+    dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.display().to_string())
+}
+
+/// The first address that a name stands for.
+pub(super) fn address_of(address: &str) -> Result<SocketAddr, ReplicaError> {
+    let wrong = |why: String| ReplicaError::Address { address: address.to_owned(), why };
+    let mut found = address.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    found.next().ok_or_else(|| wrong("the name stands for nothing".into()))
+}
