@@ -102,6 +102,15 @@ impl From<planaria_net::Error> for CliError {
                     hint: part(remote.hint),
                 }
             }
+            planaria_net::Error::ForeignDatabase { path, own, primary, led } => Self::new(
+                "foreign_database",
+                format!("{} holds database {own}, the primary at {primary} leads {led}", path.display()),
+            )
+            .hint("start the secondary in a new directory, or name the primary of this database"),
+            planaria_net::Error::NotEmpty { path, source } => {
+                Self::new("exists", format!("{} is not a database and not empty: {source}", path.display()))
+                    .hint("name a new directory for the secondary")
+            }
             error => Self::new(error.code().to_owned(), error.to_string()),
         }
     }
