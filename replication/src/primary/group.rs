@@ -189,14 +189,18 @@ impl Group {
     pub fn forget(&mut self, instance: InstanceId) {
         self.members.remove(&instance);
         self.absent.remove(&instance);
-        let pending = self.pending.as_ref();
-        let next = pending.map_or(&self.promotable, |change| &change.next);
-        let left: BTreeSet<_> = next.iter().copied().filter(|id| *id != instance).collect();
-        let is_in = self.promotable.contains(&instance);
-        // A copy that an earlier word of the operator leaves alone in the set has no say in its own leaving, either.
-        let forced = is_in || pending.is_some_and(|change| change.forced);
-        if (is_in || left.len() < next.len()) && self.deposed.is_none() {
-            self.begin_change(left, forced);
+        if self.deposed.is_some() {
+            return;
+        }
+        let next = self.pending.as_ref().map_or(&self.promotable, |change| &change.next);
+        let stay = |id: &&InstanceId| **id != instance && next.contains(*id);
+        if self.promotable.contains(&instance) {
+            // A copy that is about to join needs a majority, which this does not wait for: the next tick proposes it again.
+            let left = self.promotable.iter().filter(stay).copied().collect();
+            self.begin_change(left, true);
+        } else if next.contains(&instance) {
+            let left = next.iter().filter(stay).copied().collect();
+            self.begin_change(left, false);
         }
     }
 
