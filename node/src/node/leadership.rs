@@ -117,9 +117,16 @@ impl Leadership {
     }
 
     /// Ends the pursuit in good order.
-    pub(super) fn stop(&self) {
+    pub(super) fn stop(&self) -> Option<SocketAddr> {
         let following = self.change(|standing| standing.following.take());
-        drop(following);
+        following.map(|following| following.primary)
+    }
+
+    /// Follows a primary as before.
+    pub(super) fn follow_again(&self, primary: SocketAddr) {
+        if let Err(error) = self.begin_to_follow(primary) {
+            tracing::error!(%primary, error = error.what, "cannot follow as before; start the node again");
+        }
     }
 
     /// Does what time asks for; called about once a second.

@@ -86,16 +86,38 @@ fn promote_on(leadership: &Leadership, terms: Terms) -> Result<Promotion, Remote
     if db.role() == Role::Primary {
         leadership.step_down()?;
     }
-    let heard = have_promised(leadership, &others, epoch)?;
-    if !done.handed_over {
-        // Only what is said after the promise counts: until then others may have followed the old primary.
-        name_losses(leadership, &db, lead.as_ref(), &sets, &heard, &mut done);
-        terms.refuse_losses(lead.as_ref(), &done)?;
+    // From here on nothing more comes from the old primary: neither commits nor another promotable set.
+    let followed = leadership.stop();
+    let taken = take_over(leadership, terms, &others, epoch, &mut done);
+    if taken.is_err()
+        && let Some(primary) = followed
+    {
+        leadership.follow_again(primary);
     }
-    done.inherited = leadership.take_the_lead(epoch)?;
+    done.inherited = taken?;
     done.epoch = Some(epoch);
     tracing::warn!(%epoch, inherited = %done.inherited, "leads from now on");
     Ok(done)
+}
+
+/// Has the others promise the epoch, and begins it if nothing is lost by that which the terms do not accept.
+fn take_over(
+    leadership: &Leadership,
+    terms: Terms,
+    others: &[Other],
+    epoch: Epoch,
+    done: &mut Promotion,
+) -> Result<Uid, RemoteError> {
+    let heard = have_promised(leadership, others, epoch)?;
+    if !done.handed_over {
+        // Only what is said after the promise counts: until then others may have followed the old primary, and this
+        // copy may have heard of another promotable set.
+        let db = leadership.slot.get();
+        let lead = db.lead().map_err(remote)?;
+        name_losses(leadership, &db, lead.as_ref(), &sets_of(lead.as_ref()), &heard, done);
+        terms.refuse_losses(lead.as_ref(), done)?;
+    }
+    leadership.take_the_lead(epoch)
 }
 
 fn heard(answer: &Answer) -> Heard {
