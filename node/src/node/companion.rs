@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database};
+use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database, Role};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
 use planaria_net::replica::Primary;
@@ -21,6 +21,8 @@ use crate::handler::{Companion, remote, unsupported};
 
 /// How long a commit waits for other copies if the client does not say.
 const ACK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may have it wait: each wait takes one of the node's calls.
+const PATIENCE_MAX: Duration = Duration::from_mins(1);
 
 /// What a node does beyond its own database: it is followed, follows, and is cloned.
 pub(super) struct NodeCompanion {
@@ -57,6 +59,16 @@ impl NodeCompanion {
 }
 
 impl NodeCompanion {
+    /// While the lead changes hands the database may take commits that nobody else would acknowledge.
+    fn accepts_without_a_lead(&self, level: Level) -> Result<(), RemoteError> {
+        let db = self.leadership.slot.get();
+        match db.deposed() {
+            _ if level == Level::Local => Ok(()),
+            Some(epoch) if db.role() == Role::Primary => Err(remote(planaria_engine::Error::Deposed(epoch))),
+            _ => Err(remote(planaria_engine::Error::ReadOnly)),
+        }
+    }
+
     /// Has a majority of the promotable copies acknowledge a commit that comes after all that was shown so far.
     fn confirm(&self, timeout_ms: u32) -> Result<(), RemoteError> {
         let barrier = || -> planaria_engine::Result<_> {
@@ -126,7 +138,7 @@ impl Companion for NodeCompanion {
     }
 
     fn accepts(&self, level: Level) -> Result<(), RemoteError> {
-        let Some(primary) = self.leadership.primary() else { return Ok(()) };
+        let Some(primary) = self.leadership.primary() else { return self.accepts_without_a_lead(level) };
         let level = level_of(level, &primary);
         if primary.has_copies_for(level) {
             return Ok(());
@@ -141,7 +153,15 @@ impl Companion for NodeCompanion {
     }
 
     fn wait(&self, uid: Uid, options: &WriteOptions) -> Result<(), RemoteError> {
-        let Some(primary) = self.leadership.primary() else { return Ok(()) };
+        if options.level == Level::Local {
+            return Ok(());
+        }
+        let Some(primary) = self.leadership.primary() else {
+            let what = format!(
+                "commit {uid} is durable here, but this node leads no more: whether it survives is unknown"
+            );
+            return Err(RemoteError::new("unknown", what));
+        };
         let level = level_of(options.level, &primary);
         if level == AckLevel::Local {
             return Ok(());
@@ -196,7 +216,7 @@ impl Companion for NodeCompanion {
 fn patience(timeout_ms: u32) -> Duration {
     match timeout_ms {
         0 => ACK_PATIENCE,
-        ms => Duration::from_millis(ms.into()),
+        ms => Duration::from_millis(ms.into()).min(PATIENCE_MAX),
     }
 }
 
