@@ -11,6 +11,8 @@ use crate::wire::message::RemoteError;
 
 /// How long is waited if the client does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may have it wait: each wait takes one of the node's calls.
+const PATIENCE_MAX: Duration = Duration::from_mins(1);
 /// How long is waited between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
@@ -35,7 +37,7 @@ pub struct Wanted {
 pub fn wait(slot: &Slot, closed: impl Fn() -> Option<Uid>, wanted: &Wanted) -> Result<(), RemoteError> {
     let patience = match wanted.timeout_ms {
         0 => PATIENCE,
-        ms => Duration::from_millis(ms.into()),
+        ms => Duration::from_millis(ms.into()).min(PATIENCE_MAX),
     };
     let begun = now();
     loop {

@@ -327,6 +327,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it is about who leads: it must not wait until clients have been served.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self, Self::Ping | Self::Status | Self::Promise { .. } | Self::HandOver { .. })
+    }
+
     /// Whether it takes the role control rather than client.
     pub fn needs_control(&self) -> bool {
         if let Self::Control(request) = self {

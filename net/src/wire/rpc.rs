@@ -20,6 +20,9 @@ use crate::quic::{
 };
 use crate::{Error, Result};
 
+/// Calls at once that others must not hold up: who leads is asked, and promised, while clients wait in all the rest.
+const URGENT_CALLS_MAX: usize = 16;
+
 /// Batches that wait between a call and its stream, each way. With a batch's size it bounds the memory of a call.
 const BATCHES_QUEUED: usize = 4;
 
@@ -142,7 +145,9 @@ impl Server {
 /// Serves what comes to `endpoint`. Must be called inside a tokio runtime; dropping the [`Server`] closes it at once.
 pub fn serve(endpoint: Endpoint, handler: Arc<dyn Handler>, limits: ServeLimits) -> Server {
     let (stop, stopped) = watch::channel(None);
-    let shared = Arc::new(Shared { handler, calls: Arc::new(Semaphore::new(limits.calls_max)) });
+    let calls = |most| Arc::new(Semaphore::new(most));
+    let shared =
+        Arc::new(Shared { handler, calls: calls(limits.calls_max), urgent: calls(URGENT_CALLS_MAX) });
     let task = tokio::spawn(accept_all(endpoint.clone(), shared, stopped));
     Server { stop, task, endpoint }
 }
@@ -150,6 +155,8 @@ pub fn serve(endpoint: Endpoint, handler: Arc<dyn Handler>, limits: ServeLimits)
 struct Shared {
     handler: Arc<dyn Handler>,
     calls: Arc<Semaphore>,
+    /// For calls that others must not hold up.
+    urgent: Arc<Semaphore>,
 }
 
 /// Accepts connections until it is told to stop, then winds down.
@@ -312,8 +319,9 @@ async fn answer(
         return Some(Err(RemoteError::new("role_refused", what)));
     }
     let mut gone = pin!(writer.stopped());
+    let calls = if call.request.is_urgent() { &shared.urgent } else { &shared.calls };
     let permit = tokio::select! {
-        permit = Arc::clone(&shared.calls).acquire_owned() => permit.ok()?,
+        permit = Arc::clone(calls).acquire_owned() => permit.ok()?,
         () = &mut gone => return None,
     };
     let (rows_out, mut frames) = mpsc::channel(BATCHES_QUEUED);
