@@ -8,6 +8,7 @@ use planaria_replication::control::{CopyState, InstanceRole, Labels};
 use planaria_types::EpochOrder;
 
 use super::live::LiveCopy;
+use super::succession::JOB_PATIENCE;
 use super::{Center, INSTANCES_MAX, Now};
 use crate::catalog::{
     Change, DatabaseRecord, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, NodeRecord,
@@ -141,18 +142,21 @@ impl Center {
             watched.is_lost = false;
             watched.refused.clear();
             watched.note.clear();
-            self.withdraw_promotions(now, copy, name)?;
         }
-        Ok(())
+        self.withdraw_promotions(now, copy, name)
     }
 
-    /// Asks nobody to lead any more after a copy that does was heard. What that copy itself was asked, it answers.
+    /// Asks nobody to lead any more after a copy that does was heard. What that copy itself was asked, it has time to answer.
     fn withdraw_promotions(&mut self, now: Now, copy: &CopyReport, name: &str) -> Result<()> {
-        let is_void = |job: &&JobRecord| {
-            job.kind == JobKind::Promote && job.database == copy.database && job.instance != copy.instance
-        };
-        let void: Vec<JobRecord> = self.contents.jobs.values().filter(is_void).cloned().collect();
-        for job in void {
+        let is_promotion = |job: &&JobRecord| job.kind == JobKind::Promote && job.database == copy.database;
+        let open: Vec<JobRecord> = self.open_jobs().values().filter(is_promotion).cloned().collect();
+        for job in open {
+            let watched = self.watched.entry(copy.database).or_default();
+            let asked = *watched.asked.get_or_insert(now.at);
+            if job.instance == copy.instance && now.at.since(asked) < JOB_PATIENCE {
+                continue;
+            }
+            watched.asked = None;
             let why = format!("{} is asked no more: {name} leads", job.node);
             self.end_job(now, job, JobState::Failed, EventKind::PromotionFailed, why)?;
         }

@@ -162,7 +162,7 @@ impl Center {
         Ok(())
     }
 
-    /// Sets who decides on a promotion of a database.
+    /// Sets who decides on a promotion of a database. Where an operator does, nodes are told no more what they were.
     ///
     /// # Errors
     ///
@@ -171,7 +171,11 @@ impl Center {
         let record = DatabaseRecord { mode, ..self.database_named(Some(database))?.clone() };
         let what = format!("promotions of {} are decided in mode {}", record.name, mode.name());
         let event = self.event(now, EventKind::ModeSet, Some(record.database), "", what, Vec::new());
-        self.note(vec![Change::Database(record), event])
+        let called_off = match mode {
+            Mode::Operator => self.called_off(now, record.database),
+            Mode::Automatic => Vec::new(),
+        };
+        self.note([Change::Database(record), event].into_iter().chain(called_off).collect())
     }
 
     /// The database of that name or id; the only one, where none is named.
