@@ -384,6 +384,27 @@ fn a_copy_that_leads_and_never_says_that_it_does_what_it_was_told_is_asked_no_mo
 }
 
 #[test]
+fn the_level_is_what_the_newest_primary_says() {
+    let mut world = World::new();
+    let level = |world: &mut World| {
+        let now = world.now();
+        world.center().databases(now).remove(0).level
+    };
+    let copy = world.copy(1);
+    (copy.state, copy.epoch, copy.promised) = (CopyState::Primary, epoch(4), epoch(4));
+    copy.level = "all".into();
+    world.report(1, vec![]);
+    assert_eq!(level(&mut world), "all");
+    // The old primary does not know that it was replaced.
+    world.copy(0).level = "local".into();
+    world.report(0, vec![]);
+    assert_eq!(level(&mut world), "all");
+    world.copy(1).level = "one".into();
+    world.report(1, vec![]);
+    assert_eq!(level(&mut world), "one");
+}
+
+#[test]
 fn a_control_center_that_starts_anew_goes_on_where_it_was() {
     let mut world = World::new();
     world.set_automatic();

@@ -34,6 +34,7 @@ impl Center {
         for copy in report.copies.iter().filter(|copy| is_sane(copy)) {
             self.learn_database(copy)?;
             self.learn_lead(now, name, copy)?;
+            self.learn_level(copy)?;
         }
         self.write_down(now, name)?;
         for outcome in &report.outcomes {
@@ -72,22 +73,29 @@ impl Center {
     }
 
     fn learn_database(&mut self, copy: &CopyReport) -> Result<()> {
-        let known = self.contents.databases.get(&copy.database);
-        let leads = copy.state == CopyState::Primary;
-        let record = match known {
-            Some(known) if leads && known.level != copy.level => {
-                DatabaseRecord { level: copy.level.clone(), ..known.clone() }
+        let databases = &self.contents.databases;
+        if databases.contains_key(&copy.database) || databases.len() >= INSTANCES_MAX {
+            return Ok(());
+        }
+        self.note(vec![Change::Database(DatabaseRecord {
+            database: copy.database,
+            name: copy.name.clone(),
+            mode: planaria_net::wire::control::Mode::default(),
+            level: copy.level.clone(),
+        })])
+    }
+
+    /// The level of a database is what its primary says, and not one that was replaced and does not know.
+    fn learn_level(&mut self, copy: &CopyReport) -> Result<()> {
+        let lead = self.contents.leads.get(&copy.database);
+        let leads = lead.is_some_and(|lead| (lead.instance, lead.epoch) == (copy.instance, copy.epoch));
+        match self.contents.databases.get(&copy.database) {
+            Some(known) if leads && copy.state == CopyState::Primary && known.level != copy.level => {
+                let level = copy.level.clone();
+                self.note(vec![Change::Database(DatabaseRecord { level, ..known.clone() })])
             }
-            Some(_) => return Ok(()),
-            None if self.contents.databases.len() >= INSTANCES_MAX => return Ok(()),
-            None => DatabaseRecord {
-                database: copy.database,
-                name: copy.name.clone(),
-                mode: planaria_net::wire::control::Mode::default(),
-                level: copy.level.clone(),
-            },
-        };
-        self.note(vec![Change::Database(record)])
+            _ => Ok(()),
+        }
     }
 
     /// Finds out who leads. The newest epoch holds, whatever the catalog knew before.
