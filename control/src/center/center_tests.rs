@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use super::{Center, Now, Settings};
 use crate::StoreCatalog;
 
+#[path = "bounds_tests.rs"]
+mod bounds;
+
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 

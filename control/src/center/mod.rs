@@ -23,7 +23,9 @@ use crate::{Error, Result};
 
 /// Nodes that are known, at most.
 const NODES_MAX: usize = 4_096;
-/// Copies that are known, at most.
+/// Datacenters that are known, at most.
+const DATACENTERS_MAX: usize = 4_096;
+/// Copies that are known, at most; databases, too.
 const INSTANCES_MAX: usize = 16_384;
 
 /// What an operator may set.
@@ -129,7 +131,8 @@ impl Center {
         if !is_same {
             let what = format!("{} joined at {address} ({})", node.name, node.labels);
             let event = self.event(now, EventKind::NodeJoined, None, &node.name, what, Vec::new());
-            let datacenter = datacenter_of(&node.labels).map(Change::Datacenter);
+            let has_room = self.contents.datacenters.len() < DATACENTERS_MAX;
+            let datacenter = datacenter_of(&node.labels).filter(|_| has_room).map(Change::Datacenter);
             self.note([Some(Change::Node(node)), datacenter, Some(event)].into_iter().flatten().collect())?;
         }
         self.note_returned(now, &join.name)?;

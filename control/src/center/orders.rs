@@ -57,6 +57,8 @@ impl Center {
     /// hears nobody there is told who leads now. What a copy has more than its primary goes into its quarantine.
     fn lead_to_follow(&self, now: Now, copy: &LiveCopy) -> Option<LeadRecord> {
         let report = &copy.report;
+        // What there was no room for in the catalog is told nothing: jobs are bounded by it.
+        self.contents.instances.get(&report.instance).filter(|known| known.database == report.database)?;
         let lead = self.contents.leads.get(&report.database)?;
         let decides = self.is_automatic(report.database) && self.is_led(now, report.database);
         if !decides || lead.instance == report.instance {
