@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -31,17 +32,20 @@ impl ControlHandler {
         self.center.lock().token()
     }
 
-    fn answer(&self, peer: &Peer, request: ControlRequest) -> Result<ControlResponse> {
+    fn answer(&self, host: IpAddr, request: ControlRequest) -> Result<ControlResponse> {
         let now = now(&*self.os);
         let mut center = self.center.lock();
         if !matches!(request, ControlRequest::Join(_) | ControlRequest::Report(_)) {
             // What time has done shows though nobody reports any more.
-            center.tick(now)?;
+            // A disk that is full must not hide who leads.
+            if let Err(error) = center.tick(now) {
+                tracing::warn!(code = error.code(), %error, "what has changed with time cannot be written down");
+            }
         }
         Ok(match request {
             ControlRequest::Join(join) => {
                 let session = self.os.random_u64();
-                center.join(now, peer.address.ip(), &join, session)?;
+                center.join(now, host, &join, session)?;
                 ControlResponse::Joined { session }
             }
             ControlRequest::Report(report) => {
@@ -84,7 +88,9 @@ impl Handler for ControlHandler {
                 software: concat!("planaria ", env!("CARGO_PKG_VERSION")).into(),
                 databases: Vec::new(),
             })),
-            Request::Control(request) => Ok(Response::Control(Box::new(self.answer(peer, *request)?))),
+            Request::Control(request) => {
+                Ok(Response::Control(Box::new(self.answer(peer.address.ip(), *request)?)))
+            }
             _ => {
                 let mut error =
                     RemoteError::new("unsupported", "this is a control center, and hosts no database");
@@ -100,3 +106,7 @@ impl Handler for ControlHandler {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "handler_tests.rs"]
+mod tests;

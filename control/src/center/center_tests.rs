@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use super::{Center, Now, Settings};
 use crate::StoreCatalog;
 
+#[path = "bounds_tests.rs"]
+mod bounds;
+
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -130,9 +133,13 @@ impl World {
         orders
     }
 
-    fn set_automatic(&mut self) {
+    fn set_mode(&mut self, mode: Mode) {
         let now = self.now();
-        self.center().set_mode(now, "a", Mode::Automatic).unwrap();
+        self.center().set_mode(now, "a", mode).unwrap();
+    }
+
+    fn set_automatic(&mut self) {
+        self.set_mode(Mode::Automatic);
     }
 
     /// The primary is gone, and those that followed it notice.
@@ -304,6 +311,100 @@ fn a_primary_that_is_heard_again_keeps_its_lead() {
     world.passes(11_000);
     world.join(1);
     assert_eq!(world.kinds().last().unwrap(), "node_returned");
+}
+
+#[test]
+fn what_was_told_is_called_off_when_an_operator_decides() {
+    let mut world = World::new();
+    world.set_automatic();
+    world.lose_primary();
+    let orders = world.passes(12_000);
+    let asked = if orders[1].is_empty() { 2 } else { 1 };
+    // It is away when the operator takes over, and returns days later.
+    let away = world.copies[asked].take();
+    world.set_mode(Mode::Operator);
+    let ended = world.events().remove(0);
+    assert_eq!(ended.kind, "promotion_failed");
+    assert!(ended.what.contains("an operator decides"), "{ended:?}");
+    world.passes(60_000);
+    world.copies[asked] = away;
+    assert_eq!(world.report(asked, vec![]), []);
+    world.restart();
+    assert_eq!(world.passes(60_000), [vec![], vec![], vec![]]);
+    // What it was asked before is not asked again; the next time begins from what is there then.
+    world.set_automatic();
+    let orders = world.passes(2_000);
+    assert_eq!(orders.iter().flatten().count(), 1, "{orders:?}");
+    assert_eq!(job(&orders.concat()), 2);
+}
+
+#[test]
+fn a_copy_that_an_operator_made_the_primary_is_not_told_to_follow_itself() {
+    let mut world = World::new();
+    world.set_automatic();
+    let copy = world.copy(2);
+    (copy.state, copy.primary) = (CopyState::Stale, None);
+    assert!(matches!(world.passes(1_000)[2][..], [Order::Follow { .. }]));
+    let copy = world.copy(2);
+    (copy.state, copy.epoch, copy.promised) = (CopyState::Primary, epoch(4), epoch(4));
+    world.copy(0).state = CopyState::Deposed;
+    world.copy(1).primary = Some(address(2));
+    assert_eq!(world.passes(1_000)[2], []);
+}
+
+#[test]
+fn a_promotion_is_withdrawn_when_a_primary_is_heard_after_the_control_center_started_anew() {
+    let mut world = World::new();
+    world.set_automatic();
+    let primary = world.copies[0].clone();
+    world.lose_primary();
+    let orders = world.passes(12_000);
+    let asked = if orders[1].is_empty() { 2 } else { 1 };
+    let away = world.copies[asked].take();
+    world.restart();
+    world.copies[0] = primary;
+    world.passes(1_000);
+    assert_eq!(world.kinds().last().unwrap(), "promotion_failed");
+    world.copies[asked] = away;
+    assert_eq!(world.report(asked, vec![]), []);
+}
+
+#[test]
+fn a_copy_that_leads_and_never_says_that_it_does_what_it_was_told_is_asked_no_more() {
+    let mut world = World::new();
+    world.set_automatic();
+    world.lose_primary();
+    let orders = world.passes(12_000);
+    let asked = if orders[1].is_empty() { 2 } else { 1 };
+    let copy = world.copy(asked);
+    (copy.state, copy.epoch, copy.promised, copy.primary) = (CopyState::Primary, epoch(4), epoch(4), None);
+    let orders = world.passes(1_000);
+    assert_eq!(orders[asked], [], "it leads");
+    assert!(!world.kinds().contains(&"promotion_failed".to_owned()), "it has time to answer");
+    world.copies[3 - asked] = None;
+    world.passes(31_000);
+    assert!(world.kinds().contains(&"promotion_failed".to_owned()));
+}
+
+#[test]
+fn the_level_is_what_the_newest_primary_says() {
+    let mut world = World::new();
+    let level = |world: &mut World| {
+        let now = world.now();
+        world.center().databases(now).remove(0).level
+    };
+    let copy = world.copy(1);
+    (copy.state, copy.epoch, copy.promised) = (CopyState::Primary, epoch(4), epoch(4));
+    copy.level = "all".into();
+    world.report(1, vec![]);
+    assert_eq!(level(&mut world), "all");
+    // The old primary does not know that it was replaced.
+    world.copy(0).level = "local".into();
+    world.report(0, vec![]);
+    assert_eq!(level(&mut world), "all");
+    world.copy(1).level = "one".into();
+    world.report(1, vec![]);
+    assert_eq!(level(&mut world), "one");
 }
 
 #[test]

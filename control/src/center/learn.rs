@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use planaria_net::wire::control::{CopyReport, Join, NAME_BYTES_MAX, NodeReport};
+use planaria_net::wire::control::{CopyReport, HISTORY_ENTRIES_MAX, Join, NAME_BYTES_MAX, NodeReport};
 use planaria_replication::Millis;
 use planaria_replication::control::{CopyState, InstanceRole, Labels};
 use planaria_types::EpochOrder;
 
 use super::live::LiveCopy;
+use super::succession::JOB_PATIENCE;
 use super::{Center, INSTANCES_MAX, Now};
 use crate::catalog::{
     Change, DatabaseRecord, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, NodeRecord,
@@ -16,29 +17,40 @@ use crate::{Error, Result};
 
 /// Positions and disks are written down this often, where nothing else about a node has changed.
 const WRITTEN_EVERY: Millis = Millis(60_000);
+/// Bytes that are kept of what is wrong with a copy.
+const DAMAGE_BYTES_MAX: usize = 16 * NAME_BYTES_MAX;
 
 impl Center {
     /// Takes in a report of the node of that name.
     pub(super) fn take_report(&mut self, now: Now, name: &str, report: &NodeReport) -> Result<()> {
         self.note_returned(now, name)?;
+        let room = self.room_beside(name);
+        let copies = || report.copies.iter().filter(|copy| is_sane(copy)).take(room);
         if let Some(node) = self.live.get_mut(name) {
             node.heard = now.at;
             (node.capacity_bytes, node.free_bytes) = (report.capacity_bytes, report.free_bytes);
             let mut before = std::mem::take(&mut node.copies);
-            for copy in report.copies.iter().filter(|copy| is_sane(copy)) {
+            for copy in copies() {
                 let news = news_of(copy, before.remove(&copy.instance).as_ref(), now.at);
-                node.copies.insert(copy.instance, LiveCopy { report: copy.clone(), news });
+                node.copies.insert(copy.instance, LiveCopy { report: clipped(copy), news });
             }
         }
-        for copy in report.copies.iter().filter(|copy| is_sane(copy)) {
+        for copy in copies() {
             self.learn_database(copy)?;
             self.learn_lead(now, name, copy)?;
+            self.learn_level(copy)?;
         }
         self.write_down(now, name)?;
         for outcome in &report.outcomes {
             self.take_outcome(now, name, outcome)?;
         }
         Ok(())
+    }
+
+    /// How many copies a node may have, as the others have theirs.
+    fn room_beside(&self, name: &str) -> usize {
+        let others = self.live.iter().filter(|(other, _)| *other != name);
+        INSTANCES_MAX.saturating_sub(others.map(|(_, node)| node.copies.len()).sum())
     }
 
     pub(super) fn note_returned(&mut self, now: Now, name: &str) -> Result<()> {
@@ -71,27 +83,38 @@ impl Center {
     }
 
     fn learn_database(&mut self, copy: &CopyReport) -> Result<()> {
-        let known = self.contents.databases.get(&copy.database);
-        let leads = copy.state == CopyState::Primary;
-        let record = match known {
-            Some(known) if leads && known.level != copy.level => {
-                DatabaseRecord { level: copy.level.clone(), ..known.clone() }
+        let databases = &self.contents.databases;
+        if databases.contains_key(&copy.database) || databases.len() >= INSTANCES_MAX {
+            return Ok(());
+        }
+        self.note(vec![Change::Database(DatabaseRecord {
+            database: copy.database,
+            name: copy.name.clone(),
+            mode: planaria_net::wire::control::Mode::default(),
+            level: copy.level.clone(),
+        })])
+    }
+
+    /// The level of a database is what its primary says, and not one that was replaced and does not know.
+    fn learn_level(&mut self, copy: &CopyReport) -> Result<()> {
+        let lead = self.contents.leads.get(&copy.database);
+        let leads = lead.is_some_and(|lead| (lead.instance, lead.epoch) == (copy.instance, copy.epoch));
+        match self.contents.databases.get(&copy.database) {
+            Some(known) if leads && copy.state == CopyState::Primary && known.level != copy.level => {
+                let level = copy.level.clone();
+                self.note(vec![Change::Database(DatabaseRecord { level, ..known.clone() })])
             }
-            Some(_) => return Ok(()),
-            None if self.contents.databases.len() >= INSTANCES_MAX => return Ok(()),
-            None => DatabaseRecord {
-                database: copy.database,
-                name: copy.name.clone(),
-                mode: planaria_net::wire::control::Mode::default(),
-                level: copy.level.clone(),
-            },
-        };
-        self.note(vec![Change::Database(record)])
+            _ => Ok(()),
+        }
     }
 
     /// Finds out who leads. The newest epoch holds, whatever the catalog knew before.
     fn learn_lead(&mut self, now: Now, name: &str, copy: &CopyReport) -> Result<()> {
         if copy.state != CopyState::Primary {
+            return Ok(());
+        }
+        if !self.contents.databases.contains_key(&copy.database) {
+            // There was no room for it.
             return Ok(());
         }
         let Some(address) = self.live.get(name).map(|node| node.address) else { return Ok(()) };
@@ -141,18 +164,21 @@ impl Center {
             watched.is_lost = false;
             watched.refused.clear();
             watched.note.clear();
-            self.withdraw_promotions(now, copy, name)?;
         }
-        Ok(())
+        self.withdraw_promotions(now, copy, name)
     }
 
-    /// Asks nobody to lead any more after a copy that does was heard. What that copy itself was asked, it answers.
+    /// Asks nobody to lead any more after a copy that does was heard. What that copy itself was asked, it has time to answer.
     fn withdraw_promotions(&mut self, now: Now, copy: &CopyReport, name: &str) -> Result<()> {
-        let is_void = |job: &&JobRecord| {
-            job.kind == JobKind::Promote && job.database == copy.database && job.instance != copy.instance
-        };
-        let void: Vec<JobRecord> = self.contents.jobs.values().filter(is_void).cloned().collect();
-        for job in void {
+        let is_promotion = |job: &&JobRecord| job.kind == JobKind::Promote && job.database == copy.database;
+        let open: Vec<JobRecord> = self.open_jobs().values().filter(is_promotion).cloned().collect();
+        for job in open {
+            let watched = self.watched.entry(copy.database).or_default();
+            let asked = *watched.asked.get_or_insert(now.at);
+            if job.instance == copy.instance && now.at.since(asked) < JOB_PATIENCE {
+                continue;
+            }
+            watched.asked = None;
             let why = format!("{} is asked no more: {name} leads", job.node);
             self.end_job(now, job, JobState::Failed, EventKind::PromotionFailed, why)?;
         }
@@ -238,7 +264,24 @@ fn record_of(now: Now, node: &str, copy: &CopyReport) -> InstanceRecord {
 
 /// Whether a report of a copy is one that a node of ours makes.
 fn is_sane(copy: &CopyReport) -> bool {
-    is_name(&copy.name) && copy.level.len() <= NAME_BYTES_MAX && copy.role != InstanceRole::Primary
+    is_name(&copy.name)
+        && copy.level.len() <= NAME_BYTES_MAX
+        && copy.role != InstanceRole::Primary
+        && copy.history.entries().len() <= HISTORY_ENTRIES_MAX
+}
+
+/// A report with as much of its text as is kept: a copy with much to say of its damage is heard all the same.
+fn clipped(copy: &CopyReport) -> CopyReport {
+    let damage = copy.damage.get(..copy.damage.floor_char_boundary(DAMAGE_BYTES_MAX)).unwrap_or_default();
+    CopyReport {
+        name: copy.name.clone(),
+        damage: damage.to_owned(),
+        level: copy.level.clone(),
+        promotable: copy.promotable.clone(),
+        next_promotable: copy.next_promotable.clone(),
+        history: copy.history.clone(),
+        ..*copy
+    }
 }
 
 fn is_name(name: &str) -> bool {

@@ -23,7 +23,9 @@ use crate::{Error, Result};
 
 /// Nodes that are known, at most.
 const NODES_MAX: usize = 4_096;
-/// Copies that are known, at most.
+/// Datacenters that are known, at most.
+const DATACENTERS_MAX: usize = 4_096;
+/// Copies that are known, at most; databases, too.
 const INSTANCES_MAX: usize = 16_384;
 
 /// What an operator may set.
@@ -129,7 +131,8 @@ impl Center {
         if !is_same {
             let what = format!("{} joined at {address} ({})", node.name, node.labels);
             let event = self.event(now, EventKind::NodeJoined, None, &node.name, what, Vec::new());
-            let datacenter = datacenter_of(&node.labels).map(Change::Datacenter);
+            let has_room = self.contents.datacenters.len() < DATACENTERS_MAX;
+            let datacenter = datacenter_of(&node.labels).filter(|_| has_room).map(Change::Datacenter);
             self.note([Some(Change::Node(node)), datacenter, Some(event)].into_iter().flatten().collect())?;
         }
         self.note_returned(now, &join.name)?;
@@ -162,7 +165,7 @@ impl Center {
         Ok(())
     }
 
-    /// Sets who decides on a promotion of a database.
+    /// Sets who decides on a promotion of a database. Where an operator does, nodes are told no more what they were.
     ///
     /// # Errors
     ///
@@ -171,7 +174,11 @@ impl Center {
         let record = DatabaseRecord { mode, ..self.database_named(Some(database))?.clone() };
         let what = format!("promotions of {} are decided in mode {}", record.name, mode.name());
         let event = self.event(now, EventKind::ModeSet, Some(record.database), "", what, Vec::new());
-        self.note(vec![Change::Database(record), event])
+        let called_off = match mode {
+            Mode::Operator => self.called_off(now, record.database),
+            Mode::Automatic => Vec::new(),
+        };
+        self.note([Change::Database(record), event].into_iter().chain(called_off).collect())
     }
 
     /// The database of that name or id; the only one, where none is named.

@@ -3,7 +3,7 @@
 use planaria_net::wire::control::{Mode, NAME_BYTES_MAX, Order, Outcome};
 use planaria_replication::Millis;
 use planaria_replication::control::CopyState;
-use planaria_types::EpochOrder;
+use planaria_types::{DatabaseId, EpochOrder};
 
 use super::live::LiveCopy;
 use super::succession::JOB_PATIENCE;
@@ -26,15 +26,29 @@ impl Center {
         }
         let Some(node) = self.live.get(name) else { return Ok(Vec::new()) };
         let own = self.open_jobs().values().filter(|job| node.copies.contains_key(&job.instance));
-        let order = |job: &JobRecord| match job.kind {
-            JobKind::Promote => Some(Order::Promote { job: job.number, instance: job.instance }),
-            JobKind::Follow => {
-                let lead = self.contents.leads.get(&job.database)?;
-                let (job, instance) = (job.number, job.instance);
-                Some(Order::Follow { job, instance, primary: lead.address, epoch: lead.epoch })
+        Ok(own.filter_map(|job| self.order_of(now, job)).collect())
+    }
+
+    /// What is told for a job that is open; nothing if it is not to be done as things are now.
+    fn order_of(&self, now: Now, job: &JobRecord) -> Option<Order> {
+        if !self.is_automatic(job.database) {
+            return None;
+        }
+        let lead = self.contents.leads.get(&job.database)?;
+        let (number, instance) = (job.number, job.instance);
+        match job.kind {
+            // The primary may be back since the job began.
+            JobKind::Promote => {
+                (!self.is_led(now, job.database)).then_some(Order::Promote { job: number, instance })
             }
-        };
-        Ok(own.filter_map(order).collect())
+            // So may the copy that was to follow have been made the primary.
+            JobKind::Follow => (lead.instance != instance).then_some(Order::Follow {
+                job: number,
+                instance,
+                primary: lead.address,
+                epoch: lead.epoch,
+            }),
+        }
     }
 
     /// Whom a copy should follow and does not, where that is the control center's to decide.
@@ -43,9 +57,11 @@ impl Center {
     /// hears nobody there is told who leads now. What a copy has more than its primary goes into its quarantine.
     fn lead_to_follow(&self, now: Now, copy: &LiveCopy) -> Option<LeadRecord> {
         let report = &copy.report;
+        // What there was no room for in the catalog is told nothing: jobs are bounded by it.
+        self.contents.instances.get(&report.instance).filter(|known| known.database == report.database)?;
         let lead = self.contents.leads.get(&report.database)?;
-        let mode = self.contents.databases.get(&report.database)?.mode;
-        if mode != Mode::Automatic || !self.is_led(now, report.database) || lead.instance == report.instance {
+        let decides = self.is_automatic(report.database) && self.is_led(now, report.database);
+        if !decides || lead.instance == report.instance {
             return None;
         }
         // One that has promised a newer epoch knows of somebody who is about to lead.
@@ -143,8 +159,32 @@ impl Center {
         kind: EventKind,
         why: String,
     ) -> Result<()> {
+        let ended = self.ended(now, job, state, kind, why);
+        self.note(ended.into())
+    }
+
+    /// The end of a job, as changes.
+    fn ended(&self, now: Now, job: JobRecord, state: JobState, kind: EventKind, why: String) -> [Change; 2] {
         let event = self.event(now, kind, Some(job.database), &job.node, why.clone(), Vec::new());
-        let ended = JobRecord { state, reason: why, ended_ms: Some(now.wall_ms), ..job };
-        self.note(vec![Change::Job(ended), event])
+        [Change::Job(JobRecord { state, reason: why, ended_ms: Some(now.wall_ms), ..job }), event]
+    }
+
+    /// The end of all that the nodes of a database were told and have not answered, as an operator decides from now on.
+    pub(super) fn called_off(&self, now: Now, database: DatabaseId) -> Vec<Change> {
+        let open = self.open_jobs().values().filter(|job| job.database == database);
+        let ended = |job: &JobRecord| {
+            let (kind, asked) = match job.kind {
+                JobKind::Promote => (EventKind::PromotionFailed, "to lead"),
+                JobKind::Follow => (EventKind::FollowFailed, "to follow"),
+            };
+            let why = format!("{} is told no more {asked}: an operator decides", job.node);
+            self.ended(now, job.clone(), JobState::Failed, kind, why)
+        };
+        open.flat_map(ended).collect()
+    }
+
+    /// Whether the control center decides on promotions of a database.
+    pub(super) fn is_automatic(&self, database: DatabaseId) -> bool {
+        self.contents.databases.get(&database).is_some_and(|known| known.mode == Mode::Automatic)
     }
 }

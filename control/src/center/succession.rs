@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use planaria_net::wire::control::Mode;
 use planaria_replication::control::{
     Contender, Reign, Succession, SuccessionRule, WhyNobody, choose_successor,
 };
@@ -31,9 +30,7 @@ impl Center {
             self.note(vec![event])?;
             self.watched.entry(database).or_default().is_lost = true;
         }
-        let is_automatic =
-            self.contents.databases.get(&database).is_some_and(|known| known.mode == Mode::Automatic);
-        if !is_automatic || self.waits_for_promotion(now, database)? {
+        if !self.is_automatic(database) || self.waits_for_promotion(now, database)? {
             return Ok(());
         }
         let succession = self.succession(now, &lead);

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -15,8 +16,10 @@ const WAITING_MAX: usize = 4;
 
 /// A thread that does what the control center says, one thing after the other, while reports go on.
 pub(super) struct Errands {
-    /// Dropping it ends the thread.
+    /// Dropping it wakes the thread to its end.
     orders: Option<SyncSender<Order>>,
+    /// Nothing that waits is begun any more.
+    is_stopped: Arc<AtomicBool>,
     outcomes: Arc<Mutex<Vec<Outcome>>>,
     /// Jobs that were taken: each is told until its outcome has arrived, and done once.
     taken: BTreeSet<u64>,
@@ -25,14 +28,20 @@ pub(super) struct Errands {
 
 impl Errands {
     pub(super) fn start(leadership: Arc<Leadership>) -> Result<Self, CliError> {
+        Self::start_with(move |order| carry_out(&leadership, order))
+    }
+
+    fn start_with(
+        carry_out: impl Fn(&Order) -> Result<String, RemoteError> + Send + 'static,
+    ) -> Result<Self, CliError> {
         let (orders, coming) = sync_channel(WAITING_MAX);
-        let outcomes = Arc::default();
-        let done = Arc::clone(&outcomes);
+        let (outcomes, is_stopped) = (Arc::default(), Arc::default());
+        let (done, stopped) = (Arc::clone(&outcomes), Arc::clone(&is_stopped));
         let thread = std::thread::Builder::new()
             .name("planaria-errands".into())
-            .spawn(move || carry_out_all(&leadership, &coming, &done))
+            .spawn(move || carry_out_all(carry_out, &coming, &stopped, &done))
             .map_err(|error| CliError::new("io", format!("cannot start a thread: {error}")))?;
-        Ok(Self { orders: Some(orders), outcomes, taken: BTreeSet::new(), thread: Some(thread) })
+        Ok(Self { orders: Some(orders), is_stopped, outcomes, taken: BTreeSet::new(), thread: Some(thread) })
     }
 
     /// Takes what has not been taken yet. What finds no room now is told again.
@@ -61,9 +70,17 @@ impl Errands {
     }
 }
 
+impl Errands {
+    /// Has nothing begun any more: what waits is told again when the node is back, if it still holds then.
+    fn stop(&mut self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        drop(self.orders.take());
+    }
+}
+
 impl Drop for Errands {
     fn drop(&mut self) {
-        drop(self.orders.take());
+        self.stop();
         if let Some(thread) = self.thread.take() {
             // A panic was reported by the thread itself.
             let _ = thread.join();
@@ -71,10 +88,19 @@ impl Drop for Errands {
     }
 }
 
-fn carry_out_all(leadership: &Leadership, orders: &Receiver<Order>, outcomes: &Mutex<Vec<Outcome>>) {
+fn carry_out_all(
+    carry_out: impl Fn(&Order) -> Result<String, RemoteError>,
+    orders: &Receiver<Order>,
+    is_stopped: &AtomicBool,
+    outcomes: &Mutex<Vec<Outcome>>,
+) {
     while let Ok(order) = orders.recv() {
+        // A channel whose sender is gone still gives what it holds.
+        if is_stopped.load(Ordering::SeqCst) {
+            return;
+        }
         let Some(job) = job_of(&order) else { continue };
-        let outcome = match carry_out(leadership, &order) {
+        let outcome = match carry_out(&order) {
             Ok(what) => Outcome { job, code: String::new(), what },
             Err(error) => {
                 tracing::warn!(job, code = error.code, what = %error, "an order of the control center was not carried out");
@@ -114,4 +140,34 @@ fn job_of(order: &Order) -> Option<u64> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use planaria_types::InstanceId;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_when_a_node_stops_is_not_begun() {
+        let (begun, begins) = sync_channel(2);
+        let (go_on, may_go_on) = sync_channel::<()>(2);
+        let mut errands = Errands::start_with(move |order| {
+            begun.send(*order).unwrap();
+            may_go_on.recv().unwrap();
+            Ok("done".into())
+        })
+        .unwrap();
+        let order = |job| Order::Promote { job, instance: InstanceId(7) };
+        errands.take(&[order(1), order(2)]);
+        assert_eq!(begins.recv(), Ok(order(1)));
+        errands.stop();
+        go_on.send(()).unwrap();
+        drop(go_on);
+        let outcomes = Arc::clone(&errands.outcomes);
+        drop(errands);
+        assert!(begins.recv().is_err(), "the second was begun");
+        let jobs: Vec<u64> = lock(&outcomes).iter().map(|outcome| outcome.job).collect();
+        assert_eq!(jobs, [1]);
+    }
 }

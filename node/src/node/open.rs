@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use planaria_engine::{Database, Error, Options};
 use planaria_net::quic::Credentials;
-use planaria_net::replica::{CloneProgress, join_primary, open_secondary as open_or_copy};
+use planaria_net::replica::{CloneProgress, database_at, join_primary, open_secondary as open_or_copy};
 use planaria_net::wire::control::{ControlRequest, ControlResponse, LeadInfo};
+use planaria_net::wire::message::DatabaseStatus;
+use planaria_types::InstanceId;
 use tokio::runtime::Runtime;
 
 use super::NodeOptions;
@@ -42,7 +44,11 @@ pub(super) fn open_secondary(
             // The lead may have moved since the command line was written; to this copy, even.
             let primary = match leader_by_control(runtime, options, &db, credentials) {
                 Some(lead) if lead.instance == db.instance() => return Ok(Opened::alone(db)),
-                Some(lead) => lead.address,
+                Some(lead) => {
+                    let there =
+                        runtime.block_on(database_at(lead.address, credentials)).map_err(CliError::from);
+                    address_to_follow(primary, &lead, there, db.instance())
+                }
                 None => primary,
             };
             runtime.block_on(join_primary(&db, dir, primary, credentials))?;
@@ -55,6 +61,30 @@ pub(super) fn open_secondary(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Where to follow the one that leads: where the control center has it, if it answers there, else where the command line says.
+///
+/// The control center knows a node by the address that it was reached from. One beside it may have come over loopback: from
+/// here that is this machine, or this very node.
+fn address_to_follow(
+    by_command_line: SocketAddr,
+    lead: &LeadInfo,
+    there: Result<DatabaseStatus, CliError>,
+    own: InstanceId,
+) -> SocketAddr {
+    let trouble = match there {
+        Ok(there) if there.database != lead.database => format!("it has database {}", there.database),
+        Ok(there) if there.instance == own => "it is this one".to_owned(),
+        Ok(there) if there.state != "primary" => format!("it does not lead, and is {}", there.state),
+        Ok(_) => return lead.address,
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(
+        address = %lead.address, trouble,
+        "the node that leads, by the control center, is not at the address that it gives: the command line holds"
+    );
+    by_command_line
 }
 
 /// Who leads a database, as the control center knows; none if it cannot be asked, or does not know either.
@@ -73,6 +103,44 @@ fn leader_by_control(
         Err(error) => {
             tracing::warn!(%error, "the control center cannot say who leads: the command line holds");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use planaria_types::{DatabaseId, Epoch};
+
+    use super::*;
+
+    #[test]
+    fn the_control_centers_address_is_taken_if_the_primary_answers_there() {
+        let by_command_line = SocketAddr::from(([10, 0, 0, 1], 4747));
+        let own = InstanceId(1);
+        let lead = LeadInfo {
+            database: DatabaseId(7),
+            instance: InstanceId(2),
+            epoch: Epoch::NONE,
+            address: SocketAddr::from(([127, 0, 0, 1], 4747)),
+        };
+        let primary = DatabaseStatus {
+            database: DatabaseId(7),
+            instance: InstanceId(2),
+            state: "primary".into(),
+            ..DatabaseStatus::default()
+        };
+        let chosen = |there| address_to_follow(by_command_line, &lead, there, own);
+        assert_eq!(chosen(Ok(primary.clone())), lead.address);
+        // The lead may have moved on since the control center heard of it.
+        assert_eq!(chosen(Ok(DatabaseStatus { instance: InstanceId(3), ..primary.clone() })), lead.address);
+        let elsewhere = [
+            Ok(DatabaseStatus { instance: own, ..primary.clone() }),
+            Ok(DatabaseStatus { database: DatabaseId(8), ..primary.clone() }),
+            Ok(DatabaseStatus { state: "online".into(), ..primary }),
+            Err(CliError::new("unreachable", "nobody listens")),
+        ];
+        for there in elsewhere {
+            assert_eq!(chosen(there), by_command_line);
         }
     }
 }
