@@ -101,7 +101,7 @@ fn copies_beyond_the_limit_are_neither_remembered_nor_told_to_follow() {
 #[test]
 fn what_a_report_says_at_length_is_clipped_or_refused() {
     let mut world = World::new();
-    world.copy(1).damage = "ä".repeat(1 << 20);
+    world.copy(1).damage = "\u{e4}".repeat(1 << 20);
     world.copy(2).instance = InstanceId(9);
     let long = (1..=HISTORY_ENTRIES_MAX as u64 + 1).map(entry).collect();
     world.copy(2).history = History::from_entries(long).unwrap();
