@@ -1,7 +1,9 @@
 //! The command line: what can be said. What is done is in [`crate::commands`].
 
+mod bench;
 mod choice;
 mod cluster;
+mod quarantine;
 mod replica;
 
 use std::ffi::OsString;
@@ -11,9 +13,11 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use planaria_replication::ack::Level;
 
+pub(crate) use self::bench::{BenchCommand, ResyncArgs};
 use self::choice::{LevelArgs, ReadArgs, WriteArgs};
 use self::cluster::MembershipArgs;
 pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
+pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
@@ -166,51 +170,6 @@ pub(crate) struct DemoArgs {
     pub(crate) flights: Option<PathBuf>,
 }
 
-/// `planaria bench`.
-#[derive(Subcommand, Debug)]
-pub(crate) enum BenchCommand {
-    /// A secondary is away while records change, comes back, and is compared with a full clone
-    #[command(
-        after_help = "Example:\n  planaria bench resync --records 1000000 --changed 0.01 --deleted 0.001 -o json"
-    )]
-    Resync(ResyncArgs),
-}
-
-/// `planaria bench resync`.
-#[derive(Args, Debug)]
-pub(crate) struct ResyncArgs {
-    /// How many records there are
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) records: u64,
-    /// The bytes of a row, half of them compressible
-    #[arg(long, value_name = "BYTES", default_value_t = 100)]
-    pub(crate) value_size: usize,
-    /// The part of the records that changes meanwhile
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.01)]
-    pub(crate) changed: f64,
-    /// How often each of them changes
-    #[arg(long, value_name = "TIMES", default_value_t = 1)]
-    pub(crate) overwrite: u32,
-    /// The part of the records that is deleted meanwhile
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.001)]
-    pub(crate) deleted: f64,
-    /// Commits a second that go on while the secondary catches up
-    #[arg(long, value_name = "RATE", default_value_t = 0)]
-    pub(crate) live_rate: u64,
-    /// Compact everything to the bottom before it comes back
-    #[arg(long)]
-    pub(crate) compact: bool,
-    /// Keep the log, so that it may be brought up to date from there
-    #[arg(long)]
-    pub(crate) keep_log: bool,
-    /// Keep no delete marks for it, as after a long absence
-    #[arg(long)]
-    pub(crate) forget_marks: bool,
-    /// Work in a new directory in here instead of the system's place for temporary files
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-}
-
 /// `planaria serve`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -260,58 +219,6 @@ pub(crate) struct PromoteArgs {
     /// Go on even if another copy has more, or this one never was promotable
     #[arg(long)]
     pub(crate) force: bool,
-}
-
-/// `planaria quarantine`.
-#[derive(Subcommand, Debug)]
-pub(crate) enum QuarantineCommand {
-    /// List the extracts that are kept here
-    List(PlaceArgs),
-    /// Show the records of an extract: the newest state of each, as it was taken back
-    Show(ExtractArgs),
-    /// Compare an extract with what is there now: same, differs, absent
-    Diff(ExtractArgs),
-    /// Write records of an extract again, as new commits of the primary
-    #[command(after_help = "\
-What is there already is passed over, so that it may be run again. A record that was changed since the fork is a conflict,
-and nothing is written then, unless --overwrite says that the extract is right.
-
-Examples:
-  planaria quarantine reapply --node 127.0.0.1:4748 0000018f00000000-0000018f00000003
-  planaria quarantine reapply birds 0000018f00000000-0000018f00000003 --table weather --to 127.0.0.1:4747")]
-    Reapply(ReapplyArgs),
-    /// Remove an extract
-    Drop {
-        #[command(flatten)]
-        place: PlaceArgs,
-        /// Its name
-        name: String,
-    },
-}
-
-/// An extract, or the part of it that is of some tables.
-#[derive(Args, Debug)]
-pub(crate) struct ExtractArgs {
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
-    /// Its name
-    pub(crate) name: String,
-    /// Records of this table alone; may be repeated
-    #[arg(long = "table", value_name = "TABLE")]
-    pub(crate) tables: Vec<String>,
-}
-
-/// `planaria quarantine reapply`.
-#[derive(Args, Debug)]
-pub(crate) struct ReapplyArgs {
-    #[command(flatten)]
-    pub(crate) extract: ExtractArgs,
-    /// Write over what was changed since the fork
-    #[arg(long)]
-    pub(crate) overwrite: bool,
-    /// The node that takes updates [default: the place itself, or the primary that it follows]
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) to: Option<String>,
 }
 
 /// `planaria clone`.

@@ -304,6 +304,10 @@ fn check_cut(asked: Option<Uid>, newest: Uid) -> Result<(), RemoteError> {
 
 /// What a database says of itself, in the words of the protocol.
 pub(crate) fn database_status(name: &str, db: &Database, status: &planaria_engine::Status) -> DatabaseStatus {
+    let (lead, notices) = match db.lead() {
+        Ok(lead) => (lead, Vec::new()),
+        Err(error) => (None, vec![error.to_string()]),
+    };
     DatabaseStatus {
         name: name.to_owned(),
         database: status.database,
@@ -323,9 +327,9 @@ pub(crate) fn database_status(name: &str, db: &Database, status: &planaria_engin
         disk_bytes: status.run_bytes + status.log_bytes,
         promised: db.promised(),
         position_epoch: db.position().epoch,
-        level: db.lead().ok().flatten().map(|lead| lead.level).unwrap_or_default(),
+        level: lead.map(|lead| lead.level).unwrap_or_default(),
         primary: String::new(),
-        notices: Vec::new(),
+        notices,
         refresh: None,
     }
 }

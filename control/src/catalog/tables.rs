@@ -17,10 +17,12 @@ use crate::{Error, Result};
 pub(super) trait Stored: Sized {
     /// The table.
     const TABLE: &'static str;
-    /// Its columns: name, type, and whether a row may have no value there. The first ones are the key.
+    /// Its columns: name and type. The first ones are the key.
     const COLUMNS: &'static [(&'static str, ColumnType)];
     /// How many of them are the key.
     const KEY: usize = 1;
+    /// Those that a row may have no value in.
+    const NULLABLE: &'static [&'static str] = &[];
 
     /// The values of the columns.
     fn values(&self) -> Vec<Value>;
@@ -28,11 +30,11 @@ pub(super) trait Stored: Sized {
     /// The record of a row.
     fn read(row: &mut Row) -> Result<Self>;
 
-    /// The columns for the engine. Times of an end may be missing.
+    /// The columns for the engine.
     fn schema() -> Result<Schema> {
         let column = |(name, ty): &(&str, ColumnType)| {
             let column = Column::new(*name, *ty);
-            if *name == "ended" { column.nullable() } else { column }
+            if Self::NULLABLE.contains(name) { column.nullable() } else { column }
         };
         let builder = Self::COLUMNS.iter().map(column).fold(Schema::builder(), SchemaBuilder::column);
         let key = Self::COLUMNS.iter().take(Self::KEY).map(|(name, _)| *name);
@@ -240,6 +242,7 @@ impl Stored for JobRecord {
         ("began", TIME),
         ("ended", TIME),
     ];
+    const NULLABLE: &'static [&'static str] = &["ended"];
 
     fn values(&self) -> Vec<Value> {
         vec![

@@ -19,6 +19,9 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The write buffer keeps at most this much memory between two appends, in bytes.
 const BUFFER_KEPT_BYTES: usize = 4 << 20;
+/// The length of the first segment for which no spare waits, in bytes, if segments are not shorter: what is filled
+/// within a millisecond. A spare of the usual length is made in the background meanwhile.
+const HASTY_BYTES: u64 = 1 << 20;
 
 /// The write-ahead log of a store. All calls may come from several threads at once.
 ///
@@ -62,6 +65,8 @@ pub(super) struct State {
     /// The segment that takes appends; begun by the first one.
     active: Option<Active>,
     spares: Vec<Spare>,
+    /// The length of the next segment for which no spare waits, in bytes.
+    hasty_bytes: u64,
     next_number: u64,
     next_spare: u64,
     base: Vec<u8>,
@@ -118,6 +123,7 @@ impl Log {
             sealed: recovered.chain.into_iter().map(sealed).collect(),
             active: None,
             spares,
+            hasty_bytes: HASTY_BYTES.min(options.segment_bytes),
             next_number: recovered.next_number,
             next_spare,
             base: recovered.base,
@@ -410,14 +416,16 @@ impl Shared {
         Ok(())
     }
 
-    /// A spare with room for `bytes` of records: one that waits, or a new one, larger than usual if need be.
+    /// A spare with room for `bytes` of records: one that waits, or a new one, larger than usual if need be. An append
+    /// waits for a new one to be filled, so the first of them is small, and each later one twice as large.
     fn take_spare(&self, state: &mut State, bytes: u64) -> Result<Spare> {
         let needed = (PAGE_BYTES + bytes + RECORD_HEADER_BYTES).next_multiple_of(PAGE_BYTES);
         if let Some(index) = state.spares.iter().position(|spare| spare.file_bytes >= needed) {
             return Ok(state.spares.swap_remove(index));
         }
         let serial = state.draw_spare_serial();
-        let file_bytes = needed.max(self.options.segment_bytes);
+        let file_bytes = needed.max(state.hasty_bytes);
+        state.hasty_bytes = (2 * state.hasty_bytes).min(self.options.segment_bytes);
         pool::create_spare(&*self.os, &self.dir, serial, file_bytes)
             .map_err(|not_begun| state.not_begun(not_begun))
     }

@@ -14,6 +14,11 @@ use crate::wire::message::Hello;
 use crate::wire::{Frame, FrameKind};
 use crate::{Error, Result};
 
+/// How long a farewell may take to leave this machine.
+const FAREWELL_MAX: Duration = Duration::from_millis(100);
+/// How often it is looked whether it has left.
+const FAREWELL_LOOK: Duration = Duration::from_millis(1);
+
 /// Why one side closes a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -263,6 +268,22 @@ impl Connection {
     /// Closes the connection, with a code and words that the other side gets to see.
     pub fn close(&self, code: CloseCode, why: &str) {
         self.0.quic.close(code.code(), why.as_bytes());
+    }
+
+    /// Closes the connection, and waits until the other side was told: not until it has confirmed, which takes as long
+    /// as three probes of the path.
+    pub async fn farewell(&self, code: CloseCode, why: &str) {
+        self.close(code, why);
+        // Nothing but the farewell is sent from here on.
+        let sent = || self.0.quic.stats().udp_tx.datagrams;
+        let before = sent();
+        let told = async {
+            while sent() == before {
+                tokio::time::sleep(FAREWELL_LOOK).await;
+            }
+        };
+        // If it was sent before the count was taken, there is nothing more to wait for.
+        let _ = tokio::time::timeout(FAREWELL_MAX, told).await;
     }
 
     /// Whether the connection is known to have ended.

@@ -22,8 +22,6 @@ use crate::wire::message::RemoteError;
 use crate::wire::replica::FileRequest;
 use crate::{Error, Result};
 
-/// How long the end of a session may take to reach the other side.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// Files that are fetched side by side.
 const STREAMS: usize = 4;
 /// The bit of a file's number on the wire that says that it is a log segment.
@@ -108,10 +106,10 @@ pub async fn clone_from(
     options: &Options,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
-    let (endpoint, session) = open_session(address, credentials, transport, &Opening::Clone).await?;
+    let (_endpoint, session) = open_session(address, credentials, transport, &Opening::Clone).await?;
     let done = fetch_clone(&session, target, role, options, None, progress).await;
-    // The source holds its pin until it hears of the end, so the end is waited for.
-    endpoint.close(crate::quic::CloseCode::Done, "the clone is complete", FAREWELL).await;
+    // The source holds its pin until it hears of the end.
+    session.connection().farewell(crate::quic::CloseCode::Done, "the clone is complete").await;
     done
 }
 

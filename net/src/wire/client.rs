@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -19,7 +18,6 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Client {
     connection: Connection,
-    endpoint: Endpoint,
     database: Option<Arc<str>>,
 }
 
@@ -37,7 +35,7 @@ impl Client {
     /// Connects from a socket that exists, to the node whose certificate carries `name`.
     pub async fn connect_from(endpoint: &Endpoint, address: SocketAddr, name: &str) -> Result<Self> {
         let connection = endpoint.connect(address, name, Service::Client).await?;
-        Ok(Self { connection, endpoint: endpoint.clone(), database: None })
+        Ok(Self { connection, database: None })
     }
 
     /// The same client, asking for a database by name or id.
@@ -84,8 +82,7 @@ impl Client {
 
     /// Ends the connection. Calls in progress fail.
     pub async fn close(self) {
-        self.connection.close(CloseCode::Done, "the client is done");
-        self.endpoint.close(CloseCode::Done, "the client is done", Duration::from_secs(1)).await;
+        self.connection.farewell(CloseCode::Done, "the client is done").await;
     }
 
     async fn request(&self, request: Request) -> Result<(FrameWriter, FrameReader)> {

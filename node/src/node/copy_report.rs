@@ -14,12 +14,20 @@ pub(super) fn copy_report(leadership: &Leadership, name: &str, role: InstanceRol
     let db = leadership.slot.get();
     let following = leadership.following().map(|(_, status)| status);
     let state = state_of(&db, following.as_ref());
-    let (bytes, damage) = match db.status() {
-        Ok(status) => (status.run_bytes + status.log_bytes, String::new()),
-        Err(error) => (0, error.to_string()),
-    };
+    let mut damage = String::new();
+    let mut damaged = |error: planaria_engine::Error| damage = error.to_string();
+    let bytes = db.status().map_or_else(
+        |error| {
+            damaged(error);
+            0
+        },
+        |status| status.run_bytes + status.log_bytes,
+    );
+    let lead = db.lead().unwrap_or_else(|error| {
+        damaged(error);
+        None
+    });
     let replica = following.map(|following| following.replica).unwrap_or_default();
-    let lead = db.lead().ok().flatten();
     let set = |ids: &std::collections::BTreeSet<InstanceId>| ids.iter().copied().take(SET_MAX).collect();
     let update = if state == CopyState::Primary {
         // It has all that there is.

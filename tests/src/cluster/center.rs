@@ -1,9 +1,6 @@
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-
 use serde_json::Value as Json;
 
+use super::process::Process;
 use super::{Answer, Site};
 
 /// A control center: a process with a catalog in a directory of a site. It is killed when it is dropped.
@@ -15,7 +12,7 @@ pub struct Center<'a> {
     address: String,
     token: String,
     lost_after: String,
-    process: Option<Child>,
+    process: Option<Process>,
 }
 
 impl<'a> Center<'a> {
@@ -30,26 +27,15 @@ impl<'a> Center<'a> {
 
     fn launch(&mut self) {
         let words = ["-v", "control", &self.dir, "--listen", &self.address, "--lost-after", &self.lost_after];
-        let mut command = self.site.command(&words);
         let log = self.site.path(&format!("{}.log", self.dir));
-        let log = File::options().append(true).create(true).open(log).expect("a log");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut process = command.spawn().expect("the program can be run");
-        let out = process.stdout.take().expect("stdout is a pipe");
-        self.process = Some(process);
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line).expect("stdout can be read");
-        let said: Json = serde_json::from_str(&line).unwrap_or_else(|_| panic!("it does not start: {line}"));
+        let said = self.process.insert(Process::launch(self.site.command(&words), &log)).greeting();
         said["listening"].as_str().expect("an address").clone_into(&mut self.address);
         said["join_token"].as_str().expect("a token").clone_into(&mut self.token);
     }
 
     /// Kills the process.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().expect("an own process can be killed");
-            process.wait().expect("an own process can be waited for");
-        }
+        self.process = None;
     }
 
     /// Kills the process and starts it again over its catalog.
@@ -88,11 +74,5 @@ impl<'a> Center<'a> {
     pub fn kinds(&self) -> Vec<String> {
         let kind = |event: &Json| event["kind"].as_str().expect("events have kinds").to_owned();
         self.rows(&["history", "--limit", "1000"]).iter().rev().map(kind).collect()
-    }
-}
-
-impl Drop for Center<'_> {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

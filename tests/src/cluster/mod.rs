@@ -7,6 +7,7 @@ mod binary;
 mod center;
 mod history;
 mod node;
+mod process;
 mod random;
 mod site;
 mod table;

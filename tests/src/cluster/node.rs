@@ -1,10 +1,9 @@
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use serde_json::Value as Json;
 
+use super::process::Process;
 use super::{Answer, Site, wait_for};
 
 /// A node: a process that serves a database of a site. It is killed when it is dropped.
@@ -18,7 +17,7 @@ pub struct Node<'a> {
     more: Vec<String>,
     /// Where it listens; the same after every restart.
     address: String,
-    process: Option<Child>,
+    process: Option<Process>,
 }
 
 impl<'a> Node<'a> {
@@ -105,31 +104,19 @@ impl<'a> Node<'a> {
             words.extend(["--level", level]);
         }
         words.extend(self.more.iter().map(String::as_str));
-        let mut command = self.site.command(&words);
-        let log = File::options().append(true).create(true).open(self.log_path()).expect("a log");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        self.process = Some(command.spawn().expect("the program can be run"));
+        self.process = Some(Process::launch(self.site.command(&words), &self.log_path()));
     }
 
     /// Starts the process and waits until it listens.
     pub fn start(&mut self) {
         self.launch();
-        let process = self.process.as_mut().expect("it was launched");
-        let out = process.stdout.take().expect("stdout is a pipe");
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line).expect("stdout can be read");
-        let said: Json = serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("{} does not start: {line}\n{}", self.dir, self.log());
-        });
+        let said = self.process.as_mut().expect("it was launched").greeting();
         said["listening"].as_str().expect("an address").clone_into(&mut self.address);
     }
 
     /// Kills the process, as the system does that runs out of memory: it has no chance to do anything more.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().expect("an own process can be killed");
-            process.wait().expect("an own process can be waited for");
-        }
+        self.process = None;
     }
 
     /// Kills the process and starts it again.
@@ -149,15 +136,12 @@ impl<'a> Node<'a> {
     }
 
     fn signal(&self, name: &str) {
-        let process = self.process.as_ref().expect("it runs");
-        let sent = std::process::Command::new("kill").args(["-s", name, &process.id().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "the signal {name} could not be sent");
+        self.process.as_ref().expect("it runs").signal(name);
     }
 
     /// Whether the process runs.
     pub fn is_running(&mut self) -> bool {
-        let running = |process: &mut Child| process.try_wait().is_ok_and(|ended| ended.is_none());
-        self.process.as_mut().is_some_and(running)
+        self.process.as_mut().is_some_and(Process::is_running)
     }
 
     /// Runs a command on the node.
@@ -201,11 +185,5 @@ impl<'a> Node<'a> {
             },
             || format!("{:?}\n{:?}\n{}", self.run(&["status"]), primary.digests(), self.log()),
         );
-    }
-}
-
-impl Drop for Node<'_> {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

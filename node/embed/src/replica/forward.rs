@@ -104,37 +104,37 @@ impl Forwarder {
         progress: &mut Progress,
     ) -> Result<Response, Option<NetError>> {
         loop {
-            let before = progress.sent;
-            match self.connected(primary).await {
-                Ok(client) => {
-                    progress.sent = true;
-                    match client.call(request.clone()).await {
-                        Ok(answer) => return Ok(answer),
-                        Err(error) if is_lost(&error) => progress.why = error.to_string(),
-                        Err(NetError::Remote(error)) if error.code == "handing_over" => {
-                            // The lead is on its way: soon this node says that it has none, or takes updates again.
-                            *progress = Progress { sent: before, why: error.to_string() };
-                            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
-                            continue;
-                        }
-                        Err(error) => {
-                            // A refusal has left nothing behind, and what is too large was not sent.
-                            if matches!(error, NetError::Remote(_) | NetError::TooLarge { .. }) {
-                                progress.sent = before;
-                            }
-                            return Err(Some(error));
-                        }
+            match self.attempt(primary, &request, progress).await {
+                Ok(answer) => return Ok(answer),
+                Err(Trouble::Refusal(error)) => return Err(Some(error)),
+                Err(Trouble::Moving(why)) => progress.why = why,
+                Err(Trouble::Away(why)) => {
+                    progress.why = why;
+                    self.forget();
+                    if !progress.sent {
+                        return Err(None);
                     }
                 }
-                Err(error) if is_lost(&error) => progress.why = error.to_string(),
-                Err(error) => return Err(Some(error)),
-            }
-            self.forget();
-            if !progress.sent {
-                return Err(None);
             }
             tokio::time::sleep(BETWEEN_ATTEMPTS).await;
         }
+    }
+
+    async fn attempt(
+        &self,
+        primary: SocketAddr,
+        request: &Request,
+        progress: &mut Progress,
+    ) -> Result<Response, Trouble> {
+        let client = self.connected(primary).await.map_err(Trouble::of)?;
+        let sent_before = std::mem::replace(&mut progress.sent, true);
+        client.call(request.clone()).await.map_err(|error| {
+            // A refusal has left nothing behind, and what is too large was not sent.
+            if matches!(error, NetError::Remote(_) | NetError::TooLarge { .. }) && !is_lost(&error) {
+                progress.sent = sent_before;
+            }
+            Trouble::of(error)
+        })
     }
 
     /// The connection that is kept, or a new one.
@@ -152,6 +152,26 @@ impl Forwarder {
 
     fn client(&self) -> MutexGuard<'_, Option<Client>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why an attempt has no answer.
+enum Trouble {
+    /// The primary is away.
+    Away(String),
+    /// The lead is on its way: soon this node says that it has none, or takes updates again.
+    Moving(String),
+    /// Another attempt would not mend it.
+    Refusal(NetError),
+}
+
+impl Trouble {
+    fn of(error: NetError) -> Self {
+        match &error {
+            lost if is_lost(lost) => Self::Away(error.to_string()),
+            NetError::Remote(refusal) if refusal.code == "handing_over" => Self::Moving(error.to_string()),
+            _ => Self::Refusal(error),
+        }
     }
 }
 

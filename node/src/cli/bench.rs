@@ -1,0 +1,50 @@
+//! What can be measured.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `planaria bench`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum BenchCommand {
+    /// A secondary is away while records change, comes back, and is compared with a full clone
+    #[command(
+        after_help = "Example:\n  planaria bench resync --records 1000000 --changed 0.01 --deleted 0.001 -o json"
+    )]
+    Resync(ResyncArgs),
+}
+
+/// `planaria bench resync`.
+#[derive(Args, Debug)]
+pub(crate) struct ResyncArgs {
+    /// How many records there are
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) records: u64,
+    /// The bytes of a row, half of them compressible
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub(crate) value_size: usize,
+    /// The part of the records that changes meanwhile
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.01)]
+    pub(crate) changed: f64,
+    /// How often each of them changes
+    #[arg(long, value_name = "TIMES", default_value_t = 1)]
+    pub(crate) overwrite: u32,
+    /// The part of the records that is deleted meanwhile
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.001)]
+    pub(crate) deleted: f64,
+    /// Commits a second that go on while the secondary catches up
+    #[arg(long, value_name = "RATE", default_value_t = 0)]
+    pub(crate) live_rate: u64,
+    /// Compact everything to the bottom before it comes back
+    #[arg(long)]
+    pub(crate) compact: bool,
+    /// Keep the log, so that it may be brought up to date from there
+    #[arg(long)]
+    pub(crate) keep_log: bool,
+    /// Keep no delete marks for it, as after a long absence
+    #[arg(long)]
+    pub(crate) forget_marks: bool,
+    /// Work in a new directory in here instead of the system's place for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
