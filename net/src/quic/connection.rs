@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -120,8 +120,8 @@ struct Parts {
     quic: quinn::Connection,
     peer: Peer,
     service: Service,
-    version: u16,
-    features: u64,
+    /// Version and features, once the other side has greeted.
+    agreed: OnceLock<(u16, u64)>,
     /// The stream of the greeting; a replica session goes on with it.
     control: Mutex<Option<(FrameWriter, FrameReader)>>,
     received: Received,
@@ -134,7 +134,7 @@ impl std::fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("peer", &self.0.peer)
             .field("service", &self.0.service)
-            .field("version", &self.0.version)
+            .field("agreed", &self.0.agreed)
             .finish_non_exhaustive()
     }
 }
@@ -146,10 +146,7 @@ impl Connection {
         let peer = peer_of(&quic)?;
         let received = Received::default();
         let greeting = async {
-            let (send, receive) = quic.open_bi().await.map_err(|error| lost(address, &error))?;
-            let mut control =
-                (FrameWriter::new(send, address), FrameReader::new(receive, address, &received));
-            control.0.write(Frame::of(FrameKind::Hello, &Hello::ours())?).await?;
+            let mut control = say_hello(&quic, &received).await?;
             let hello: Hello = control.1.expect(FrameKind::Hello, "a greeting").await?.message()?;
             Ok::<_, Error>((control, hello))
         };
@@ -157,6 +154,33 @@ impl Connection {
             .await
             .map_err(|_| Error::TimedOut { peer: address, when: "to the greeting" })??;
         Self::established(quic, peer, service, &hello, (control, received), None)
+    }
+
+    /// Greets as the side that connected, for a session that goes on before the other side has greeted: its first
+    /// frame is then that greeting, which [`Connection::take_greeting`] judges. This saves a round trip.
+    pub(crate) async fn greet_early(quic: quinn::Connection) -> Result<Self> {
+        let peer = peer_of(&quic)?;
+        let received = Received::default();
+        let control = Mutex::new(Some(say_hello(&quic, &received).await?));
+        let (service, agreed) = (Service::Replica, OnceLock::new());
+        Ok(Self(Arc::new(Parts { quic, peer, service, agreed, control, received, _admission: None })))
+    }
+
+    /// Whether the other side has greeted.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.0.agreed.get().is_some()
+    }
+
+    /// Takes the greeting of the other side, for which the session did not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Endpoint::connect`](super::Endpoint::connect) does for the greeting; the other side was told.
+    pub(crate) fn take_greeting(&self, frame: Frame) -> Result<()> {
+        let hello: Hello = frame.expect_kind(FrameKind::Hello, "a greeting")?.message()?;
+        let agreed = agreed(&self.0.quic, &hello)?;
+        self.0.agreed.get_or_init(|| agreed);
+        Ok(())
     }
 
     /// Greets as the side that accepted, after judging the peer's role.
@@ -208,20 +232,12 @@ impl Connection {
         (mut control, received): ((FrameWriter, FrameReader), Received),
         admission: Option<Admission>,
     ) -> Result<Self> {
-        let ours = Hello::ours();
-        let Some((version, features)) = ours.agree(hello) else {
-            let why = format!(
-                "one side speaks the versions {} to {} of the protocol, the other {} to {}; update the older",
-                hello.version_min, hello.version_max, ours.version_min, ours.version_max
-            );
-            return Err(refuse(&quic, CloseCode::Version, why));
-        };
+        let agreed = OnceLock::from(agreed(&quic, hello)?);
         if service == Service::Client {
             control.0.finish();
         }
         let control = Mutex::new((service == Service::Replica).then_some(control));
-        let parts =
-            Parts { quic, peer, service, version, features, control, received, _admission: admission };
+        let parts = Parts { quic, peer, service, agreed, control, received, _admission: admission };
         Ok(Self(Arc::new(parts)))
     }
 
@@ -235,14 +251,10 @@ impl Connection {
         self.0.service
     }
 
-    /// The version of the protocol that both sides speak.
-    pub fn version(&self) -> u16 {
-        self.0.version
-    }
-
-    /// The optional features that both sides have, as bits.
-    pub fn features(&self) -> u64 {
-        self.0.features
+    /// The version of the protocol that both sides speak, and the optional features that both have, as bits; none
+    /// before the other side has greeted.
+    pub fn agreed(&self) -> Option<(u16, u64)> {
+        self.0.agreed.get().copied()
     }
 
     /// The last round trip.
@@ -314,6 +326,27 @@ impl Connection {
         let (send, receive) = self.0.quic.accept_bi().await.map_err(|error| lost(address, &error))?;
         Ok((FrameWriter::new(send, address), FrameReader::new(receive, address, &self.0.received)))
     }
+}
+
+/// Opens the stream of the greeting, and greets.
+async fn say_hello(quic: &quinn::Connection, received: &Received) -> Result<(FrameWriter, FrameReader)> {
+    let address = quic.remote_address();
+    let (send, receive) = quic.open_bi().await.map_err(|error| lost(address, &error))?;
+    let mut control = (FrameWriter::new(send, address), FrameReader::new(receive, address, received));
+    control.0.write(Frame::of(FrameKind::Hello, &Hello::ours())?).await?;
+    Ok(control)
+}
+
+/// What both sides speak; closes the connection if that is nothing.
+fn agreed(quic: &quinn::Connection, hello: &Hello) -> Result<(u16, u64)> {
+    let ours = Hello::ours();
+    ours.agree(hello).ok_or_else(|| {
+        let why = format!(
+            "one side speaks the versions {} to {} of the protocol, the other {} to {}; update the older",
+            hello.version_min, hello.version_max, ours.version_min, ours.version_max
+        );
+        refuse(quic, CloseCode::Version, why)
+    })
 }
 
 /// Reads the peer's identity out of the certificate that the handshake has verified.

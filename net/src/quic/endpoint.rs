@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{lost, peer_of, refuse};
 use super::reset::survive_restarts;
+use super::session::ReplicaSession;
 use super::socket::OffloadSocket;
 use super::{CloseCode, Connection, Credentials, Origin, Peer, Service, Transport};
 use crate::wire::limits::HELLO_TIMEOUT;
@@ -139,9 +140,24 @@ impl Endpoint {
     /// [`Error::Handshake`] if a certificate is not accepted, [`Error::Refused`] if the role or the version does not
     /// fit, [`Error::TimedOut`] if nobody answers.
     pub async fn connect(&self, address: SocketAddr, name: &str, service: Service) -> Result<Connection> {
+        self.connect_with(self.client_config(service)?, address, name, service).await
+    }
+
+    /// Connects to the node at `address` for a session whose first message goes out with the greeting: what
+    /// [`Endpoint::connect`] says of roles and versions, the session hears when it receives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Handshake`] if a certificate is not accepted, [`Error::TimedOut`] if nobody answers.
+    pub async fn connect_early(&self, address: SocketAddr, name: &str) -> Result<ReplicaSession> {
+        let quic = self.handshake(self.client_config(Service::Replica)?, address, name).await?;
+        ReplicaSession::over(Connection::greet_early(quic).await?)
+    }
+
+    fn client_config(&self, service: Service) -> Result<ClientConfig> {
         let mut config = ClientConfig::new(Arc::new(self.credentials.client_config(service)?));
         config.transport_config(Arc::clone(&self.transport));
-        self.connect_with(config, address, name, service).await
+        Ok(config)
     }
 
     /// As [`Endpoint::connect`], with another configuration.
@@ -152,6 +168,15 @@ impl Endpoint {
         name: &str,
         service: Service,
     ) -> Result<Connection> {
+        Connection::greet(self.handshake(config, address, name).await?, service).await
+    }
+
+    async fn handshake(
+        &self,
+        config: ClientConfig,
+        address: SocketAddr,
+        name: &str,
+    ) -> Result<quinn::Connection> {
         let connecting = self.quic.connect_with(config, address, name).map_err(|error| match error {
             quinn::ConnectError::EndpointStopping => Error::Closed,
             other => Error::Setting {
@@ -160,14 +185,13 @@ impl Endpoint {
                 why: words(&other),
             },
         })?;
-        let quic = tokio::time::timeout(HELLO_TIMEOUT, connecting)
+        tokio::time::timeout(HELLO_TIMEOUT, connecting)
             .await
             .map_err(|_| Error::TimedOut {
                 peer: address,
                 when: "to the handshake; is a node running there?",
             })?
-            .map_err(|error| lost(address, &error))?;
-        Connection::greet(quic, service).await
+            .map_err(|error| lost(address, &error))
     }
 
     /// The next peer that wants to connect; `None` once the endpoint is closed.

@@ -73,7 +73,7 @@ async fn who_has_the_role_is_known_by_name_on_both_sides() {
     let (ours, theirs) = meet(&node, &guest, NODE_NAME, Service::Replica).await;
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
     assert_eq!((ours.peer().name.as_str(), theirs.peer().name.as_str()), ("db1", "db2"));
-    assert_eq!((ours.version(), theirs.service()), (1, Service::Replica));
+    assert_eq!((ours.agreed(), theirs.service()), (Some((1, 0)), Service::Replica));
     assert!(theirs.peer().has(Role::Replica) && !theirs.peer().has(Role::Client));
 }
 

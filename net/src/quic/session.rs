@@ -130,10 +130,14 @@ impl ReplicaSession {
     ///
     /// May be dropped at any time without loss.
     pub async fn receive(&self) -> Result<Option<Bytes>> {
-        let Some(frame) = self.0.incoming.lock().await.next().await? else {
-            return Ok(None);
-        };
-        Ok(Some(frame.expect_kind(FrameKind::Control, "a control message")?.body))
+        let mut incoming = self.0.incoming.lock().await;
+        while let Some(frame) = incoming.next().await? {
+            if self.0.connection.is_greeted() {
+                return Ok(Some(frame.expect_kind(FrameKind::Control, "a control message")?.body));
+            }
+            self.0.connection.take_greeting(frame)?;
+        }
+        Ok(None)
     }
 
     /// Opens a stream of bulk messages, under a message that says what they are.

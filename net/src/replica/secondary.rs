@@ -19,7 +19,7 @@ use super::executor::bulk::{Places, Terms};
 use super::meter::Meter;
 use super::{Opening, Slot, decode_message, encode};
 use crate::quic::session::{BulkReceiver, Opened, ReplicaSession};
-use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Service, Traffic, Transport};
+use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Traffic, Transport};
 use crate::{Error, Result};
 
 /// A secondary wakes at least this often.
@@ -396,8 +396,7 @@ pub(super) async fn open_session(
     opening: &Opening,
 ) -> Result<(Endpoint, ReplicaSession)> {
     let endpoint = Endpoint::client(address, credentials, transport)?;
-    let connection = endpoint.connect(address, NODE_NAME, Service::Replica).await?;
-    let session = ReplicaSession::over(connection)?;
+    let session = endpoint.connect_early(address, NODE_NAME).await?;
     session.send(encode(opening)?).await?;
     Ok((endpoint, session))
 }

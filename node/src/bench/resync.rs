@@ -1,6 +1,7 @@
 //! `planaria bench resync`: a secondary is away while records change, and comes back.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +28,14 @@ const BATCH_RECORDS: u64 = 1_000;
 const ONLINE_WITHIN: Duration = Duration::from_mins(10);
 /// How often its state is looked at.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// The part of the records that is deleted if nobody says how large it is.
+const DELETED: f64 = 0.001;
 /// Keys that the live writer writes over and over.
 const LIVE_KEYS: u64 = 1_000;
+/// The rows that make the log go on while nothing else is to happen, in bytes.
+const LOST_ROW_BYTES: u64 = 256 << 10;
+/// A free port on loopback.
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const TABLE: &str = "records";
 const LIVE_TABLE: &str = "live";
 const KEY_BYTES: u64 = 8;
@@ -63,6 +70,7 @@ struct Work {
     deleted: u64,
     live_rate: u64,
     compact: bool,
+    forget_marks: bool,
     options: Options,
 }
 
@@ -75,7 +83,8 @@ impl Work {
             Err(CliError::usage(format!("--{name} {fraction} is not a fraction"))
                 .hint("give a part of the records from 0 to 1, such as 0.01 for one in a hundred"))
         };
-        let (changed, deleted) = (part("changed", arguments.changed)?, part("deleted", arguments.deleted)?);
+        let deleted = arguments.deleted.unwrap_or_else(|| DELETED.min((1.0 - arguments.changed).max(0.0)));
+        let (changed, deleted) = (part("changed", arguments.changed)?, part("deleted", deleted)?);
         if changed + deleted > arguments.records {
             return Err(CliError::usage("more records are changed and deleted than there are")
                 .hint("let --changed and --deleted be 1 together at most"));
@@ -83,10 +92,6 @@ impl Work {
         let mut options = Options { log_tail_bytes: 0, log_segment_bytes: 4 << 20, ..Options::default() };
         if arguments.keep_log {
             options = Options::default();
-        }
-        if arguments.forget_marks {
-            options.preserved_bytes_max = 0;
-            options.preserved_age_max_ms = 0;
         }
         Ok(Self {
             records: arguments.records,
@@ -96,6 +101,7 @@ impl Work {
             deleted,
             live_rate: arguments.live_rate,
             compact: arguments.compact,
+            forget_marks: arguments.forget_marks,
             options,
         })
     }
@@ -184,7 +190,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn measure(&self) -> Result<Measured, CliError> {
-        let primary = self.node("primary", None)?;
+        let primary = self.node("primary", ANY_PORT, None)?;
         let db = primary.database();
         let (table, live) = (db.create_raw_table(TABLE)?, db.create_raw_table(LIVE_TABLE)?);
         self.say(&format!("loading {} records", crate::output::count(self.work.records)));
@@ -194,16 +200,21 @@ impl Bench<'_> {
         let load = stopwatch.elapsed();
         self.say("a secondary takes its first copy");
         let stopwatch = Stopwatch::start();
-        let second = self.node("secondary", Some(&primary))?;
+        let second = self.node("secondary", ANY_PORT, Some(&primary))?;
         wait_until_online(&second, &db)?;
         let first_copy = stopwatch.elapsed();
+        // It listens where it did, as a node does: the primary need not write down another address.
+        let address = second.address();
         drop(second);
         self.say("it is away while records change");
-        self.change(&db, &table)?;
+        self.change(&primary, &table, &live)?;
+        // Of the same files, that is: what a merge makes of them later costs another time.
+        self.say("a full clone for comparison");
+        let (full_clone, full_clone_bytes) = self.clone_whole(&primary)?;
         self.say("it comes back");
         let writer = self.start_writer(&db, &live)?;
         let stopwatch = Stopwatch::start();
-        let second = self.node("secondary", Some(&primary))?;
+        let second = self.node("secondary", address, Some(&primary))?;
         let open = stopwatch.elapsed();
         // Opening a database is no part of coming back: the clock runs from the moment when the copy can be read.
         let stopwatch = Stopwatch::start();
@@ -213,8 +224,6 @@ impl Bench<'_> {
         wait_until_online(&second, &db)?;
         let equal = second.database().snapshot().digests()? == db.snapshot().digests()?;
         drop(second);
-        self.say("a full clone for comparison");
-        let (full_clone, full_clone_bytes) = self.clone_whole(&primary)?;
         Ok(Measured {
             load,
             first_copy,
@@ -228,10 +237,10 @@ impl Bench<'_> {
         })
     }
 
-    fn node(&self, name: &str, replica_of: Option<&Node>) -> Result<Node, CliError> {
+    fn node(&self, name: &str, listen: SocketAddr, replica_of: Option<&Node>) -> Result<Node, CliError> {
         let options = NodeOptions {
             dir: self.dir.join(name),
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen,
             replica_of: replica_of.map(Node::address),
             tls: Some(self.dir.join("tls")),
             level: None,
@@ -273,8 +282,8 @@ impl Bench<'_> {
     }
 
     /// The records with the lowest numbers change and the next ones go: their keys are spread over all others.
-    fn change(&self, db: &Database, table: &Table) -> Result<(), CliError> {
-        let work = &self.work;
+    fn change(&self, primary: &Node, table: &Table, live: &Table) -> Result<(), CliError> {
+        let (work, db) = (&self.work, &primary.database());
         for round in 1..=work.overwrite {
             self.write(db, table, 0..work.changed, round)?;
         }
@@ -285,7 +294,28 @@ impl Bench<'_> {
         if work.deleted > 0 {
             db.write(batch, Durability::Synced)?;
         }
+        if work.forget_marks {
+            forget_secondary(primary)?;
+            self.lose_history(db, live)?;
+        }
         if work.compact { Ok(db.compact()?) } else { Ok(db.flush()?) }
+    }
+
+    /// The log goes on until it no longer holds what the secondary lacks, and the marks of deletes, which are kept for
+    /// nobody, are dropped.
+    fn lose_history(&self, db: &Database, live: &Table) -> Result<(), CliError> {
+        let rows = self.work.options.log_segment_bytes / LOST_ROW_BYTES + 1;
+        for number in 0..rows {
+            let mut batch = Batch::new();
+            batch.put(live.id(), number.to_be_bytes(), vec![0; LOST_ROW_BYTES as usize]);
+            db.write(batch, Durability::Background)?;
+        }
+        let mut batch = Batch::new();
+        for number in 0..rows {
+            batch.delete(live.id(), number.to_be_bytes());
+        }
+        db.write(batch, Durability::Synced)?;
+        Ok(db.compact()?)
     }
 
     fn start_writer(&self, db: &Database, table: &Table) -> Result<Option<Writer>, CliError> {
@@ -347,6 +377,20 @@ impl Writer {
     fn end(self) -> Result<u64, CliError> {
         self.stop.store(true, Ordering::Release);
         self.thread.join().unwrap_or_else(|_| Err(CliError::new("bench", "the writer broke off")))
+    }
+}
+
+/// Has the primary keep nothing for the secondary that is away, as an operator does who does not expect it back.
+fn forget_secondary(primary: &Node) -> Result<(), CliError> {
+    let stopwatch = Stopwatch::start();
+    loop {
+        match primary.forget("secondary") {
+            // It does not know yet that the session is over.
+            Err(error) if error.code == "connected" && stopwatch.elapsed() < ONLINE_WITHIN => {
+                std::thread::park_timeout(LOOK_EVERY);
+            }
+            done => return done.map_err(|error| planaria_net::Error::Remote(error).into()),
+        }
     }
 }
 

@@ -29,9 +29,9 @@ pub(crate) struct ResyncArgs {
     /// How often each of them changes
     #[arg(long, value_name = "TIMES", default_value_t = 1)]
     pub(crate) overwrite: u32,
-    /// The part of the records that is deleted meanwhile
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.001)]
-    pub(crate) deleted: f64,
+    /// The part of the records that is deleted meanwhile [default: 0.001, as far as that many do not change]
+    #[arg(long, value_name = "FRACTION")]
+    pub(crate) deleted: Option<f64>,
     /// Commits a second that go on while the secondary catches up
     #[arg(long, value_name = "RATE", default_value_t = 0)]
     pub(crate) live_rate: u64,
@@ -41,7 +41,7 @@ pub(crate) struct ResyncArgs {
     /// Keep the log, so that it may be brought up to date from there
     #[arg(long)]
     pub(crate) keep_log: bool,
-    /// Keep no delete marks for it, as after a long absence
+    /// Forget it while it is away: neither log nor delete marks are kept for it, as after a long absence
     #[arg(long)]
     pub(crate) forget_marks: bool,
     /// Work in a new directory in here instead of the system's place for temporary files

@@ -19,6 +19,7 @@ use std::time::Duration;
 use planaria_engine::{Database, Options};
 use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, TlsStore, Transport};
 use planaria_net::replica::{CloneProgress, FollowStatus, Slot, settle};
+use planaria_net::wire::message::{RemoteError, ReplicaAction};
 use planaria_net::wire::rpc::{ServeLimits, Server, serve};
 use planaria_replication::ack::Level;
 use tokio::runtime::Runtime;
@@ -31,7 +32,7 @@ pub(crate) use self::replicas::{registered_do, registered_info};
 use self::reporter::{Reporter, Reporting};
 use self::watch::Watch;
 use crate::cluster::Membership;
-use crate::handler::DatabaseHandler;
+use crate::handler::{DatabaseHandler, remote};
 use crate::output::CliError;
 
 /// How long running calls may take to end when the node stops.
@@ -150,6 +151,16 @@ impl Node {
     /// What it does as a secondary, if it is one.
     pub(crate) fn follow_status(&self) -> Option<FollowStatus> {
         self.leadership.following().map(|(_, status)| status)
+    }
+
+    /// Forgets a secondary of this primary, by its name.
+    ///
+    /// # Errors
+    ///
+    /// `connected` while it has a session, `read_only` if this node does not lead.
+    pub(crate) fn forget(&self, replica: &str) -> Result<(), RemoteError> {
+        let primary = self.leadership.primary().ok_or_else(|| remote(planaria_engine::Error::ReadOnly))?;
+        replicas::replica_do(&primary, replica, ReplicaAction::Forget)
     }
 
     /// What the first copy took, if there was one.

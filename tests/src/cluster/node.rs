@@ -1,10 +1,10 @@
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value as Json;
 
 use super::process::Process;
-use super::{Answer, Site, wait_for};
+use super::{Answer, Host, Link, Site, wait_for};
 
 /// A node: a process that serves a database of a site. It is killed when it is dropped.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Node<'a> {
     /// Where it listens; the same after every restart.
     address: String,
     process: Option<Process>,
+    /// The host that it runs on, if not this one.
+    host: Option<Host>,
 }
 
 impl<'a> Node<'a> {
@@ -55,6 +57,31 @@ impl<'a> Node<'a> {
         Self::served(site, dir, Some(primary.address.clone()))
     }
 
+    /// Starts a secondary that reaches its primary over a link.
+    pub fn secondary_over(site: &'a Site, dir: &str, link: &Link) -> Self {
+        Self::served(site, dir, Some(link.address()))
+    }
+
+    /// Starts a primary on a host of its own, at a level.
+    pub fn primary_on(site: &'a Site, dir: &str, host: Host, level: &str) -> Self {
+        let node = Self::stopped(site, dir, None);
+        node.begun_on(host, level)
+    }
+
+    /// Starts a secondary on a host of its own; the level holds once it leads.
+    pub fn secondary_on(site: &'a Site, dir: &str, host: Host, primary: &Node<'_>, level: &str) -> Self {
+        let node = Self::stopped(site, dir, Some(primary.address.clone()));
+        node.begun_on(host, level)
+    }
+
+    fn begun_on(mut self, host: Host, level: &str) -> Self {
+        self.address = format!("{}:4747", host.ip);
+        self.host = Some(host);
+        self.level = Some(level.to_owned());
+        self.start();
+        self
+    }
+
     fn served(site: &'a Site, dir: &str, replica_of: Option<String>) -> Self {
         let mut node = Self::stopped(site, dir, replica_of);
         node.start();
@@ -76,7 +103,16 @@ impl<'a> Node<'a> {
 
     fn stopped(site: &'a Site, dir: &str, replica_of: Option<String>) -> Self {
         let address = "127.0.0.1:0".to_owned();
-        Self { site, dir: dir.to_owned(), replica_of, level: None, more: Vec::new(), address, process: None }
+        Self {
+            site,
+            dir: dir.to_owned(),
+            replica_of,
+            level: None,
+            more: Vec::new(),
+            address,
+            process: None,
+            host: None,
+        }
     }
 
     /// Where it listens.
@@ -104,14 +140,19 @@ impl<'a> Node<'a> {
             words.extend(["--level", level]);
         }
         words.extend(self.more.iter().map(String::as_str));
-        self.process = Some(Process::launch(self.site.command(&words), &self.log_path()));
+        self.process = Some(Process::launch(self.command(&words), &self.log_path()));
+    }
+
+    /// Waits until a process that was launched listens.
+    pub fn await_greeting(&mut self) {
+        let said = self.process.as_mut().expect("it was launched").greeting();
+        said["listening"].as_str().expect("an address").clone_into(&mut self.address);
     }
 
     /// Starts the process and waits until it listens.
     pub fn start(&mut self) {
         self.launch();
-        let said = self.process.as_mut().expect("it was launched").greeting();
-        said["listening"].as_str().expect("an address").clone_into(&mut self.address);
+        self.await_greeting();
     }
 
     /// Kills the process, as the system does that runs out of memory: it has no chance to do anything more.
@@ -146,7 +187,15 @@ impl<'a> Node<'a> {
 
     /// Runs a command on the node.
     pub fn run(&self, words: &[&str]) -> Answer {
-        self.site.run(&[&["--node", &self.address], words].concat())
+        let mut command = self.command(&[&["--node", &self.address], words].concat());
+        command.stdin(Stdio::null()).output().expect("the program can be run").into()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        match &self.host {
+            None => self.site.command(words),
+            Some(host) => self.site.prepare(host.program(), words),
+        }
     }
 
     /// Starts a command on the node.

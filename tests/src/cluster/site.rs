@@ -38,7 +38,11 @@ impl Site {
 
     /// A command of the program, with JSON for its output, that finds the site's certificates.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(planaria());
+        self.prepare(Command::new(planaria()), words)
+    }
+
+    /// The same for the program where it is run in another way.
+    pub(super) fn prepare(&self, mut command: Command, words: &[&str]) -> Command {
         command.args(["-o", "json"]).args(words).current_dir(self.dir());
         command.env("XDG_DATA_HOME", self.path("home"));
         for variable in ["PLANARIA_TLS", "PLANARIA_LOG", "PLANARIA_CONTROL", "PLANARIA_JOIN_TOKEN"] {

@@ -21,7 +21,11 @@ mod histories;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod million;
+#[cfg(test)]
+mod partitions;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
