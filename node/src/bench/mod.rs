@@ -1,5 +1,6 @@
-//! `planaria bench`: what cloning and catching up cost on this machine, measured on real nodes over QUIC on loopback.
+//! `planaria bench`: what catching up and following cost on this machine, measured on real nodes over QUIC on loopback.
 
+mod live;
 mod resync;
 
 use crate::cli::{BenchCommand, Global};
@@ -9,5 +10,6 @@ use crate::output::CliError;
 pub(crate) fn run(global: &Global, command: &BenchCommand) -> Result<(), CliError> {
     match command {
         BenchCommand::Resync(arguments) => resync::run(global, arguments),
+        BenchCommand::Live(arguments) => live::run(global, arguments),
     }
 }

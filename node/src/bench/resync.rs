@@ -239,13 +239,9 @@ impl Bench<'_> {
 
     fn node(&self, name: &str, listen: SocketAddr, replica_of: Option<&Node>) -> Result<Node, CliError> {
         let options = NodeOptions {
-            dir: self.dir.join(name),
             listen,
             replica_of: replica_of.map(Node::address),
-            tls: Some(self.dir.join("tls")),
-            level: None,
-            engine: self.work.options.clone(),
-            membership: None,
+            ..NodeOptions::beside_others(self.dir, name, self.work.options.clone())
         };
         Node::start(&self.runtime, &options, |_| {})
     }

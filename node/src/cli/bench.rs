@@ -12,6 +12,29 @@ pub(crate) enum BenchCommand {
         after_help = "Example:\n  planaria bench resync --records 1000000 --changed 0.01 --deleted 0.001 -o json"
     )]
     Resync(ResyncArgs),
+    /// A primary that is written to at full speed, without a secondary and with one: commits and processor time
+    #[command(after_help = "Example:\n  planaria bench live --seconds 5 --rounds 3 -o json")]
+    Live(LiveArgs),
+}
+
+/// `planaria bench live`.
+#[derive(Args, Debug)]
+pub(crate) struct LiveArgs {
+    /// How long each measurement takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// How often both are measured, in turns
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) rounds: u64,
+    /// Records of a commit
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) batch: u64,
+    /// The bytes of a row
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=65_536))]
+    pub(crate) value_size: u64,
+    /// Work in a new directory in here instead of the system's place for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// `planaria bench resync`.

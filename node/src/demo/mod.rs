@@ -71,13 +71,8 @@ impl<'a> Stage<'a> {
 
     fn node(&self, name: &str, replica_of: Option<&Node>) -> Result<Node, CliError> {
         let options = NodeOptions {
-            dir: self.dir.join(name),
-            listen: ([127, 0, 0, 1], 0).into(),
             replica_of: replica_of.map(Node::address),
-            tls: Some(self.dir.join("tls")),
-            level: None,
-            engine: Self::options(),
-            membership: None,
+            ..NodeOptions::beside_others(self.dir, name, Self::options())
         };
         Node::start(&self.runtime, &options, |_| {})
     }

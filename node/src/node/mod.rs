@@ -56,6 +56,21 @@ pub(crate) struct NodeOptions {
     pub(crate) membership: Option<Membership>,
 }
 
+impl NodeOptions {
+    /// A node on a free port of loopback whose directory lies in one with those of others, and with their certificates.
+    pub(crate) fn beside_others(site: &Path, name: &str, engine: Options) -> Self {
+        Self {
+            dir: site.join(name),
+            listen: ([127, 0, 0, 1], 0).into(),
+            replica_of: None,
+            tls: Some(site.join("tls")),
+            level: None,
+            engine,
+            membership: None,
+        }
+    }
+}
+
 /// A node that runs.
 pub(crate) struct Node {
     // In the order in which they end: nobody reports, nobody watches, nobody follows any more, then nobody listens.

@@ -57,6 +57,8 @@ pub(crate) enum Cell {
     Bytes(u64),
     /// A duration; in JSON and CSV in seconds.
     Duration(Duration),
+    /// How many times one thing is another.
+    Ratio(f64),
     /// Several texts.
     List(Vec<String>),
 }
@@ -69,6 +71,7 @@ impl Render for Cell {
             Self::Count(count) => human::count(*count),
             Self::Bytes(count) => human::bytes(*count),
             Self::Duration(duration) => human::duration(*duration),
+            Self::Ratio(ratio) => format!("{ratio:.2}"),
             Self::List(texts) if texts.is_empty() => "-".to_owned(),
             Self::List(texts) => texts.join(", "),
             Self::Text(text) => text.clone(),
@@ -82,6 +85,7 @@ impl Render for Cell {
             Self::Bool(yes) => yes.to_string(),
             Self::Count(count) | Self::Bytes(count) => count.to_string(),
             Self::Duration(duration) => duration.as_secs_f64().to_string(),
+            Self::Ratio(ratio) => ratio.to_string(),
             Self::List(texts) => texts.join(" "),
         })
     }
@@ -92,6 +96,7 @@ impl Render for Cell {
             Self::Bool(yes) => Json::Bool(*yes),
             Self::Count(count) | Self::Bytes(count) => Json::from(*count),
             Self::Duration(duration) => Json::from(duration.as_secs_f64()),
+            Self::Ratio(ratio) => Json::from(*ratio),
             Self::List(texts) => Json::from(texts.clone()),
             Self::Text(text) => Json::String(text.clone()),
         }
