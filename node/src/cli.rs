@@ -193,6 +193,10 @@ pub(crate) struct ServeArgs {
     /// all. It is stored; without this option what was said last holds
     #[arg(long, value_name = "LEVEL")]
     pub(crate) level: Option<Level>,
+    /// Tell figures, and whether the node is ready, over plain HTTP here: /metrics, /readyz, /livez, /status
+    #[cfg(feature = "metrics")]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) membership: MembershipArgs,
 }

@@ -12,6 +12,8 @@ mod import;
 mod interrupt;
 mod key_text;
 mod load;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod node;
 mod output;
 mod row_view;

@@ -111,6 +111,12 @@ impl Begun {
             records += moved.logged_records.saturating_sub(self.before.logged_records);
             bytes += moved.logged_bytes.saturating_sub(self.before.logged_bytes);
         }
+        if let Some((way, reason)) = told.last_refresh_way.zip(told.last_refresh_reason) {
+            match told.refreshes.iter_mut().find(|known| (known.0, known.1) == (way, reason)) {
+                Some((.., count)) => *count += 1,
+                None => told.refreshes.push((way, reason, 1)),
+            }
+        }
         told.last_refresh_ms = Some(now.since(self.at).0);
         told.last_refresh_records = records;
         told.last_refresh_bytes = bytes;

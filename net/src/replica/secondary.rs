@@ -75,6 +75,8 @@ pub struct FollowStatus {
     pub last_refresh_records: u64,
     /// Bytes of records, commits and run files of the last refresh.
     pub last_refresh_bytes: u64,
+    /// Refreshes so far, by way and reason.
+    pub refreshes: Vec<(Way, Reason, u64)>,
     /// What the sessions of the last refresh had carried to this side when the copy came online.
     pub traffic: Traffic,
     /// Why it stopped for good, if it did.

@@ -8,7 +8,7 @@ use planaria_net::quic::Endpoint;
 use super::{print, progress::CloneBar, stdout};
 use crate::cli::{Global, ServeArgs};
 use crate::node::{Node, NodeOptions};
-use crate::output::{CliError, Format, Report};
+use crate::output::{Cell, CliError, Format, Report};
 
 /// `planaria serve`.
 pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliError> {
@@ -31,8 +31,19 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
     let shown = bar.clone();
     let node = Node::start(&runtime, &options, move |progress| shown.show(progress))?;
     bar.finish();
-    announce(global, arguments, &node)?;
+    #[cfg(feature = "metrics")]
+    let metrics = arguments
+        .metrics
+        .map(|listen| crate::metrics::Metrics::start(listen, node.observer(), runtime.handle()))
+        .transpose()?;
+    #[cfg(feature = "metrics")]
+    let figures = metrics.as_ref().map(crate::metrics::Metrics::address);
+    #[cfg(not(feature = "metrics"))]
+    let figures = None;
+    announce(global, arguments, &node, figures)?;
     runtime.block_on(interrupts.wait());
+    #[cfg(feature = "metrics")]
+    drop(metrics);
     drop(node);
     if global.output != Format::Json {
         writeln!(stdout(), "stopped in good order")?;
@@ -50,14 +61,20 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 /// Says where the node listens and what to type next.
-fn announce(global: &Global, arguments: &ServeArgs, node: &Node) -> Result<(), CliError> {
+fn announce(
+    global: &Global,
+    arguments: &ServeArgs,
+    node: &Node,
+    figures: Option<SocketAddr>,
+) -> Result<(), CliError> {
     let (address, db) = (node.address(), node.database());
     if global.output == Format::Json {
         let report = Report::new()
             .with("listening", address.to_string())
             .with("role", if db.role() == Role::Secondary { "secondary" } else { "primary" })
             .with("database", db.id().to_string())
-            .with("instance", db.instance().to_string());
+            .with("instance", db.instance().to_string())
+            .with("metrics", figures.map_or(Cell::None, |address| address.to_string().into()));
         return print(global, &report);
     }
     let mut out = stdout();
@@ -85,6 +102,9 @@ fn announce(global: &Global, arguments: &ServeArgs, node: &Node) -> Result<(), C
             writeln!(out, "  planaria --node {address} status")?;
             writeln!(out, "  planaria --node {primary} replica list")?;
         }
+    }
+    if let Some(address) = figures {
+        writeln!(out, "\nfigures: http://{address}/metrics")?;
     }
     writeln!(out, "\nCtrl-C stops it")?;
     Ok(out.flush()?)

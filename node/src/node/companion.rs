@@ -30,7 +30,7 @@ pub(super) struct NodeCompanion {
 }
 
 impl NodeCompanion {
-    fn replicas(&self) -> Vec<ReplicaInfo> {
+    pub(super) fn replicas(&self) -> Vec<ReplicaInfo> {
         let primary = self.leadership.primary();
         primary.map(|primary| primary.replicas().into_iter().map(replica_info).collect()).unwrap_or_default()
     }

@@ -4,6 +4,7 @@ mod companion;
 mod copy_report;
 mod errands;
 mod leadership;
+mod observer;
 mod open;
 mod promotion;
 mod refresh;
@@ -27,6 +28,7 @@ use tokio::runtime::Runtime;
 use self::companion::NodeCompanion;
 pub(crate) use self::companion::{clone_info, clone_locally};
 use self::leadership::{Circumstances, Leadership};
+pub(crate) use self::observer::{Observed, Observer};
 use self::open::{Opened, open_secondary};
 pub(crate) use self::replicas::{registered_do, registered_info};
 use self::reporter::{Reporter, Reporting};
@@ -80,6 +82,7 @@ pub(crate) struct Node {
     server: Option<Server>,
     slot: Slot,
     credentials: Credentials,
+    name: String,
     address: SocketAddr,
     /// What the first copy took, if the directory was empty.
     first_copy: Option<CloneProgress>,
@@ -142,6 +145,7 @@ impl Node {
             server: Some(server),
             slot,
             credentials,
+            name,
             address,
             first_copy,
             runtime: Arc::clone(runtime),
@@ -156,6 +160,11 @@ impl Node {
     /// The database that it hosts now.
     pub(crate) fn database(&self) -> Database {
         self.slot.get()
+    }
+
+    /// Somebody who looks at it.
+    pub(crate) fn observer(&self) -> Observer {
+        Observer { name: self.name.clone(), leadership: Arc::clone(&self.leadership) }
     }
 
     /// Its certificate.

@@ -17,6 +17,8 @@ pub struct Node<'a> {
     more: Vec<String>,
     /// Where it listens; the same after every restart.
     address: String,
+    /// Where it tells its figures, if it does.
+    metrics: Option<String>,
     process: Option<Process>,
     /// The host that it runs on, if not this one.
     host: Option<Host>,
@@ -110,6 +112,7 @@ impl<'a> Node<'a> {
             level: None,
             more: Vec::new(),
             address,
+            metrics: None,
             process: None,
             host: None,
         }
@@ -118,6 +121,11 @@ impl<'a> Node<'a> {
     /// Where it listens.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it tells its figures.
+    pub fn metrics(&self) -> &str {
+        self.metrics.as_deref().expect("it was started with --metrics")
     }
 
     /// What it has logged since it was made, over all its starts.
@@ -147,6 +155,7 @@ impl<'a> Node<'a> {
     pub fn await_greeting(&mut self) {
         let said = self.process.as_mut().expect("it was launched").greeting();
         said["listening"].as_str().expect("an address").clone_into(&mut self.address);
+        self.metrics = said["metrics"].as_str().map(str::to_owned);
     }
 
     /// Starts the process and waits until it listens.

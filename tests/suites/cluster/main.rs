@@ -23,6 +23,8 @@ mod kills;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod million;
 #[cfg(test)]
 mod partitions;
