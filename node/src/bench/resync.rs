@@ -148,6 +148,8 @@ struct Measured {
     full_clone: Duration,
     full_clone_bytes: u64,
     live_commits: u64,
+    /// What the primary kept on its disk for the secondary that was away; known if everything was compacted.
+    preserved: Option<u64>,
     equal: bool,
 }
 
@@ -175,6 +177,7 @@ impl Measured {
             .with("open_seconds", Cell::Duration(self.open))
             .with("round_trip_seconds", Cell::Duration(traffic.round_trip))
             .with("live_commits", Cell::Count(self.live_commits))
+            .with("preserved_bytes", self.preserved.map_or(Cell::None, Cell::Bytes))
             .with("full_clone_seconds", Cell::Duration(self.full_clone))
             .with("full_clone_bytes", Cell::Bytes(self.full_clone_bytes))
             .with("digests_equal", Cell::Bool(self.equal))
@@ -208,6 +211,7 @@ impl Bench<'_> {
         drop(second);
         self.say("it is away while records change");
         self.change(&primary, &table, &live)?;
+        let kept = db.status()?.run_bytes;
         // Of the same files, that is: what a merge makes of them later costs another time.
         self.say("a full clone for comparison");
         let (full_clone, full_clone_bytes) = self.clone_whole(&primary)?;
@@ -224,6 +228,13 @@ impl Bench<'_> {
         wait_until_online(&second, &db)?;
         let equal = second.database().snapshot().digests()? == db.snapshot().digests()?;
         drop(second);
+        let preserved = if self.work.compact {
+            // Back again, it needs nothing more: what a merge drops now was kept for it.
+            db.compact()?;
+            Some(kept.saturating_sub(db.status()?.run_bytes))
+        } else {
+            None
+        };
         Ok(Measured {
             load,
             first_copy,
@@ -233,6 +244,7 @@ impl Bench<'_> {
             full_clone,
             full_clone_bytes,
             live_commits,
+            preserved,
             equal,
         })
     }
