@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_engine::{CloneRole, Database, Options as EngineOptions};
-use planaria_replication::secondary::{Action, Replica, Status};
+use planaria_replication::secondary::{Action, Outlook, Replica, Status};
 use planaria_replication::{Lane, Message, Options, Reason, Way};
 use planaria_types::Uid;
 use tokio::runtime::Handle;
@@ -79,6 +79,8 @@ pub struct FollowStatus {
     pub refreshes: Vec<(Way, Reason, u64)>,
     /// What the sessions of the last refresh had carried to this side when the copy came online.
     pub traffic: Traffic,
+    /// What is to be expected, while it hops forward because the live stream is too fast.
+    pub outlook: Option<Outlook>,
     /// Why it stopped for good, if it did.
     pub failure: Option<String>,
 }
@@ -287,6 +289,14 @@ impl Loop {
             let way = status.way.map(|way| way.to_string()).unwrap_or_default();
             let end = status.last_end.as_deref().unwrap_or("");
             tracing::info!(state = status.state.name(), way, reason, end, "secondary");
+        }
+        if shared.replica.counters.hops != status.counters.hops {
+            shared.outlook = status.outlook(Options::default().held_bytes_max);
+            if let Some(outlook) = shared.outlook {
+                tracing::warn!(bytes = status.progress.hop_bytes, "secondary: {outlook}");
+            }
+        } else if status.progress.hop_bytes.is_none() {
+            shared.outlook = None;
         }
         let traffic = self.link.as_ref().map(Link::traffic).unwrap_or_default();
         self.meter.look(&status, self.copy.logged_records(), traffic, now(), &mut shared);

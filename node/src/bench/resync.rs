@@ -206,6 +206,8 @@ impl Bench<'_> {
         let second = self.node("secondary", ANY_PORT, Some(&primary))?;
         wait_until_online(&second, &db)?;
         let first_copy = stopwatch.elapsed();
+        // It is counted on from now on, and has the commits that say so, before it goes.
+        wait_until_promotable(&second, &db)?;
         // It listens where it did, as a node does: the primary need not write down another address.
         let address = second.address();
         drop(second);
@@ -229,7 +231,8 @@ impl Bench<'_> {
         let equal = second.database().snapshot().digests()? == db.snapshot().digests()?;
         drop(second);
         let preserved = if self.work.compact {
-            // Back again, it needs nothing more: what a merge drops now was kept for it.
+            // What a merge drops now was kept for it.
+            forget_secondary(&primary)?;
             db.compact()?;
             Some(kept.saturating_sub(db.status()?.run_bytes))
         } else {
@@ -386,6 +389,19 @@ impl Writer {
         self.stop.store(true, Ordering::Release);
         self.thread.join().unwrap_or_else(|_| Err(CliError::new("bench", "the writer broke off")))
     }
+}
+
+/// Waits until the secondary is in the promotable set, and shows the commits that put it there.
+fn wait_until_promotable(node: &Node, primary: &Database) -> Result<(), CliError> {
+    let (stopwatch, instance) = (Stopwatch::start(), node.database().instance());
+    while stopwatch.elapsed() < ONLINE_WITHIN {
+        let lead = primary.lead()?;
+        if lead.is_some_and(|lead| lead.promotable.contains(&instance) && lead.next.is_none()) {
+            return wait_until_online(node, primary).map(drop);
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    Err(CliError::new("bench", "the secondary is not counted on in time"))
 }
 
 /// Has the primary keep nothing for the secondary that is away, as an operator does who does not expect it back.

@@ -192,6 +192,7 @@ impl Companion for NodeCompanion {
     fn describe(&self, status: &mut DatabaseStatus) {
         if let Some((primary, following)) = self.leadership.following() {
             status.refresh = refresh::last(&following);
+            status.notices.extend(following.outlook.map(|outlook| outlook.to_string()));
             let replica = following.replica;
             status.state = match replica.last_end {
                 Some(why) if replica.state == planaria_replication::secondary::State::Offline => {

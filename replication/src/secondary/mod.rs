@@ -10,4 +10,4 @@ mod tail;
 
 pub use action::{Action, Install, Local};
 pub use replica::{Identity, Replica};
-pub use status::{Counters, Progress, State, Status};
+pub use status::{Counters, Outlook, Progress, State, Status};

@@ -395,6 +395,9 @@ impl Replica {
         }
         if state == State::Online {
             self.status.attempts = 0;
+            // A round has fitted, so that a later series of hops is another one.
+            self.status.progress.hop_before_bytes = None;
+            self.status.progress.hop_bytes = None;
         }
     }
 

@@ -99,6 +99,34 @@ impl Progress {
     }
 }
 
+/// What is to be expected of a copy that hops forward, because the live stream outgrew what can be held meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outlook {
+    /// Nothing before the next hop, whose size tells.
+    Open,
+    /// So many more hops, the sizes falling as they did last; then one fits, and the copy is online.
+    Ends {
+        /// Hops, the one that fits included.
+        hops: u32,
+    },
+    /// The hops do not shrink: more changes than the link carries, and the lag grows until there are fewer.
+    FallsBehind,
+}
+
+impl std::fmt::Display for Outlook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open => f.write_str("the live stream outgrew what can be held, so it hops forward"),
+            Self::Ends { hops } => {
+                write!(f, "it hops forward, and is expected to be online after {hops} more hops")
+            }
+            Self::FallsBehind => f.write_str(
+                "it hops forward and falls behind: more records change than the link carries; the lag grows until fewer do",
+            ),
+        }
+    }
+}
+
 /// A secondary as others may see it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Status {
@@ -135,9 +163,34 @@ pub struct Status {
     pub last_end: Option<String>,
 }
 
+impl Status {
+    /// What is to be expected, if the copy hops: it is told how much it can hold while a round goes on, in bytes.
+    pub fn outlook(&self, held_bytes_max: u64) -> Option<Outlook> {
+        self.progress.hop_bytes?;
+        Some(match (self.progress.converges(), self.progress.hops_left(held_bytes_max)) {
+            (None, _) => Outlook::Open,
+            (Some(true), Some(hops)) => Outlook::Ends { hops: hops + 1 },
+            _ => Outlook::FallsBehind,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Progress;
+    use super::{Outlook, Progress, Status};
+
+    #[test]
+    fn whoever_hops_says_what_is_to_be_expected() {
+        let after = |before: Option<u64>, last: Option<u64>| {
+            let progress = Progress { hop_before_bytes: before, hop_bytes: last, ..Progress::default() };
+            Status { progress, ..Status::default() }.outlook(100)
+        };
+        assert_eq!(after(None, None), None);
+        assert_eq!(after(None, Some(800)), Some(Outlook::Open));
+        assert_eq!(after(Some(800), Some(400)), Some(Outlook::Ends { hops: 3 }));
+        assert_eq!(after(Some(400), Some(80)), Some(Outlook::Ends { hops: 1 }));
+        assert_eq!(after(Some(400), Some(400)), Some(Outlook::FallsBehind));
+    }
 
     #[test]
     fn hops_that_shrink_are_predicted_to_fit_and_others_are_not() {
