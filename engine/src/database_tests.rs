@@ -285,3 +285,49 @@ fn a_fragment_made_beyond_a_fork_is_not_taken_for_one_that_the_primary_made() {
 fn os_of(os: &MemOs) -> Arc<MemOs> {
     Arc::new(os.clone())
 }
+
+#[test]
+fn what_was_kept_for_an_absent_copy_takes_no_room_once_it_is_back() {
+    let db = Database::open_with("db", small_options(&Arc::new(MemOs::new(3)))).unwrap();
+    let table = db.create_raw_table("t").unwrap();
+    let put = |keys: &mut dyn Iterator<Item = u32>, turn: u8| {
+        let mut batch = Batch::new();
+        for key in keys {
+            batch.put(table.id(), key.to_be_bytes(), vec![turn; 40]);
+        }
+        db.write(batch, Durability::Background).unwrap();
+    };
+    put(&mut (0..2_000), 0);
+    db.compact().unwrap();
+    let run_bytes = || db.status().unwrap().run_bytes;
+    let (away, before) = (db.visible(), run_bytes());
+    // A copy goes away that might lead: what it shows must be kept, whatever comes later.
+    db.set_floors(Some(away), Some(away));
+    for turn in 1..10 {
+        put(&mut (0..500), turn);
+    }
+    let mut batch = Batch::new();
+    for key in 1_500..2_000_u32 {
+        batch.delete(table.id(), key.to_be_bytes());
+    }
+    db.write(batch, Durability::Background).unwrap();
+    db.compact().unwrap();
+    let kept = run_bytes();
+    assert!(kept > before, "{kept} bytes after {before}");
+    // It has been away for too long to lead: the marks of deletes remain, and what they weigh.
+    db.set_floors(None, Some(away));
+    db.compact().unwrap();
+    let marks = run_bytes();
+    assert!(marks < kept, "{marks} bytes after {kept}");
+    assert_eq!(db.mark_floor(), planaria_types::Uid::ZERO);
+    // It is back, or forgotten: 500 rows are gone, and nothing tells of them.
+    db.set_floors(None, None);
+    db.compact().unwrap();
+    assert!(run_bytes() < marks.min(before), "{} bytes after {marks}", run_bytes());
+    assert!(db.mark_floor() > away);
+    // There is nothing more to go: another one writes nothing.
+    let files = db.status().unwrap().run_bytes;
+    db.compact().unwrap();
+    assert_eq!(run_bytes(), files);
+    assert_eq!(db.snapshot().scan(table.id(), KeyRange::ALL).count(), 1_500);
+}

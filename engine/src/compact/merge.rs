@@ -47,7 +47,9 @@ impl Store {
                 continue;
             };
             let tiers = tiers(fragment);
-            if !tiers.is_empty() || fragment.bottom.iter().any(needs_rewriting) {
+            let retain = self.retain();
+            let is_due = |reference| needs_rewriting(reference) || holds_what_may_go(reference, &retain);
+            if !tiers.is_empty() || fragment.bottom.iter().any(is_due) {
                 let mut job = job(fragment, &tiers, Plan { from: 0, to: tiers.len(), into_bottom: true });
                 job.bottom.clone_from(&fragment.bottom);
                 job.upto = fragment.references().map(|reference| reference.upto).max().unwrap_or(job.upto);
@@ -190,6 +192,14 @@ fn needs_rewriting(reference: &RunRef) -> bool {
     let meta = reference.run.meta();
     !reference.keys.covers(&KeyRange::inclusive(&meta.smallest_key, &meta.largest_key))
         || reference.upto < meta.largest_uid
+}
+
+/// Whether a bottom reference may hold marks or shadowed versions that were kept for a copy which no longer needs them.
+fn holds_what_may_go(reference: &RunRef, retain: &Retain) -> bool {
+    let meta = reference.run.meta();
+    // Where each key has one version and that is a row, as many rows were summed up as there are records.
+    let rows = meta.fingerprint.map_or(meta.puts, |fingerprint| fingerprint.count);
+    meta.records > rows && meta.smallest_uid <= retain.stable
 }
 
 fn find(version: &StoreVersion, id: FragmentId, range: &KeyRange) -> Option<Arc<Fragment>> {

@@ -69,6 +69,7 @@ struct Work {
     overwrite: u64,
     deleted: u64,
     live_rate: u64,
+    away: Duration,
     compact: bool,
     forget_marks: bool,
     options: Options,
@@ -100,6 +101,7 @@ impl Work {
             overwrite: u64::from(arguments.overwrite.max(1)),
             deleted,
             live_rate: arguments.live_rate,
+            away: Duration::from_secs(arguments.away),
             compact: arguments.compact,
             forget_marks: arguments.forget_marks,
             options,
@@ -304,6 +306,10 @@ impl Bench<'_> {
         }
         if work.deleted > 0 {
             db.write(batch, Durability::Synced)?;
+        }
+        let stopwatch = Stopwatch::start();
+        while let Some(rest) = work.away.checked_sub(stopwatch.elapsed()) {
+            std::thread::park_timeout(rest);
         }
         if work.forget_marks {
             forget_secondary(primary)?;

@@ -61,6 +61,9 @@ pub(crate) struct ResyncArgs {
     /// Compact everything to the bottom before it comes back
     #[arg(long)]
     pub(crate) compact: bool,
+    /// How long it is away at least: after half a minute no old versions are kept for it any more
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub(crate) away: u64,
     /// Keep the log, so that it may be brought up to date from there
     #[arg(long)]
     pub(crate) keep_log: bool,
