@@ -14,6 +14,7 @@ mod key_text;
 mod load;
 mod node;
 mod output;
+mod portion_text;
 mod row_view;
 mod session;
 mod stopwatch;

@@ -74,6 +74,7 @@ impl<'a> Stage<'a> {
             dir: self.dir.join(name),
             listen: ([127, 0, 0, 1], 0).into(),
             replica_of: replica_of.map(Node::address),
+            only: Vec::new(),
             tls: Some(self.dir.join("tls")),
             level: None,
             engine: Self::options(),

@@ -374,6 +374,7 @@ impl Replica {
             self.reconcile_failures = 0;
         }
         self.asked = None;
+        self.note_settled();
         let received = local.appended;
         self.local = local;
         if refresh.pinned {
@@ -384,6 +385,9 @@ impl Replica {
         self.without_live = false;
         if !self.connected {
             return self.part(now);
+        }
+        if self.partial.is_some() && !refresh.again {
+            return self.rest(refresh.epoch, now);
         }
         if refresh.pinned || refresh.again {
             self.phase = Phase::Settling { asked: false };

@@ -23,6 +23,8 @@ mod kills;
 #[cfg(test)]
 mod million;
 #[cfg(test)]
+mod partial;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod replicas;
