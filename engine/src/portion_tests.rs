@@ -235,3 +235,22 @@ fn a_crash_at_any_call_of_a_round_leaves_what_was_held_or_what_is_held_next() {
         }
     }
 }
+
+#[test]
+fn rounds_without_end_leave_a_manifest_of_bounded_size() {
+    let pair = Pair::new();
+    let copy = pair.copy();
+    copy.become_partial(pair.primary.id()).unwrap();
+    let held = portion(&[("a", range(0, 50))]);
+    let a = pair.primary.table("a").unwrap();
+    for round in 0..80 {
+        a.put([round % 60], [round]).unwrap();
+        pair.round(&copy, &held).unwrap();
+    }
+    let sparse = copy.sparse();
+    assert_eq!(sparse.len(), 64);
+    assert!(copy.version_floor() > Uid::ZERO && sparse.iter().all(|(_, end)| *end > copy.version_floor()));
+    assert!(copy.snapshot_at(sparse[63].0).is_ok(), "what a round showed is readable");
+    copy.compact().unwrap();
+    assert_eq!(copy.snapshot().scan(a.id(), range(0, 50)).count(), 50);
+}

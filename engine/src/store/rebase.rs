@@ -110,7 +110,7 @@ impl Store {
                 group.sparse.clear();
                 group.version_floor = group.version_floor.max(end.cut);
             } else if end.sparse_to > install.from {
-                group.sparse.push((install.from, end.sparse_to));
+                note_sparse(group, (install.from, end.sparse_to));
             }
         })
     }
@@ -302,6 +302,20 @@ impl Store {
         self.publish(writer.last);
         Ok(())
     }
+}
+
+/// Intervals without a readable cut that are told apart. A copy that is refreshed again and again would have ever more.
+const SPARSE_MAX: usize = 64;
+
+/// Notes that no cut within an interval is readable. Of too many, the oldest are below the version floor from then on: a
+/// fork there is rewound to instead of clipped at.
+fn note_sparse(group: &mut GroupRecord, interval: (Uid, Uid)) {
+    group.sparse.push(interval);
+    let over = group.sparse.len().saturating_sub(SPARSE_MAX);
+    let oldest = group.sparse.drain(..over).map(|(_, end)| end).max();
+    group.version_floor = group.version_floor.max(oldest.unwrap_or(Uid::ZERO));
+    let floor = group.version_floor;
+    group.sparse.retain(|(_, end)| *end > floor);
 }
 
 /// The state that a refresh leads to, if its parts fit together.
