@@ -338,6 +338,7 @@ fn follow_and_refresh(os: &MemOs, primary: &Primary, cuts: &mut Vec<Contents>) -
         live: live.to_vec(),
         sparse_to: snapshot.uid(),
         cut: snapshot.uid(),
+        portion: None,
     };
     refresh.install(&end)?;
     cuts.push(try_contents(&db)?);
@@ -410,6 +411,7 @@ fn an_empty_copy_is_refreshed_and_reopened() {
         live: Vec::new(),
         sparse_to: snapshot.uid(),
         cut: snapshot.uid(),
+        portion: None,
     };
     refresh.install(&end).unwrap();
     drop(db);

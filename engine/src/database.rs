@@ -9,6 +9,7 @@ use crate::cursor::RecordKind;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::options::Options;
+use crate::portion::Held;
 use crate::read::Scan;
 use crate::store::{Pending, Store, TABLE_PREFIX, Token, Written, fragment_key, table_key, token_key};
 use crate::sync::{Arc, Mutex};
@@ -78,6 +79,7 @@ impl Database {
     /// expect, `Damaged` and `Foreign` where its files are not.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         let store = Arc::new(Store::open(path.as_ref(), options)?);
+        store.update_holding()?;
         let handle = Handle { store, threads: Mutex::new(Vec::new()), catalog: Mutex::new(()) };
         let database = Self { handle: Arc::new(handle) };
         database.preserve_for_registered();
@@ -144,8 +146,8 @@ impl Database {
 
     /// A consistent view of the whole database, as of now.
     pub fn snapshot(&self) -> Snapshot {
-        let (version, at) = self.store().pin();
-        Snapshot { version, at }
+        let (version, at, held) = self.store().pin_held();
+        Snapshot { version, at, held }
     }
 
     /// A consistent view as of an earlier commit, or of the newest.
@@ -329,6 +331,8 @@ impl std::fmt::Debug for Database {
 pub struct Snapshot {
     version: Arc<StoreVersion>,
     at: Uid,
+    /// What may be asked for, of a partial copy.
+    held: Option<Arc<Held>>,
 }
 
 impl Snapshot {
@@ -342,17 +346,31 @@ impl Snapshot {
         Self { at, ..self }
     }
 
+    /// The same view without regard to what a partial copy holds, for those who look after its files.
+    pub(crate) fn of_all_there_is(self) -> Self {
+        Self { held: None, ..self }
+    }
+
+    pub(crate) fn held(&self) -> Option<&Held> {
+        self.held.as_deref()
+    }
+
     pub(crate) fn version(&self) -> &Arc<StoreVersion> {
         &self.version
     }
 
     /// A record's row, if the record exists.
+    ///
+    /// # Errors
+    ///
+    /// `NotHeld` on a partial copy that does not hold the key; so it is with every read.
     pub fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>> {
         Ok(self.find(table, key)?.map(|(_, row)| row))
     }
 
     /// A record's row and the commit that wrote it, if the record exists.
     pub fn find(&self, table: TableId, key: &[u8]) -> Result<Option<(Uid, Bytes)>> {
+        self.check_key_held(table, key)?;
         let Some(fragment) = self.version.find(table, key) else { return Ok(None) };
         let found = fragment.get(key, hash::key_hash(key), self.at)?;
         Ok(found.filter(|version| version.kind == RecordKind::Put).map(|version| (version.uid, version.row)))
@@ -366,8 +384,7 @@ impl Snapshot {
 
     /// The records of a key range, in key order, from either end.
     pub fn scan(&self, table: TableId, range: KeyRange) -> Scan {
-        let fragments = self.version.overlapping(table, &range).cloned().collect();
-        Scan::new(fragments, range, self.at)
+        self.scan_held(table, range)
     }
 
     /// The definitions of all tables, by name.

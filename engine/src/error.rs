@@ -111,6 +111,29 @@ pub enum Error {
         "this copy is deposed: another one leads under epoch {0}. Have it follow that one by `planaria serve DIR --replica-of ADDR`; what it has more is kept in its quarantine"
     )]
     Deposed(planaria_types::Epoch),
+    /// The copy is partial, and does not hold what is asked for.
+    #[error(
+        "this copy does not hold {keys} of table {table:?}: it is partial and holds {holds}. Ask its primary, or choose the \
+         table with --only where this copy is served"
+    )]
+    NotHeld {
+        /// The table.
+        table: String,
+        /// The key or range asked for.
+        keys: String,
+        /// What it holds.
+        holds: String,
+    },
+    /// The copy is partial, and can neither lead nor be a source of others.
+    #[error(
+        "a partial copy {what}: it holds {holds} and lacks the rest. Take its primary, or a secondary that holds everything"
+    )]
+    Partial {
+        /// What it cannot do.
+        what: &'static str,
+        /// What it holds.
+        holds: String,
+    },
     /// The lead is being moved.
     #[error("this primary is handing its lead over to another copy; try again in a moment, and there")]
     HandingOver,
@@ -157,6 +180,8 @@ impl Error {
             Self::TooLarge { .. } => "too_large",
             Self::ReadOnly => "read_only",
             Self::Deposed(_) => "deposed",
+            Self::NotHeld { .. } => "not_held",
+            Self::Partial { .. } => "partial",
             Self::HandingOver => "handing_over",
             Self::TokenReused => "token_reused",
             Self::SnapshotTooOld(_) => "snapshot_too_old",

@@ -69,7 +69,7 @@ fn replay_segment(os: &MemOs, bytes: &[u8]) -> Result<u64> {
 /// A manifest: a whole file, or, to get past the checksum, the payload of one.
 pub fn manifest(bytes: &[u8]) {
     let path = Path::new("MANIFEST");
-    for bytes in [bytes.to_vec(), Manifest::wrap(bytes)] {
+    for bytes in [bytes.to_vec(), Manifest::wrap(1, bytes), Manifest::wrap(2, bytes)] {
         if let Ok(manifest) = Manifest::decode(path, &bytes) {
             let again = manifest.encode().and_then(|bytes| Manifest::decode(path, &bytes));
             assert!(again.is_ok_and(|again| again == manifest), "a manifest survives its encoding");

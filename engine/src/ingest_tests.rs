@@ -405,7 +405,17 @@ fn a_delta_over_an_ingest_brings_its_rows_under_its_uid() {
     }
     let (base, base_hash) = db.log_end();
     let (history, cut) = (db.history(), snapshot.uid());
-    refresh.install(&RefreshEnd { base, base_hash, history, live: Vec::new(), sparse_to: cut, cut }).unwrap();
+    refresh
+        .install(&RefreshEnd {
+            base,
+            base_hash,
+            history,
+            live: Vec::new(),
+            sparse_to: cut,
+            cut,
+            portion: None,
+        })
+        .unwrap();
     let sums = |db: &Database| db.snapshot().fingerprint(table.id(), KeyRange::ALL).unwrap();
     assert_eq!(sums(&copy), sums(&db));
     assert_eq!(copy.log_end(), db.log_end());

@@ -119,7 +119,7 @@ impl Database {
     /// Reads every file and checks every checksum, the order of records, filters and fingerprints, the rectangles of
     /// all references, and that every table can be read from end to end.
     pub fn verify(&self) -> Result<Verified> {
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot().of_all_there_is();
         let mut verified = Verified::default();
         let mut seen = std::collections::HashSet::new();
         for fragment in snapshot.version().fragments() {
@@ -139,12 +139,13 @@ impl Database {
 }
 
 impl Snapshot {
-    /// The digest of each table, by name.
+    /// The digest of each table, by name; on a partial copy of those that it holds wholly.
     pub fn digests(&self) -> Result<Vec<TableDigest>> {
         let digest = |definition: TableDef| {
             Ok(TableDigest { digest: self.digest_of(&definition)?, table: definition.name })
         };
-        self.tables()?.into_iter().map(digest).collect()
+        let whole = |table: &TableDef| self.holds(table.id, &KeyRange::ALL);
+        self.tables()?.into_iter().filter(whole).map(digest).collect()
     }
 
     /// The digest of one table.
@@ -173,6 +174,7 @@ impl Snapshot {
     /// The fingerprint of a key range: its live records with their UIDs.
     #[expect(clippy::needless_pass_by_value, reason = "as in a scan, whoever asks gives the range away")]
     pub fn fingerprint(&self, table: TableId, range: KeyRange) -> Result<Fingerprint> {
+        self.check_held(table, &range)?;
         let mut sum = Fingerprint::EMPTY;
         for fragment in self.version().overlapping(table, &range) {
             sum += crate::read::fingerprint(fragment, &range, self.uid())?;
@@ -183,11 +185,12 @@ impl Snapshot {
     /// At most `count` parts of a key range, of about the same number of records each, with their fingerprints: one
     /// level of a tree, which is walked from the top down to find where two copies differ.
     pub fn parts(&self, table: TableId, range: &KeyRange, count: usize) -> Result<Vec<Part>> {
+        self.check_held(table, range)?;
         let fragments: Vec<_> = self.version().overlapping(table, range).collect();
         crate::read::parts(&fragments, range, self.uid(), count)
     }
 
-    /// All tables that have fragments, those of the system and of secondary indexes included.
+    /// All tables that have fragments, those of the system and of secondary indexes included; held or not.
     pub fn table_ids(&self) -> Vec<TableId> {
         let mut ids: Vec<_> = self.version().fragments().iter().map(|fragment| fragment.table).collect();
         ids.dedup();

@@ -24,6 +24,7 @@ mod memtable;
 mod options;
 pub mod os;
 mod planted;
+mod portion;
 mod quarantine;
 mod read;
 mod reconcile;
@@ -56,6 +57,7 @@ pub use options::Options;
 pub use planaria_types as types;
 #[cfg(feature = "planted")]
 pub use planted::Planted;
+pub use portion::Spans;
 pub use quarantine::{Extract, ExtractFile, ExtractPart, Tended};
 pub use read::{Change, Part, Scan};
 pub use reconcile::{RangeChunk, Reconcile};

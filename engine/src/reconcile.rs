@@ -43,6 +43,7 @@ pub struct RangeChunk {
 impl Snapshot {
     /// The live records of a key range with their UIDs, about `bytes_max` of keys and rows, at least one if there is one.
     pub fn range_records(&self, table: TableId, keys: &KeyRange, bytes_max: usize) -> Result<RangeChunk> {
+        self.check_held(table, keys)?;
         let mut chunk = RangeChunk { records: Vec::new(), next: None };
         let mut bytes = 0;
         for fragment in self.version().overlapping(table, keys) {
@@ -212,7 +213,10 @@ impl Reconcile {
             )));
         }
         self.staged = None;
-        self.store.install_replacement(&self.replacement, end)?;
+        self.store.narrow_holding_to(end);
+        let installed = self.store.install_replacement(&self.replacement, end);
+        self.store.update_holding()?;
+        installed?;
         // They are part of the store now.
         self.replacement.runs.clear();
         Ok(())

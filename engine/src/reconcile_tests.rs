@@ -155,7 +155,8 @@ fn forked(seed: u64, random: &mut Random) -> (MemOs, Database, MemOs, Database) 
 fn end(primary: &Database, base: (Uid, planaria_types::HistoryHash), read_at: Uid) -> RefreshEnd {
     let live = commits_after(primary, base.0);
     let cut = live.last().map_or(base.0, |last| last.commit.uid());
-    RefreshEnd { base: base.0, base_hash: base.1, history: primary.history(), live, sparse_to: read_at, cut }
+    let (base, base_hash, history, portion) = (base.0, base.1, primary.history(), None);
+    RefreshEnd { base, base_hash, history, live, sparse_to: read_at, cut, portion }
 }
 
 #[test]

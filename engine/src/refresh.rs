@@ -1,7 +1,7 @@
 //! The storage side of replication: what a secondary does with what its primary sends, and what a primary tells.
 
 use bytes::Bytes;
-use planaria_types::{Epoch, History, HistoryHash, Position, TableId, Uid};
+use planaria_types::{Epoch, History, HistoryHash, Portion, Position, TableId, Uid};
 
 use crate::commit::LoggedCommit;
 use crate::cursor::RecordKind;
@@ -177,6 +177,8 @@ pub struct RefreshEnd {
     pub sparse_to: Uid,
     /// The cut to show, at or above `sparse_to` and at or below the end of `live`.
     pub cut: Uid,
+    /// What a partial copy holds from then on.
+    pub portion: Option<Portion>,
 }
 
 impl Refresh {
@@ -264,7 +266,10 @@ impl Refresh {
             outputs: std::mem::take(&mut self.outputs),
             boundaries: std::mem::take(&mut self.boundaries),
         };
-        self.store.install_refresh(&install, end)
+        self.store.narrow_holding_to(end);
+        let installed = self.store.install_refresh(&install, end);
+        self.store.update_holding()?;
+        installed
     }
 }
 

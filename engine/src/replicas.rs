@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use planaria_types::{Epoch, InstanceId, KeyRange, TableId, Uid};
+use planaria_types::{Epoch, InstanceId, KeyRange, Portion, TableId, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::commit::Batch;
 use crate::database::{Database, Durability, Snapshot};
 use crate::error::{Error, Result};
 use crate::planted::planted;
+use crate::portion::Spans;
 use crate::run::Run;
 use crate::store::REGISTRATION_PREFIX;
 
@@ -27,12 +28,37 @@ pub struct Registration {
     pub paused: bool,
     /// Why nothing is preserved for it any more, if so. Being brought up to date ends that.
     pub given_up: Option<GivenUp>,
+    /// What it holds, if it is partial. It stands behind the rest of the record.
+    #[serde(skip)]
+    pub portion: Option<Portion>,
 }
 
 impl Registration {
     /// A registration as it begins.
     pub fn new(instance: InstanceId, name: impl Into<String>, durable: Uid) -> Self {
-        Self { instance, name: name.into(), durable, address: None, paused: false, given_up: None }
+        Self {
+            instance,
+            name: name.into(),
+            durable,
+            address: None,
+            paused: false,
+            given_up: None,
+            portion: None,
+        }
+    }
+
+    fn encode(&self) -> postcard::Result<Vec<u8>> {
+        let row = postcard::to_stdvec(self)?;
+        match &self.portion {
+            Some(portion) => postcard::to_extend(portion, row),
+            None => Ok(row),
+        }
+    }
+
+    fn decode(row: &[u8]) -> postcard::Result<Self> {
+        let (known, rest): (Self, _) = postcard::take_from_bytes(row)?;
+        let portion = if rest.is_empty() { None } else { Some(postcard::from_bytes(rest)?) };
+        Ok(Self { portion, ..known })
     }
 }
 
@@ -113,7 +139,7 @@ impl Database {
     pub fn registrations(&self) -> Result<Vec<Registration>> {
         let range = KeyRange::prefix(REGISTRATION_PREFIX);
         let decode = |record: Result<(bytes::Bytes, bytes::Bytes)>| {
-            postcard::from_bytes(&record?.1)
+            Registration::decode(&record?.1)
                 .map_err(|error| Error::Invalid(format!("a registration cannot be read: {error}")))
         };
         self.snapshot().scan(TableId::SYSTEM, range).map(decode).collect()
@@ -121,7 +147,8 @@ impl Database {
 
     /// Remembers a secondary; durable some milliseconds later unless asked for at once. Returns the commit.
     pub fn register(&self, registration: &Registration, durability: Durability) -> Result<Uid> {
-        let row = postcard::to_stdvec(registration)
+        let row = registration
+            .encode()
             .map_err(|error| Error::Invalid(format!("a registration cannot be written: {error}")))?;
         let mut batch = Batch::new();
         batch.put(TableId::SYSTEM, registration_key(registration.instance), row);
@@ -148,7 +175,7 @@ impl Database {
             .map(|reference| {
                 let meta = reference.run.meta();
                 let marks = u128::from(meta.records.saturating_sub(meta.puts));
-                let changed = u128::from(changed_bytes(&reference.run, position));
+                let changed = u128::from(changed_bytes(&reference.run, position, &KeyRange::ALL));
                 (changed * marks / u128::from(meta.records.max(1))) as u64
             })
             .sum();
@@ -225,7 +252,7 @@ impl Database {
             for reference in fragment.references() {
                 total_bytes += reference.bytes();
                 if reference.upto > since {
-                    delta_bytes += changed_bytes(&reference.run, since);
+                    delta_bytes += changed_bytes(&reference.run, since, &KeyRange::ALL);
                 }
             }
         }
@@ -241,13 +268,40 @@ impl Database {
     }
 }
 
-/// About the bytes of a run's records above `since`.
+impl Snapshot {
+    /// What bringing a copy at `since` up to date would take that holds these spans alone. The log is no way for it.
+    pub fn estimate_within(&self, spans: &Spans, since: Uid) -> RefreshEstimate {
+        let (mut delta_bytes, mut total_bytes) = (0, 0);
+        for (table, span) in spans {
+            for fragment in self.version().overlapping(*table, span) {
+                delta_bytes += fragment.memtable_payload_bytes();
+                for reference in fragment.references() {
+                    let Some(keys) = reference.keys.intersect(span) else { continue };
+                    total_bytes += reference.bytes();
+                    if reference.upto > since {
+                        delta_bytes += changed_bytes(&reference.run, since, &keys);
+                    }
+                }
+            }
+        }
+        RefreshEstimate { retained: false, tail_bytes: 0, delta_bytes, total_bytes }
+    }
+}
+
+/// About the bytes of a run's records within `keys` above `since`.
 ///
 /// The index tells the blocks that hold any; the share of such records in them is taken from a sample. Whole blocks
 /// would mislead where changes are scattered: with a hundred records a block, one change in a hundred touches most.
-fn changed_bytes(run: &Run, since: Uid) -> u64 {
+fn changed_bytes(run: &Run, since: Uid, keys: &KeyRange) -> u64 {
     let index = run.index();
-    let is_touched = |at: &usize| index.entry(*at).is_some_and(|entry| entry.highest_uid > since);
+    let is_within = |at: usize| {
+        let begins_below_end = at.checked_sub(1).is_none_or(|at| keys.is_below_end(index.separator(at).0));
+        begins_below_end && index.separator(at).0 >= keys.start.as_slice()
+    };
+    let is_touched = |at: &usize| {
+        index.entry(*at).is_some_and(|entry| entry.highest_uid > since)
+            && (*keys == KeyRange::ALL || is_within(*at))
+    };
     let touched: Vec<usize> = (0..index.len()).filter(is_touched).collect();
     let bytes: u64 = touched.iter().filter_map(|at| index.entry(*at)).map(|entry| u64::from(entry.len)).sum();
     let (mut records, mut changed) = (0_u64, 0_u64);

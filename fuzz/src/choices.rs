@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use planaria_replication::{Bound, Commit, PartSum, Record, RecordKind, Span, Tiling};
-use planaria_types::{Epoch, History, HistoryEntry, HistoryHash, KeyRange, TableId, Uid};
+use planaria_types::{Epoch, History, HistoryEntry, HistoryHash, KeyRange, Portion, TableId, Uid};
 
 /// Decisions taken from the bytes of an input, one after the other; 0 where the input has ended.
 ///
@@ -73,6 +73,12 @@ impl<'a> Choices<'a> {
             inherited: self.uid(),
             hash: HistoryHash(u128::from(self.below(2))),
         }
+    }
+
+    /// What a partial copy is to hold: always the same, and nothing is drawn for it.
+    pub(crate) fn portion() -> Portion {
+        let keys = KeyRange::new(*b"b", Some(b"m".to_vec()));
+        Portion::new([("a".to_owned(), KeyRange::ALL), ("b".to_owned(), keys)]).unwrap_or_default()
     }
 
     pub(crate) fn hash(&mut self) -> Option<HistoryHash> {

@@ -35,6 +35,7 @@ const REFUSALS: [Refusal; 4] =
 struct World<'a> {
     choices: Choices<'a>,
     replica: Replica,
+    is_partial: bool,
     local: Local,
     promised: Epoch,
     connected: bool,
@@ -45,7 +46,7 @@ struct World<'a> {
 }
 
 /// No panic; no message that a primary would refuse; nothing shown or acknowledged that is not durable; no cut that falls
-/// but by a taking back; no promise that falls.
+/// but by a taking back; no promise that falls; a partial copy takes rounds alone.
 pub(crate) fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let end = choices.uid();
@@ -62,8 +63,21 @@ pub(crate) fn run(input: &[u8]) {
     let promised = choices.epoch();
     let now = Millis(0);
     let replica = Replica::new(identity, options, promised, local.clone(), 1, now);
-    let mut world =
-        World { choices, replica, local, promised, connected: false, round: 0, now, asked: VecDeque::new() };
+    // Nothing is drawn for it, so that inputs keep their meaning.
+    let is_partial = promised.term.is_multiple_of(3);
+    let holds_it = local.durable.get().is_multiple_of(2);
+    let replica = if is_partial { replica.holding(Choices::portion(), holds_it) } else { replica };
+    let mut world = World {
+        choices,
+        replica,
+        is_partial,
+        local,
+        promised,
+        connected: false,
+        round: 0,
+        now,
+        asked: VecDeque::new(),
+    };
     while !world.choices.is_over() {
         world.step();
         while let Some(action) = world.replica.poll_action() {
@@ -130,6 +144,9 @@ impl World<'_> {
             Action::AbandonBulk => self.asked.retain(|action| !matches!(action, Action::FetchBulk { .. })),
             Action::Quarantine { above, through } => assert!(above < through, "an empty extract"),
             Action::BeginRefresh { .. } | Action::AbandonRefresh => {}
+            Action::Append(_) | Action::FetchBulk { .. } if self.is_partial => {
+                panic!("a partial copy takes what is no round")
+            }
             other => self.asked.push_back(other),
         }
         if self.connected {
@@ -305,7 +322,7 @@ impl World<'_> {
         }
         Welcome {
             version: PROTOCOL_VERSION,
-            features: 0,
+            features: u64::from(self.is_partial),
             round,
             epoch,
             history,

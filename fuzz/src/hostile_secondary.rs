@@ -247,7 +247,7 @@ impl World<'_> {
     fn hello(&mut self) -> Hello {
         self.round = u64::from(self.choices.below(4));
         let history = if self.choices.flag() { self.group.history().clone() } else { self.choices.history() };
-        Hello {
+        let hello = Hello {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
             features: 0,
@@ -268,6 +268,12 @@ impl World<'_> {
                 2 => Some(Way::Bulk),
                 _ => None,
             },
+            portion: None,
+        };
+        match hello.promised.term % 3 {
+            // Nothing is drawn for it, so that inputs keep their meaning.
+            0 => Hello { features: 1, portion: Some(Choices::portion()), ..hello },
+            _ => hello,
         }
     }
 }

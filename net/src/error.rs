@@ -128,6 +128,28 @@ pub enum Error {
         /// What that one leads.
         led: DatabaseId,
     },
+    /// A directory holds a partial copy, and nothing was said of what it is to hold.
+    #[error(
+        "{} holds a partial copy, of {holds}: name with --only what it is to hold, or begin a copy that holds everything in \
+         an empty directory",
+        path.display()
+    )]
+    PartialCopy {
+        /// The directory.
+        path: PathBuf,
+        /// What it holds.
+        holds: String,
+    },
+    /// A directory that is to hold a partial copy holds one that is whole.
+    #[error(
+        "{} holds a whole copy, which becomes no partial one: name an empty directory, and forget the whole copy at its \
+         primary by `planaria replica forget` if it is not to be used any more",
+        path.display()
+    )]
+    WholeCopy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A directory that is to hold a copy holds something else.
     #[error("{} is not a database and not empty: {source}. Name a new directory for the secondary", path.display())]
     NotEmpty {
@@ -163,6 +185,8 @@ impl Error {
             Self::Remote(remote) => &remote.code,
             Self::TooLarge { .. } => "too_large",
             Self::ForeignDatabase { .. } => "foreign_database",
+            Self::PartialCopy { .. } => "partial_copy",
+            Self::WholeCopy { .. } => "whole_copy",
             Self::NotEmpty { .. } => "exists",
             Self::Engine(error) => error.code(),
             Self::Closed => "closed",

@@ -3,6 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use planaria_replication::Message;
+use planaria_types::{DatabaseId, Epoch, GroupId, History, InstanceId, KeyRange, Portion};
 
 use crate::replica;
 use crate::wire::control::{ControlRequest, CopyReport, NodeReport};
@@ -78,5 +79,32 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
         reason: "shut down".to_owned(),
     };
     let bye = replica::encode(&Message::Bye(bye)).map(|bytes| bytes.to_vec()).unwrap_or_default();
-    vec![("frames", stream), ("batch", batch.take().to_vec()), ("replica_message", bye)]
+    let hello = replica::encode(&Message::Hello(Box::new(partial_hello())));
+    let hello = hello.map(|bytes| bytes.to_vec()).unwrap_or_default();
+    let messages = [("replica_message", bye), ("replica_message", hello)];
+    [("frames", stream), ("batch", batch.take().to_vec())].into_iter().chain(messages).collect()
+}
+
+/// The first message of a partial copy.
+fn partial_hello() -> planaria_replication::Hello {
+    let keys = KeyRange::new(*b"b", Some(b"m".to_vec()));
+    let tables = [("flights".to_owned(), KeyRange::ALL), ("airports".to_owned(), keys)];
+    planaria_replication::Hello {
+        version_min: 1,
+        version_max: 1,
+        features: 1,
+        database: DatabaseId(1),
+        instance: InstanceId(2),
+        name: "partial".to_owned(),
+        group: GroupId(1),
+        round: 1,
+        promised: Epoch::NONE,
+        history: History::default(),
+        durable: planaria_types::Uid::ZERO,
+        hash: None,
+        without_live: true,
+        bulk: None,
+        asked: None,
+        portion: Portion::new(tables).ok(),
+    }
 }

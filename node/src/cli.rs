@@ -21,6 +21,7 @@ pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
+use crate::portion_text::Chosen;
 use crate::session::Place;
 
 /// The id of the argument that names the directory, in every command that has one.
@@ -178,7 +179,8 @@ first, and follows it from then on, however often either of them goes away.
 
 Examples:
   planaria serve birds
-  planaria serve birds-2 --listen 127.0.0.1:4748 --replica-of 127.0.0.1:4747")]
+  planaria serve birds-2 --listen 127.0.0.1:4748 --replica-of 127.0.0.1:4747
+  planaria serve birds-3 --listen 127.0.0.1:4749 --replica-of 127.0.0.1:4747 --only sightings --only ponds=A..M")]
 pub(crate) struct ServeArgs {
     /// The directory of the database; made if there is none
     #[arg(value_name = "DIR")]
@@ -189,6 +191,9 @@ pub(crate) struct ServeArgs {
     /// Follow the primary at this address
     #[arg(long, value_name = "ADDR")]
     pub(crate) replica_of: Option<std::net::SocketAddr>,
+    /// Hold this table alone, or of it the keys from FROM on and below TO, either of which may be missing; may be repeated
+    #[arg(long, value_name = "TABLE[=FROM..TO]", requires = "replica_of")]
+    pub(crate) only: Vec<Chosen>,
     /// On how many copies a commit is durable before it is acknowledged, unless it says otherwise: local, one, quorum or
     /// all. It is stored; without this option what was said last holds
     #[arg(long, value_name = "LEVEL")]

@@ -15,7 +15,7 @@ use planaria_net::wire::message::{
     Call, DatabaseStatus, Level, RemoteError, Request, Response, Status, WriteOp, WriteOptions,
 };
 use planaria_net::wire::rpc::{BoxFuture, Exchange, Handler};
-use planaria_types::{GroupId, Uid};
+use planaria_types::{GroupId, KeyRange, Uid};
 
 use crate::compare;
 
@@ -184,7 +184,11 @@ impl DatabaseHandler {
         {
             return Err(remote(planaria_engine::Error::UnknownTable { name: unknown.clone() }));
         }
-        definitions.retain(|table| names.is_empty() || names.contains(&table.name));
+        // Unless it is asked for others, a partial copy tells of what it holds wholly.
+        definitions.retain(|table| {
+            let is_asked = names.contains(&table.name);
+            is_asked || (names.is_empty() && snapshot.holds(table.id, &KeyRange::ALL))
+        });
         let tables = definitions.into_iter().map(|definition| {
             Ok((definition.name.clone(), snapshot.digest_of(&definition).map_err(remote)?))
         });
@@ -331,6 +335,8 @@ pub(crate) fn database_status(name: &str, db: &Database, status: &planaria_engin
         primary: String::new(),
         notices,
         refresh: None,
+        portion: db.portion(),
+        lag_ms: None,
     }
 }
 

@@ -16,6 +16,7 @@ mod load;
 mod metrics;
 mod node;
 mod output;
+mod portion_text;
 mod row_view;
 mod session;
 mod stopwatch;

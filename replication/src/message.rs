@@ -1,7 +1,7 @@
 use std::fmt;
 
 use planaria_types::{
-    DatabaseId, Epoch, GroupId, History, HistoryEntry, HistoryHash, InstanceId, Position, Uid,
+    DatabaseId, Epoch, GroupId, History, HistoryEntry, HistoryHash, InstanceId, Portion, Position, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,11 @@ use crate::{
 
 /// The version of the messages in this file.
 pub const PROTOCOL_VERSION: u16 = 1;
+
+/// A feature: copies that hold a portion of the database are served.
+pub(crate) const FEATURE_PORTIONS: u64 = 1;
+/// The optional features that this side understands.
+pub(crate) const FEATURES: u64 = FEATURE_PORTIONS;
 
 const NAME_BYTES_MAX: usize = 255;
 const TEXT_BYTES_MAX: usize = 4_096;
@@ -98,6 +103,8 @@ pub struct Hello {
     pub bulk: Option<Reason>,
     /// The way that an operator asked for. It is taken where it leads to the primary's state.
     pub asked: Option<Way>,
+    /// What a partial copy is to hold; none of a copy that holds everything. It takes the feature bit 0.
+    pub portion: Option<Portion>,
 }
 
 /// The answer to a hello.
@@ -152,6 +159,10 @@ pub enum Refusal {
     EpochConflict,
     /// A newer session of the same copy exists.
     Superseded,
+    /// A copy that says to be partial counts for levels as one that holds everything.
+    CountsAsWhole,
+    /// A copy that was partial says to hold everything.
+    WasPartial,
 }
 
 impl fmt::Display for Refusal {
@@ -167,6 +178,12 @@ impl fmt::Display for Refusal {
             Self::Deposed => "the copy has promised a newer epoch: this primary is deposed",
             Self::EpochConflict => "two primaries lead under one epoch number: promote one to a new term",
             Self::Superseded => "a newer session of this copy exists",
+            Self::CountsAsWhole => {
+                "the copy counts as one that holds everything: forget it, and begin the partial one in an empty directory"
+            }
+            Self::WasPartial => {
+                "the copy is registered as a partial one: begin one that holds everything in an empty directory"
+            }
         })
     }
 }
@@ -373,6 +390,12 @@ fn validate_hello(hello: &Hello) -> Result<(), InvalidMessage> {
     }
     if hello.version_min > hello.version_max {
         return Err(InvalidMessage("the protocol versions are in the wrong order"));
+    }
+    if let Some(portion) = &hello.portion {
+        portion.validate().map_err(|_| InvalidMessage("a portion breaks its limits"))?;
+        if hello.features & FEATURE_PORTIONS == 0 {
+            return Err(InvalidMessage("a portion without its feature"));
+        }
     }
     validate_history(&hello.history)?;
     if hello.durable > Uid::ZERO && hello.history.entries().is_empty() {

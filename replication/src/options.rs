@@ -23,6 +23,8 @@ pub struct Options {
     pub compare_leaf_records: u64,
     /// Ranges that one question of a comparison asks for.
     pub compare_spans: u32,
+    /// Rounds of a partial copy begin no faster than this.
+    pub rounds_apart: Millis,
     /// Below this many bytes of run files a bulk refresh is never chosen for its cost.
     pub bulk_bytes_min: u64,
     /// A side that has sent nothing for this long sends a heartbeat.
@@ -49,6 +51,7 @@ impl Default for Options {
             compare_parts: 8,
             compare_leaf_records: 32,
             compare_spans: 1_024,
+            rounds_apart: Millis(200),
             bulk_bytes_min: 64 << 20,
             heartbeat: Millis(1_000),
             session_timeout: Millis(5_000),

@@ -70,6 +70,10 @@ pub enum Reason {
     Asked,
     /// The copy could not be read, or not be repaired in place.
     Unreadable,
+    /// The copy is partial, and follows in rounds.
+    Partial,
+    /// The copy is to hold another portion than it does.
+    PortionChanged,
 }
 
 impl Reason {
@@ -87,6 +91,8 @@ impl Reason {
             Self::PinExpired => "pin_expired",
             Self::Asked => "asked",
             Self::Unreadable => "unreadable",
+            Self::Partial => "partial",
+            Self::PortionChanged => "portion_changed",
         }
     }
 }
@@ -105,12 +111,15 @@ impl fmt::Display for Reason {
             Self::PinExpired => "the pinned snapshot was given up",
             Self::Asked => "it was asked for",
             Self::Unreadable => "the copy could not be read or repaired in place",
+            Self::Partial => "the copy is partial, and is told what changed in rounds",
+            Self::PortionChanged => "the copy is to hold another portion than it does",
         })
     }
 }
 
 /// What the choice of a way depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Situation {
     /// The last UID that the copy shares with the primary; [`Uid::ZERO`] if it is empty.
     pub since: Uid,
@@ -134,6 +143,8 @@ pub struct Situation {
     pub asked: Option<Way>,
     /// Below this many bytes of run files a bulk refresh is never chosen for its cost.
     pub bulk_bytes_min: u64,
+    /// Whether the copy holds a portion of the database alone.
+    pub is_partial: bool,
 }
 
 /// A chosen way.
@@ -157,6 +168,9 @@ pub struct Choice {
 ///
 /// A way that an operator asked for is taken if it leads to the primary's state, whatever it costs.
 pub fn choose(situation: &Situation) -> Choice {
+    if situation.is_partial {
+        return choose_round(situation);
+    }
     let empty = situation.since == Uid::ZERO;
     let not_by_changes = match (situation.trusted, situation.bulk) {
         (false, _) => Some(Reason::HistoryHash),
@@ -192,6 +206,22 @@ pub fn choose(situation: &Situation) -> Choice {
         (false, false) => (Way::Delta, Reason::LogReleased),
     };
     Choice { way, reason, bytes: situation.delta_bytes }
+}
+
+/// Chooses the way of a round of a partial copy: what changed in its portion, or, where that does not lead to the primary's
+/// state, the ranges that differ. Run files hold more than a portion, and a commit's hash covers more than a portion of
+/// it, so neither run files nor a tail are a way.
+fn choose_round(situation: &Situation) -> Choice {
+    let asked = situation.asked.is_some_and(Way::reconciles).then_some(Reason::Asked);
+    let dropped = (situation.since < situation.mark_floor).then_some(Reason::MarksDropped);
+    let untrusted = (!situation.trusted).then_some(Reason::HistoryHash);
+    let empty = situation.since == Uid::ZERO;
+    let compares = if empty { None } else { asked.or(dropped) };
+    if let Some(reason) = untrusted.or(situation.bulk).or(compares) {
+        return Choice { way: Way::PinnedReconcile, ..compared(situation, reason) };
+    }
+    let reason = if empty { Reason::Empty } else { Reason::Partial };
+    Choice { way: Way::PinnedDelta, reason, bytes: situation.delta_bytes }
 }
 
 fn bulk(situation: &Situation, reason: Reason) -> Choice {

@@ -15,6 +15,7 @@ fn situation() -> Situation {
         bulk: None,
         asked: None,
         bulk_bytes_min: 1 << 24,
+        is_partial: false,
     }
 }
 
@@ -102,4 +103,31 @@ fn a_way_that_is_asked_for_is_taken_where_it_leads_to_the_state_of_the_primary()
     let untrusted = Situation { trusted: false, ..held };
     assert_eq!(ask(Way::Tail, untrusted), (Way::Reconcile, Reason::HistoryHash));
     assert_eq!(ask(Way::Reconcile, Situation { since: Uid::ZERO, ..situation() }).0, Way::Delta);
+}
+
+#[test]
+fn a_partial_copy_is_told_what_changed_or_compares_and_takes_neither_run_files_nor_a_tail() {
+    let partial = Situation { is_partial: true, without_live: true, retained: true, ..situation() };
+    assert_eq!(chosen(&partial), (Way::PinnedDelta, Reason::Partial));
+    let most = Situation { delta_bytes: 1 << 30, tail_bytes: 1 << 30, ..partial };
+    assert_eq!(chosen(&most), (Way::PinnedDelta, Reason::Partial));
+    let empty = Situation { since: Uid::ZERO, mark_floor: Uid::MAX, ..most };
+    assert_eq!(chosen(&empty), (Way::PinnedDelta, Reason::Empty));
+    let dropped = Situation { mark_floor: Uid::new(51), ..most };
+    assert_eq!(chosen(&dropped), (Way::PinnedReconcile, Reason::MarksDropped));
+    for reason in [Reason::PortionChanged, Reason::Unreadable, Reason::ForkBelowMarks] {
+        let told = Situation { bulk: Some(reason), ..most };
+        assert_eq!(chosen(&told), (Way::PinnedReconcile, reason));
+    }
+    assert_eq!(
+        chosen(&Situation { trusted: false, ..empty }),
+        (Way::PinnedReconcile, Reason::HistoryHash),
+        "a copy that shares nothing and holds something"
+    );
+    let asked = |way| chosen(&Situation { asked: Some(way), ..partial });
+    assert_eq!(asked(Way::Reconcile), (Way::PinnedReconcile, Reason::Asked));
+    assert_eq!(asked(Way::Bulk), (Way::PinnedDelta, Reason::Partial));
+    assert_eq!(asked(Way::Tail), (Way::PinnedDelta, Reason::Partial));
+    let whole_store_is_small = Situation { total_bytes: 0, bulk_bytes_min: 0, ..dropped };
+    assert_eq!(chosen(&whole_store_is_small), (Way::PinnedReconcile, Reason::MarksDropped));
 }

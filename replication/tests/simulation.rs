@@ -106,6 +106,26 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
 }
 
 #[test]
+fn a_partial_copy_follows_in_rounds_under_faults_and_counts_for_nothing() {
+    let (first, count) = match number("PLANARIA_SEED") {
+        Some(seed) => (seed, number("PLANARIA_SEEDS").unwrap_or(1)),
+        None => (0, number("PLANARIA_SEEDS").unwrap_or(200)),
+    };
+    let mut total = Coverage::default();
+    for seed in first..first + count {
+        match finish(World::with_partial(seed), seed) {
+            Ok(coverage) => add(&mut total, &coverage),
+            Err(report) => panic!("{report}"),
+        }
+    }
+    println!("{count} seeds: {total:?}");
+    if count >= 200 {
+        let reached = [total.hops, total.pinned_reconciles, total.promotions, total.rewinds, total.clips];
+        assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
+    }
+}
+
+#[test]
 fn ranges_are_compared_and_replaced_under_faults_and_everything_becomes_equal() {
     let (first, count) = match number("PLANARIA_SEED") {
         Some(seed) => (seed, number("PLANARIA_SEEDS").unwrap_or(1)),

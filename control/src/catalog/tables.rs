@@ -143,13 +143,14 @@ impl Stored for DatabaseRecord {
 }
 
 const ROLES: [InstanceRole; 3] = [InstanceRole::Primary, InstanceRole::Standby, InstanceRole::Backup];
-const STATES: [CopyState; 6] = [
+const STATES: [CopyState; 7] = [
     CopyState::Primary,
     CopyState::Deposed,
     CopyState::Online,
     CopyState::Stale,
     CopyState::Refreshing,
     CopyState::Offline,
+    CopyState::Partial,
 ];
 
 impl Stored for InstanceRecord {

@@ -71,7 +71,9 @@ impl Center {
         let strays = match report.state {
             CopyState::Primary => report.epoch.order(&lead.epoch) == EpochOrder::Older,
             CopyState::Deposed => true,
-            CopyState::Offline | CopyState::Stale => report.primary != Some(lead.address),
+            CopyState::Offline | CopyState::Stale | CopyState::Partial => {
+                report.primary != Some(lead.address)
+            }
             CopyState::Online | CopyState::Refreshing => false,
         };
         strays.then(|| lead.clone())

@@ -36,6 +36,7 @@ pub(super) struct Cut {
 impl Store {
     /// Makes a cut at the end of the log and calls `keep` with it before anything of it may be let go.
     pub(super) fn cut<T>(&self, keep: impl FnOnce(&Cut) -> Result<T>) -> Result<T> {
+        self.check_whole("is no source of clones")?;
         if self.role() == Role::Secondary {
             // What a secondary has logged beyond its visible cut may still be taken back: it is not cloned.
             self.sync_log()?;

@@ -34,6 +34,8 @@ pub(crate) struct Changes {
     at: Uid,
     next_fragment: usize,
     from: Vec<u8>,
+    /// Keys of one table, behind which nothing is looked for.
+    within: Option<(TableId, KeyRange)>,
     current: Option<(TableId, Merge)>,
 }
 
@@ -47,16 +49,35 @@ impl Changes {
             Some(fragment) if fragment.table == table => key.to_vec(),
             _ => Vec::new(),
         };
-        Self { version, since, at, next_fragment, from, current: None }
+        Self { version, since, at, next_fragment, from, within: None, current: None }
+    }
+
+    /// Changes of some keys of one table.
+    pub(crate) fn within(
+        version: Arc<StoreVersion>,
+        since: Uid,
+        at: Uid,
+        table: TableId,
+        keys: KeyRange,
+    ) -> Self {
+        let changes = Self::new(version, since, at, table, &keys.start);
+        Self { within: Some((table, keys)), ..changes }
     }
 
     fn enter(&mut self) -> Result<bool> {
         let Some(fragment) = self.version.fragments().get(self.next_fragment).cloned() else {
             return Ok(false);
         };
+        let behind = |(table, keys): &(TableId, KeyRange)| {
+            fragment.table != *table || !keys.is_below_end(&fragment.range.start)
+        };
+        if self.within.as_ref().is_some_and(behind) {
+            return Ok(false);
+        }
         self.next_fragment += 1;
         let from = std::mem::take(&mut self.from);
-        let range = fragment.range.intersect(&KeyRange::new(from, None));
+        let end = self.within.as_ref().and_then(|(_, keys)| keys.end.clone());
+        let range = fragment.range.intersect(&KeyRange::new(from, end));
         if let Some(range) = range.filter(|_| may_have_changed(&fragment, self.since)) {
             let merge =
                 Merge::new(Source::of_fragment(&fragment, Some(self.since)), range, Direction::Forward)?;

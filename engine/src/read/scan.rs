@@ -8,7 +8,7 @@ use super::merge::{Direction, Merge};
 use super::newest::Newest;
 use super::source::Source;
 use crate::cursor::RecordKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::version::Fragment;
 
 /// The records of a key range of one table as of one UID, owned, in both directions.
@@ -27,6 +27,8 @@ pub struct Scan {
     front_met_back: bool,
     back_met_front: bool,
     failed: bool,
+    /// Why the copy does not answer for the range, until that is told.
+    refused: Option<Error>,
 }
 
 impl Scan {
@@ -41,7 +43,13 @@ impl Scan {
             front_met_back: false,
             back_met_front: false,
             failed: false,
+            refused: None,
         }
+    }
+
+    /// A scan of what the copy does not hold: it fails with `why`.
+    pub(crate) fn refused(range: KeyRange, why: Error) -> Self {
+        Self { refused: Some(why), ..Self::new(VecDeque::new(), range, Uid::ZERO) }
     }
 
     /// Calls `visit` with each record that is left, in order, without owning it, until it returns `false`.
@@ -73,6 +81,9 @@ impl Scan {
         if self.front.is_some() {
             return Ok(true);
         }
+        if let Some(why) = self.refused.take() {
+            return Err(why);
+        }
         let fragment = match (self.fragments.pop_front(), &self.back) {
             (Some(fragment), _) => fragment,
             (None, Some(back)) if !self.front_met_back => {
@@ -92,6 +103,9 @@ impl Scan {
     fn enter_back(&mut self) -> Result<bool> {
         if self.back.is_some() {
             return Ok(true);
+        }
+        if let Some(why) = self.refused.take() {
+            return Err(why);
         }
         let fragment = match (self.fragments.pop_back(), &self.front) {
             (Some(fragment), _) => fragment,

@@ -42,6 +42,7 @@ use crate::log::Log;
 use crate::options::Options;
 use crate::os::DirLock;
 use crate::planted::planted;
+use crate::portion::Holding;
 use crate::run::BlockCache;
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering};
 use crate::version::{GroupRecord, Manifest, Role, SegmentRecord, StoreVersion};
@@ -87,6 +88,8 @@ pub(crate) struct Store {
     /// Why the manifest on disk is not known any more, once that is so.
     poisoned: Mutex<Option<String>>,
     secondary: AtomicBool,
+    /// What a partial copy holds.
+    pub(crate) holding: Holding,
     /// Whether commits are taken at all.
     pub(crate) gate: Mutex<Gate>,
     /// The tokens of commits, oldest first, once they have been looked for.

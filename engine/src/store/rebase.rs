@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use planaria_types::{DatabaseId, HistoryHash, Position, TableId, Uid};
+use planaria_types::{DatabaseId, HistoryHash, Portion, Position, TableId, Uid};
 
 use super::catalog::{boundary_in, boundary_of, with_boundary};
 use super::flush::{NewRun, RunRefParts};
@@ -16,7 +16,7 @@ use crate::memtable::Memtable;
 use crate::planted::planted;
 use crate::refresh::RefreshEnd;
 use crate::sync::{Arc, MutexGuard, Ordering};
-use crate::version::{Fragment, GroupRecord, Role, RunRef, SegmentRecord, StoreVersion};
+use crate::version::{Fragment, GroupRecord, Manifest, Role, RunRef, SegmentRecord, StoreVersion};
 
 /// What a refresh has collected.
 pub(crate) struct Install {
@@ -101,14 +101,16 @@ impl Store {
         let next_fragment =
             boundaries.iter().map(|boundary| boundary.id.0.saturating_add(1)).max().unwrap_or(0);
         self.next_fragment.fetch_max(next_fragment, Ordering::AcqRel);
+        self.check_portion(end)?;
         self.rebase(writer, state, change, end.cut, |group| {
             group.history = end.history.clone();
+            group.portion.clone_from(&end.portion);
             if install.rewinds {
                 // Rewound keys have no older versions left: nothing below the new cut can be read.
                 group.sparse.clear();
                 group.version_floor = group.version_floor.max(end.cut);
             } else if end.sparse_to > install.from {
-                group.sparse.push((install.from, end.sparse_to));
+                note_sparse(group, (install.from, end.sparse_to));
             }
         })
     }
@@ -236,6 +238,41 @@ impl Store {
         )
     }
 
+    /// Fails if a refresh would make a whole copy a partial one, or the other way round.
+    pub(super) fn check_portion(&self, end: &RefreshEnd) -> Result<()> {
+        if self.group(|group| group.portion.is_some()) == end.portion.is_some() {
+            return Ok(());
+        }
+        Err(Error::Invalid(
+            "a copy is partial or whole for as long as it lives: begin anew in an empty directory".into(),
+        ))
+    }
+
+    /// Makes this empty copy a partial one of `database`; see [`crate::Database::become_partial`].
+    pub(crate) fn become_partial(&self, database: DatabaseId) -> Result<()> {
+        let writer = self.lock_writer();
+        let mut structure = self.lock_structure();
+        if structure.group.portion.is_some() && structure.database == database {
+            return Ok(());
+        }
+        if writer.last > Uid::ZERO {
+            return Err(Error::Invalid(
+                "this directory holds a whole copy, or one of another database: a partial copy starts from an empty \
+                 directory"
+                    .into(),
+            ));
+        }
+        let mut manifest = Manifest { generation: structure.generation + 1, database, ..structure.clone() };
+        manifest.group.role = Role::Secondary;
+        manifest.group.portion = Some(Portion::default());
+        self.write_manifest(&manifest)?;
+        *structure = manifest;
+        self.secondary.store(true, Ordering::Release);
+        drop(structure);
+        *self.gate.lock() = Gate::Open;
+        Ok(())
+    }
+
     /// Makes this copy a secondary of `database`; see [`crate::Database::become_secondary`].
     pub(crate) fn become_secondary(&self, database: DatabaseId) -> Result<()> {
         let writer = self.lock_writer();
@@ -265,6 +302,20 @@ impl Store {
         self.publish(writer.last);
         Ok(())
     }
+}
+
+/// Intervals without a readable cut that are told apart. A copy that is refreshed again and again would have ever more.
+const SPARSE_MAX: usize = 64;
+
+/// Notes that no cut within an interval is readable. Of too many, the oldest are below the version floor from then on: a
+/// fork there is rewound to instead of clipped at.
+fn note_sparse(group: &mut GroupRecord, interval: (Uid, Uid)) {
+    group.sparse.push(interval);
+    let over = group.sparse.len().saturating_sub(SPARSE_MAX);
+    let oldest = group.sparse.drain(..over).map(|(_, end)| end).max();
+    group.version_floor = group.version_floor.max(oldest.unwrap_or(Uid::ZERO));
+    let floor = group.version_floor;
+    group.sparse.retain(|(_, end)| *end > floor);
 }
 
 /// The state that a refresh leads to, if its parts fit together.

@@ -18,6 +18,7 @@ use crate::log::{KIND_BASE, Log, LogEntry, LogOptions, Replay};
 use crate::options::Options;
 use crate::os::{DirLock, Os};
 use crate::planted::planted;
+use crate::portion::Holding;
 use crate::run::{BlockCache, Run};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex};
 use crate::version::{
@@ -108,6 +109,7 @@ impl Store {
             work: Work::new(),
             poisoned: Mutex::new(None),
             secondary: AtomicBool::new(role == Role::Secondary),
+            holding: Holding::new(manifest.group.portion.is_some()),
             epoch_begun: AtomicBool::new(false),
             gate: Mutex::new(Gate::of(&manifest.group)),
             tokens: Mutex::new(None),
@@ -284,6 +286,7 @@ fn create(os: &Arc<dyn Os>, dir: &Path) -> Result<Manifest> {
             version_floor: Uid::ZERO,
             mark_floor: Uid::ZERO,
             sparse: Vec::new(),
+            portion: None,
         },
         fragments: vec![system],
         runs: Vec::new(),

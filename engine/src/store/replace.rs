@@ -180,8 +180,10 @@ impl Store {
             }
             layered_version(&version, &layers, flushed)
         };
+        self.check_portion(end)?;
         self.rebase(&mut writer, state, change, end.cut, |group| {
             group.history = end.history.clone();
+            group.portion.clone_from(&end.portion);
             // What was replaced has neither older versions nor marks.
             group.sparse.clear();
             group.version_floor = group.version_floor.max(end.cut);

@@ -154,6 +154,7 @@ impl Store {
     /// Makes a secondary the primary, under `epoch`; see [`crate::Database::promote`].
     pub(crate) fn promote(&self, epoch: Epoch) -> Result<()> {
         self.work().check_open()?;
+        self.check_whole("cannot lead")?;
         let writer = self.lock_writer();
         if self.role() == Role::Primary {
             return Err(Error::Invalid("this copy leads already".into()));

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use planaria_types::{
-    DatabaseId, Epoch, FileId, FragmentId, History, HistoryHash, InstanceId, KeyRange, Position, TableId, Uid,
+    DatabaseId, Epoch, FileId, FragmentId, History, HistoryHash, InstanceId, KeyRange, Portion, Position,
+    TableId, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,11 @@ use crate::run::RunMeta;
 pub(crate) const MANIFEST: &str = "MANIFEST";
 const MANIFEST_NEW: &str = "MANIFEST.new";
 const MAGIC: &[u8; 8] = b"PLNRMANI";
+/// The version of a whole copy's manifest.
 const FORMAT_VERSION: u32 = 1;
+/// That of a partial copy's: the portion that it holds stands behind the rest. A release that knows nothing of portions
+/// would answer for what such a copy does not hold.
+const FORMAT_VERSION_PARTIAL: u32 = 2;
 const HEADER_BYTES: usize = 8 + 4 + 4 + 4;
 /// The largest manifest that is read: some million files.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
@@ -88,6 +93,9 @@ pub(crate) struct GroupRecord {
     pub(crate) mark_floor: Uid,
     /// Intervals within which no cut is readable, both ends exclusive.
     pub(crate) sparse: Vec<(Uid, Uid)>,
+    /// What a partial copy holds; none of a whole one. It stands at the end of the manifest.
+    #[serde(skip)]
+    pub(crate) portion: Option<Portion>,
 }
 
 /// A fragment and the rectangles of its runs.
@@ -147,11 +155,10 @@ impl Manifest {
             header.get(at..at + 4).and_then(|part| part.try_into().ok()).map_or(0, u32::from_le_bytes)
         };
         let version = number(8);
-        if version != FORMAT_VERSION {
-            return Err(Error::Foreign {
-                path: path.to_path_buf(),
-                what: format!("its format version is {version}, this release reads {FORMAT_VERSION}"),
-            });
+        if !matches!(version, FORMAT_VERSION | FORMAT_VERSION_PARTIAL) {
+            let what =
+                format!("its format version is {version}, this release reads up to {FORMAT_VERSION_PARTIAL}");
+            return Err(Error::Foreign { path: path.to_path_buf(), what });
         }
         if number(12) as usize != payload.len() {
             return Err(damaged(12, "its length is not the one it states"));
@@ -159,22 +166,37 @@ impl Manifest {
         if number(16) != checksum(version, payload) {
             return Err(damaged(16, "the checksum does not match"));
         }
-        postcard::from_bytes(payload).map_err(|_| damaged(HEADER_BYTES as u64, "it cannot be decoded"))
+        Self::decode_payload(version, payload)
+            .map_err(|_| damaged(HEADER_BYTES as u64, "it cannot be decoded"))
+    }
+
+    fn decode_payload(version: u32, payload: &[u8]) -> postcard::Result<Self> {
+        let (mut manifest, rest): (Self, _) = postcard::take_from_bytes(payload)?;
+        if version == FORMAT_VERSION_PARTIAL {
+            manifest.group.portion = Some(postcard::from_bytes(rest)?);
+        }
+        Ok(manifest)
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let payload = postcard::to_stdvec(self)
-            .map_err(|error| Error::Invalid(format!("the manifest cannot be encoded: {error}")))?;
-        Ok(Self::wrap(&payload))
+        let failed = |error| Error::Invalid(format!("the manifest cannot be encoded: {error}"));
+        let payload = postcard::to_stdvec(self).map_err(failed)?;
+        match &self.group.portion {
+            None => Ok(Self::wrap(FORMAT_VERSION, &payload)),
+            Some(portion) => {
+                let payload = postcard::to_extend(portion, payload).map_err(failed)?;
+                Ok(Self::wrap(FORMAT_VERSION_PARTIAL, &payload))
+            }
+        }
     }
 
     /// A payload behind its header.
-    pub(crate) fn wrap(payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn wrap(version: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
         bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&checksum(FORMAT_VERSION, payload).to_le_bytes());
+        bytes.extend_from_slice(&checksum(version, payload).to_le_bytes());
         bytes.extend_from_slice(payload);
         bytes
     }

@@ -9,6 +9,7 @@ mod fingerprint;
 mod history;
 mod ids;
 mod key_range;
+mod portion;
 mod uid;
 
 pub use epoch::{Epoch, EpochOrder};
@@ -16,4 +17,5 @@ pub use fingerprint::Fingerprint;
 pub use history::{Fork, History, HistoryEntry, HistoryHash, Position};
 pub use ids::{DatabaseId, FileId, FragmentId, GroupId, InstanceId, ParseIdError, TableId};
 pub use key_range::KeyRange;
+pub use portion::{Portion, PortionError};
 pub use uid::Uid;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use planaria_engine::{CloneRole, Database, Options, Role};
+use planaria_types::Uid;
 
 use super::clone::{CloneProgress, blocking, clone_from};
 use crate::quic::{Credentials, Transport};
@@ -46,18 +47,58 @@ pub async fn open_secondary(
     }
 }
 
+/// Opens the directory of a partial secondary; an empty one is filled by its first round. A copy that was one before is
+/// opened whether its primary can be reached or not.
+///
+/// # Errors
+///
+/// `WholeCopy` if the directory holds a copy of everything, `ForeignDatabase` if it holds one of another database.
+pub async fn open_partial(
+    dir: &Path,
+    primary: SocketAddr,
+    credentials: &Credentials,
+    options: &Options,
+) -> Result<Database> {
+    let db = match open(dir, Options { create: false, ..options.clone() }).await {
+        Ok(db) => db,
+        Err(Error::Engine(planaria_engine::Error::NotFound { .. })) => {
+            // Nothing is made while nobody says of what it would be a copy.
+            database_at(primary, credentials).await?;
+            open(dir, options.clone()).await?
+        }
+        Err(error) => return Err(error),
+    };
+    if db.portion().is_some() {
+        join(&db, dir, primary, credentials).await?;
+    } else if db.log_end().0 == Uid::ZERO {
+        let there = database_at(primary, credentials).await?.database;
+        let own = db.clone();
+        blocking(move || Ok(own.become_partial(there)?)).await?;
+    } else {
+        return Err(Error::WholeCopy { path: dir.to_path_buf() });
+    }
+    Ok(db)
+}
+
 /// Makes a database a secondary of the primary at that address, if that leads the same database. One that was a
 /// secondary before stays it, whether its primary can be reached or not.
 ///
 /// # Errors
 ///
-/// `ForeignDatabase` if the primary leads another database.
+/// `ForeignDatabase` if the primary leads another database, `PartialCopy` if the copy holds a portion of it alone.
 pub async fn join_primary(
     db: &Database,
     dir: &Path,
     primary: SocketAddr,
     credentials: &Credentials,
 ) -> Result<()> {
+    if let Some(portion) = db.portion() {
+        return Err(Error::PartialCopy { path: dir.to_path_buf(), holds: portion.to_string() });
+    }
+    join(db, dir, primary, credentials).await
+}
+
+async fn join(db: &Database, dir: &Path, primary: SocketAddr, credentials: &Credentials) -> Result<()> {
     let was_secondary = db.role() == Role::Secondary;
     match database_at(primary, credentials).await {
         Ok(there) if there.database != db.id() => Err(Error::ForeignDatabase {

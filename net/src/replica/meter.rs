@@ -12,6 +12,8 @@ pub(super) struct Meter {
     begun: Option<Begun>,
     /// What the session that runs had carried while the copy was online in it: news, and no refresh.
     news: Traffic,
+    /// What had been moved, and how many refreshes were installed, when the copy was online last.
+    online: Option<(Moved, u64)>,
 }
 
 /// A refresh that is under way.
@@ -83,6 +85,13 @@ impl Meter {
                 self.begun = Some(Begun { at: now, before: moved, carried, news, bulk: None });
             }
             (State::Online, begun) => {
+                let refreshes = status.counters.refreshes;
+                let round = self.online.filter(|(_, before)| begun.is_none() && refreshes > *before);
+                if let Some((before, _)) = round {
+                    // A round of a partial copy, which is online all the while.
+                    tell_round(status, before, moved, told);
+                }
+                self.online = Some((moved, refreshes));
                 if let Some(begun) = begun {
                     begun.tell(status, moved, now, told);
                     told.traffic = begun.carried.with(traffic).without(begun.news);
@@ -93,6 +102,14 @@ impl Meter {
             _ => {}
         }
     }
+}
+
+fn tell_round(status: &Status, before: Moved, moved: Moved, told: &mut FollowStatus) {
+    told.last_refresh_way = status.way;
+    told.last_refresh_reason = status.reason;
+    told.last_refresh_ms = None;
+    told.last_refresh_records = moved.records.saturating_sub(before.records);
+    told.last_refresh_bytes = moved.bytes.saturating_sub(before.bytes);
 }
 
 impl Begun {

@@ -25,7 +25,7 @@ use crate::{Error, Result};
 pub use clone::{CloneProgress, clone_from, fetch_clone};
 pub use compare::tilings;
 pub use executor::Leading;
-pub use join::{database_at, join_primary, open_secondary};
+pub use join::{database_at, join_primary, open_partial, open_secondary};
 pub use primary::{AckError, Primary, RefreshPlan};
 pub use secondary::{Follow, FollowStatus, Follower};
 pub use slot::Slot;
@@ -72,3 +72,7 @@ mod tests;
 #[cfg(test)]
 #[path = "reconcile_tests.rs"]
 mod reconcile_tests;
+
+#[cfg(test)]
+#[path = "partial_tests.rs"]
+mod partial_tests;

@@ -8,7 +8,7 @@ use planaria_engine::{CloneRecord, Database, FilePin, Lead, Registration};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, SessionId};
 use planaria_replication::{Choice, Lane, Message, Millis, Options, Situation, Way};
-use planaria_types::{Epoch, History, HistoryHash, InstanceId, Uid};
+use planaria_types::{Epoch, History, HistoryHash, InstanceId, Portion, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -116,8 +116,8 @@ impl Primary {
         &self.db
     }
 
-    /// What a refresh of a copy with this history, durable position and hash there would take, if it began now; nothing
-    /// is begun.
+    /// What a refresh of a copy with this history, durable position and hash there would take, if it began now, or of a
+    /// partial one that holds a portion; nothing is begun.
     ///
     /// # Errors
     ///
@@ -128,6 +128,7 @@ impl Primary {
         durable: Uid,
         hash: Option<HistoryHash>,
         asked: Option<Way>,
+        portion: Option<&Portion>,
     ) -> Result<RefreshPlan> {
         let (own, appended) = {
             let group = self.group.lock();
@@ -135,7 +136,7 @@ impl Primary {
         };
         let fork = planaria_replication::fork(&own, appended, history, durable)
             .ok_or_else(|| Error::Protocol("the histories have no epoch in common: clone anew".into()))?;
-        let estimate = self.db.estimate_refresh(fork.uid);
+        let estimate = executor::estimate(&self.db, portion, fork.uid)?;
         let known = if fork.uid == durable { self.db.history_hash_at(durable)? } else { None };
         let same_hash = hash.zip(known).is_none_or(|(theirs, ours)| theirs == ours);
         let choice = planaria_replication::choose(&Situation {
@@ -145,11 +146,12 @@ impl Primary {
             tail_bytes: estimate.tail_bytes,
             delta_bytes: estimate.delta_bytes,
             total_bytes: estimate.total_bytes,
-            without_live: false,
+            without_live: portion.is_some(),
             trusted: same_hash && planaria_replication::agree(&own, history),
             bulk: None,
             asked,
             bulk_bytes_min: self.options.bulk_bytes_min,
+            is_partial: portion.is_some(),
         });
         let versions: u64 = self.db.status()?.tables.iter().map(|table| table.versions).sum();
         let records = (choice.way != Way::Tail).then(|| {
@@ -453,6 +455,7 @@ impl Serving<'_> {
             Outcome::Driver(SessionAction::Send(message)) => self.send(&message)?,
             Outcome::Driver(SessionAction::Register { instance, name, durable }) => {
                 self.primary.wards.note_address(instance, self.address);
+                self.primary.wards.note_portion(instance, self.machine.portion());
                 // Whoever cannot be asked what it has, and cannot be made the primary, is counted on by no level.
                 self.primary.group.lock().set_eligible(instance, self.address.is_some());
                 self.primary.register(instance, name, durable)?;

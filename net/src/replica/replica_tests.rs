@@ -9,7 +9,7 @@ use std::time::Duration;
 use planaria_engine::{Batch, CloneRole, Database, Durability, Options, Table};
 use planaria_replication::secondary::State;
 use planaria_replication::{Reason, Way};
-use planaria_types::KeyRange;
+use planaria_types::{KeyRange, Portion};
 
 use super::{Follow, FollowStatus, Follower, Leading, Primary, Slot, clone_from};
 use crate::quic::session::ReplicaSession;
@@ -70,10 +70,15 @@ impl Cluster {
     }
 
     pub(super) fn follow(&self, slot: &Slot) -> Follower {
+        self.follow_holding(slot, None)
+    }
+
+    pub(super) fn follow_holding(&self, slot: &Slot, portion: Option<Portion>) -> Follower {
         let follow = Follow {
             primary: self.address,
             name: "second".into(),
             port: None,
+            portion,
             credentials: self.credentials.clone(),
             transport: Transport::default(),
             options: options(),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use planaria_engine::{CloneRole, Database, Options as EngineOptions};
 use planaria_replication::secondary::{Action, Outlook, Replica, Status};
 use planaria_replication::{Lane, Message, Options, Reason, Way};
-use planaria_types::Uid;
+use planaria_types::{Portion, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -38,6 +38,8 @@ pub struct Follow {
     pub port: Option<u16>,
     /// Its certificate.
     pub credentials: Credentials,
+    /// What the copy is to hold, if it is partial; what it holds already if none is given.
+    pub portion: Option<Portion>,
     /// Settings of the transport.
     pub transport: Transport,
     /// How a database that replaces the copy is opened.
@@ -177,7 +179,7 @@ enum Input {
 
 impl Loop {
     fn new(slot: Slot, follow: Follow, runtime: Handle, shared: Arc<Shared>) -> Self {
-        let copy = FollowingCopy::new(slot.get());
+        let copy = FollowingCopy::holding(slot.get(), follow.portion.clone());
         let machine = copy.machine(follow.name.clone(), Options::default(), now());
         Self { slot, copy, follow, runtime, shared, machine, link: None, meter: Meter::default() }
     }

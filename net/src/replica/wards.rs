@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use planaria_engine::{GivenUp, Lag, Preserved, Registration};
 use planaria_replication::primary::Member;
 use planaria_replication::{Commit, Message, Reason, Record, Way};
-use planaria_types::{InstanceId, Uid};
+use planaria_types::{InstanceId, Portion, Uid};
 
 use super::Primary;
 use crate::Result;
@@ -21,6 +21,7 @@ struct Ward {
     paused: bool,
     given_up: Option<GivenUp>,
     address: Option<SocketAddr>,
+    portion: Option<Portion>,
     moved: Moved,
 }
 
@@ -60,6 +61,8 @@ pub struct ReplicaState {
     pub preserved: Preserved,
     /// Why nothing is preserved for it any more, if so.
     pub given_up: Option<GivenUp>,
+    /// What it holds, if it is partial.
+    pub portion: Option<Portion>,
     /// How it was brought up to date last, since this primary started.
     pub moved: Moved,
 }
@@ -82,7 +85,8 @@ impl Wards {
     /// What was written down of a secondary.
     pub(super) fn restore(&self, known: &Registration) {
         let Registration { paused, given_up, address, .. } = *known;
-        let ward = Ward { paused, given_up, address, moved: Moved::default() };
+        let portion = known.portion.clone();
+        let ward = Ward { paused, given_up, address, portion, moved: Moved::default() };
         self.0.lock().insert(known.instance, ward);
     }
 
@@ -90,7 +94,8 @@ impl Wards {
     pub(super) fn describe(&self, known: Registration) -> Registration {
         let wards = self.0.lock();
         let Some(ward) = wards.get(&known.instance) else { return known };
-        Registration { paused: ward.paused, given_up: ward.given_up, address: ward.address, ..known }
+        let Ward { paused, given_up, address, portion, .. } = ward.clone();
+        Registration { paused, given_up, address, portion, ..known }
     }
 
     pub(super) fn is_given_up(&self, instance: InstanceId) -> bool {
@@ -105,6 +110,15 @@ impl Wards {
     pub(super) fn note_address(&self, instance: InstanceId, address: Option<SocketAddr>) {
         if address.is_some() {
             self.0.lock().entry(instance).or_default().address = address;
+        }
+    }
+
+    /// Notes what a secondary is to hold, if it is partial.
+    pub(super) fn note_portion(&self, instance: InstanceId, portion: Option<&Portion>) {
+        let mut wards = self.0.lock();
+        let ward = wards.entry(instance).or_default();
+        if ward.portion.as_ref() != portion {
+            ward.portion = portion.cloned();
         }
     }
 
@@ -162,6 +176,7 @@ impl Primary {
                 lag: self.db.lag(member.durable),
                 preserved: if away { self.db.preserved(member.durable) } else { Preserved::default() },
                 given_up: ward.and_then(|ward| ward.given_up),
+                portion: ward.and_then(|ward| ward.portion.clone()),
                 moved: ward.map(|ward| ward.moved).unwrap_or_default(),
             }
         };

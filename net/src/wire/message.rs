@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use planaria_replication::{Span, Tiling};
 use planaria_types::{
-    DatabaseId, Epoch, Fingerprint, GroupId, History, HistoryHash, InstanceId, KeyRange, Uid,
+    DatabaseId, Epoch, Fingerprint, GroupId, History, HistoryHash, InstanceId, KeyRange, Portion, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -288,6 +288,8 @@ pub enum Request {
         hash: HistoryHash,
         /// The way, as in `ReplicaRefresh`.
         way: Option<String>,
+        /// What it is to hold, if it is partial.
+        portion: Option<Portion>,
     },
     /// The fingerprints of the parts of some spans \[`Parts`\].
     Compare {
@@ -400,6 +402,10 @@ pub struct DatabaseStatus {
     pub notices: Vec<String>,
     /// The last refresh of a secondary, if there was one since the node started.
     pub refresh: Option<RefreshInfo>,
+    /// What it holds, if it is a partial copy.
+    pub portion: Option<Portion>,
+    /// How old what a secondary that follows shows may be, at most, in milliseconds.
+    pub lag_ms: Option<u64>,
 }
 
 /// One table.
@@ -456,6 +462,8 @@ pub struct ReplicaInfo {
     pub moved_commits: u64,
     /// Bytes of both.
     pub moved_bytes: u64,
+    /// What it holds, if it is partial, or empty.
+    pub holds: String,
 }
 
 /// What a node answers.

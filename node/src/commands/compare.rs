@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use planaria_engine::TableDef;
 use planaria_replication::{PartSum, Span};
-use planaria_types::{KeyRange, TableId, Uid};
+use planaria_types::{KeyRange, Portion, TableId, Uid};
 
 use super::{stdout, target};
 use crate::cli::Global;
@@ -41,6 +41,8 @@ struct Pair {
     here: Box<dyn Session>,
     there: Box<dyn Session>,
     at: Uid,
+    /// What both hold, where one of them is partial.
+    held: Option<Vec<Span>>,
 }
 
 /// Compares a place with a node, lists what differs, and fails if something does.
@@ -52,7 +54,8 @@ pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: boo
         .into_iter()
         .map(|table| (table.definition.id, table.definition))
         .collect();
-    let pair = Pair::at_one_position(here, there)?;
+    let held = held_by_both(&*here, &*there, &names)?;
+    let pair = Pair::at_one_position(here, there, held)?;
     let (differences, ranges) = pair.differences()?;
     let headings = ["table", "key", "difference", "here", "there"].map(Heading::text).into();
     let mut rows = RowWriter::new(stdout(), target(global), headings, "")?;
@@ -88,6 +91,28 @@ pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: boo
     Err(CliError::new("differs", what).hint(hint))
 }
 
+/// What both sides hold, and what the database says of itself; none if both hold everything.
+fn held_by_both(
+    here: &dyn Session,
+    there: &dyn Session,
+    tables: &BTreeMap<TableId, TableDef>,
+) -> Result<Option<Vec<Span>>, CliError> {
+    let portion = |session: &dyn Session| -> Result<Option<Portion>, CliError> {
+        Ok(session.status()?.databases.into_iter().next().and_then(|database| database.portion))
+    };
+    let portion = match (portion(here)?, portion(there)?) {
+        (None, None) => return Ok(None),
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(ours), Some(theirs)) => ours.intersect(&theirs),
+    };
+    let span = |(name, keys): (&str, &KeyRange)| {
+        let table = tables.values().find(|table| table.name == name)?;
+        Some(Span { table: table.id, keys: keys.clone() })
+    };
+    let system = Span::all(TableId::SYSTEM);
+    Ok(Some(std::iter::once(system).chain(portion.tables().filter_map(span)).collect()))
+}
+
 fn table_name(definition: Option<&TableDef>, id: TableId) -> String {
     match definition {
         Some(known) => known.name.clone(),
@@ -104,22 +129,39 @@ fn key_text(definition: Option<&TableDef>, key: &[u8]) -> String {
 
 impl Pair {
     /// Finds a cut that both sides can read: the lower of the two newest.
-    fn at_one_position(here: Box<dyn Session>, there: Box<dyn Session>) -> Result<Self, CliError> {
+    fn at_one_position(
+        here: Box<dyn Session>,
+        there: Box<dyn Session>,
+        held: Option<Vec<Span>>,
+    ) -> Result<Self, CliError> {
         let nothing = [Span { table: TableId::SYSTEM, keys: KeyRange::ALL }];
         let ours = here.parts(None, &nothing, 1)?.0;
         let theirs = there.parts(None, &nothing, 1)?.0;
-        Ok(Self { here, there, at: ours.min(theirs) })
+        Ok(Self { here, there, at: ours.min(theirs), held })
     }
 
     /// The records that differ, and in how many ranges they lie.
     fn differences(&self) -> Result<(Vec<Difference>, usize), CliError> {
         let mut open: Vec<(Span, u32)> = Vec::new();
         let mut leaves = Vec::new();
-        let first = self.parts_here(&[], FIRST_PARTS)?;
-        let known: BTreeSet<TableId> = first.iter().map(|(span, ..)| span.table).collect();
-        let others = self.there.parts(Some(self.at), &[], 1)?.1;
-        let unknown = others.iter().map(|tiling| tiling.table).filter(|table| !known.contains(table));
-        leaves.extend(unknown.map(Span::all));
+        let first = match &self.held {
+            None => {
+                let first = self.parts_here(&[], FIRST_PARTS)?;
+                let known: BTreeSet<TableId> = first.iter().map(|(span, ..)| span.table).collect();
+                let others = self.there.parts(Some(self.at), &[], 1)?.1;
+                let unknown = others.iter().map(|tiling| tiling.table).filter(|table| !known.contains(table));
+                leaves.extend(unknown.map(Span::all));
+                first
+            }
+            Some(held) => {
+                let mut first = Vec::new();
+                // One by one: one answer tells of so many parts.
+                for span in held {
+                    first.extend(self.parts_here(std::slice::from_ref(span), FIRST_PARTS)?);
+                }
+                first
+            }
+        };
         self.sort(&first, 0, &mut open, &mut leaves)?;
         while !open.is_empty() {
             let batch = open.split_off(open.len().saturating_sub(SPANS_MAX));

@@ -72,6 +72,8 @@ pub(super) fn status(global: &Global, arguments: &PlaceArgs) -> Result<(), CliEr
             .with("stable", database.stable.to_string())
             .with("level", database.level.clone())
             .with("primary", database.primary.clone())
+            .with("holds", database.portion.as_ref().map_or(Cell::None, |portion| portion.to_string().into()))
+            .with("lag_ms", database.lag_ms.map_or(Cell::None, Cell::Count))
             .with("disk_bytes", Cell::Bytes(database.disk_bytes))
             .with("refresh_way", text(|last| &last.way))
             .with("refresh_reason", text(|last| &last.reason))

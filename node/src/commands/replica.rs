@@ -27,7 +27,7 @@ fn list(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
     let headings = ["name", "state", "promotable", "durable"].map(Heading::text).into_iter();
     let headings =
         headings.chain(["lag_ms", "lag_commits", "lag_bytes", "preserved_bytes"].map(Heading::number));
-    let headings = headings.chain(["way", "given_up", "instance"].map(Heading::text)).collect();
+    let headings = headings.chain(["way", "given_up", "instance", "holds"].map(Heading::text)).collect();
     let mut rows = RowWriter::new(stdout(), target(global), headings, "")?;
     for replica in session.replicas()? {
         rows.write(&[
@@ -42,6 +42,7 @@ fn list(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
             text(replica.way),
             text(replica.given_up),
             replica.instance.to_string().into(),
+            text(replica.holds),
         ])?;
     }
     rows.finish()?;
@@ -71,6 +72,7 @@ fn report(replica: ReplicaInfo) -> Report {
         .with("address", text(replica.address))
         .with("state", replica.state)
         .with("promotable", Cell::Bool(replica.promotable))
+        .with("holds", text(replica.holds))
         .with("durable", replica.durable.to_string())
         .with("visible", replica.visible.to_string())
         .with("lag_ms", Cell::Count(replica.lag_ms))

@@ -19,6 +19,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         dir: arguments.dir.clone(),
         listen,
         replica_of: arguments.replica_of,
+        only: arguments.only.clone(),
         tls: global.tls.clone(),
         level: arguments.level,
         membership: arguments.membership.membership()?,
@@ -97,7 +98,8 @@ fn announce(
                 let bytes = crate::output::bytes(copy.total_bytes);
                 writeln!(out, "copied {bytes} in {} files from {primary}", copy.files)?;
             }
-            writeln!(out, "secondary in {dir}, following {primary}, listening on {address}")?;
+            let kind = if db.portion().is_some() { "partial secondary" } else { "secondary" };
+            writeln!(out, "{kind} in {dir}, following {primary}, listening on {address}")?;
             writeln!(out, "\nin another terminal:")?;
             writeln!(out, "  planaria --node {address} status")?;
             writeln!(out, "  planaria --node {primary} replica list")?;

@@ -112,8 +112,9 @@ impl Companion for NodeCompanion {
             Request::ReplicaRefresh { dry_run, way } => {
                 Ok(Response::Refresh(refresh::refresh(leadership, dry_run, way.as_deref())?))
             }
-            Request::RefreshPlan { history, durable, hash, way } => {
-                let plan = refresh::plan(leadership, &history, durable, hash, way.as_deref())?;
+            Request::RefreshPlan { history, durable, hash, way, portion } => {
+                let way = way.as_deref();
+                let plan = refresh::plan(leadership, &history, (durable, hash), way, portion.as_ref())?;
                 Ok(Response::Refresh(plan))
             }
             Request::CloneCreate(spec) => Ok(Response::Clone(self.clone_here(&spec)?)),
@@ -176,7 +177,7 @@ impl Companion for NodeCompanion {
     }
 
     fn explain(&self, mut error: RemoteError) -> RemoteError {
-        if matches!(error.code.as_str(), "deposed" | "read_only" | "handing_over")
+        if matches!(error.code.as_str(), "deposed" | "read_only" | "handing_over" | "not_held")
             && error.hint.is_empty()
             && let Some(leader) = self.leadership.leader()
         {
@@ -201,6 +202,8 @@ impl Companion for NodeCompanion {
                 _ => replica.state.name().to_owned(),
             };
             status.stable = replica.stable;
+            let shown = replica.closed.max(status.visible);
+            status.lag_ms = Some(self.leadership.slot.get().now_millis().saturating_sub(shown.millis()));
             status.primary = primary.to_string();
         } else if let Some(leader) = self.leadership.leader() {
             status.primary = leader.to_string();

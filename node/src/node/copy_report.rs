@@ -58,6 +58,9 @@ pub(super) fn copy_report(leadership: &Leadership, name: &str, role: InstanceRol
 }
 
 fn state_of(db: &Database, following: Option<&FollowStatus>) -> CopyState {
+    if db.portion().is_some() {
+        return CopyState::Partial;
+    }
     match (db.role(), following.map(|following| following.replica.state)) {
         (Role::Primary, _) if db.deposed().is_some() => CopyState::Deposed,
         (Role::Primary, _) => CopyState::Primary,

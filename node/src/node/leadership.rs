@@ -11,7 +11,7 @@ use planaria_net::wire::client::Client;
 use planaria_net::wire::message::{DatabaseStatus, Promised, RemoteError, Request, Response};
 use planaria_replication::Way;
 use planaria_replication::ack::Level;
-use planaria_types::{Epoch, EpochOrder, InstanceId, Uid};
+use planaria_types::{Epoch, EpochOrder, InstanceId, Portion, Uid};
 use tokio::runtime::Handle;
 
 use crate::handler::remote;
@@ -33,6 +33,8 @@ pub(super) struct Circumstances {
     pub(super) credentials: Credentials,
     pub(super) engine: Options,
     pub(super) level: Option<Level>,
+    /// What it is to hold, if it is a partial secondary.
+    pub(super) portion: Option<Portion>,
     pub(super) runtime: Handle,
 }
 
@@ -114,6 +116,12 @@ impl Leadership {
     pub(super) fn leader(&self) -> Option<SocketAddr> {
         let standing = self.standing();
         standing.following.as_ref().map(|following| following.primary).or(standing.elsewhere)
+    }
+
+    /// What the copy is to hold, if it is partial.
+    pub(super) fn portion(&self) -> Option<Portion> {
+        let held = self.slot.get().portion()?;
+        Some(self.circumstances.portion.clone().unwrap_or(held))
     }
 
     /// Ends the pursuit in good order.
@@ -280,6 +288,7 @@ impl Leadership {
             primary,
             name: own.name.clone(),
             port: Some(own.address.port()),
+            portion: own.portion.clone(),
             credentials: own.credentials.clone(),
             transport: Transport::default(),
             options: own.engine.clone(),

@@ -36,6 +36,7 @@ use self::watch::Watch;
 use crate::cluster::Membership;
 use crate::handler::{DatabaseHandler, remote};
 use crate::output::CliError;
+use crate::portion_text::Chosen;
 
 /// How long running calls may take to end when the node stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -48,6 +49,8 @@ pub(crate) struct NodeOptions {
     pub(crate) listen: SocketAddr,
     /// The primary that it follows, if it is a secondary.
     pub(crate) replica_of: Option<SocketAddr>,
+    /// What it is to hold, if it is a partial secondary.
+    pub(crate) only: Vec<Chosen>,
     /// The directory with the certificates.
     pub(crate) tls: Option<PathBuf>,
     /// The level that the database prescribes from now on, if it changes.
@@ -65,6 +68,7 @@ impl NodeOptions {
             dir: site.join(name),
             listen: ([127, 0, 0, 1], 0).into(),
             replica_of: None,
+            only: Vec::new(),
             tls: Some(site.join("tls")),
             level: None,
             engine,
@@ -100,7 +104,7 @@ impl Node {
         settle(&options.dir, &*options.engine.os)?;
         let store = TlsStore::choose(options.tls.as_deref(), Some(&options.dir))?;
         let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
-        let Opened { db, first_copy, replica_of } = match options.replica_of {
+        let Opened { db, first_copy, replica_of, portion } = match options.replica_of {
             None => Opened::alone(Database::open_with(&options.dir, options.engine.clone())?),
             Some(primary) => open_secondary(runtime, options, primary, &credentials, progress)?,
         };
@@ -116,6 +120,7 @@ impl Node {
             credentials: credentials.clone(),
             engine: options.engine.clone(),
             level: options.level,
+            portion,
             runtime: runtime.handle().clone(),
         };
         let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of)?);

@@ -2,17 +2,21 @@
 
 use std::net::SocketAddr;
 
-use planaria_engine::{Database, Error, Options};
+use planaria_engine::{Database, Error, Options, TableDef};
 use planaria_net::quic::Credentials;
-use planaria_net::replica::{CloneProgress, database_at, join_primary, open_secondary as open_or_copy};
+use planaria_net::replica::{
+    CloneProgress, database_at, join_primary, open_partial as partial_or_new, open_secondary as open_or_copy,
+};
+use planaria_net::wire::client::Client;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, LeadInfo};
-use planaria_net::wire::message::DatabaseStatus;
-use planaria_types::InstanceId;
+use planaria_net::wire::message::{DatabaseStatus, Request, Response};
+use planaria_types::{InstanceId, Portion};
 use tokio::runtime::Runtime;
 
 use super::NodeOptions;
 use crate::cluster::ControlClient;
 use crate::output::CliError;
+use crate::portion_text::{Chosen, portion_of};
 
 /// A database that was opened to be served.
 pub(super) struct Opened {
@@ -21,12 +25,14 @@ pub(super) struct Opened {
     pub(super) first_copy: Option<CloneProgress>,
     /// Whom it follows.
     pub(super) replica_of: Option<SocketAddr>,
+    /// What it is to hold, if it is a partial secondary.
+    pub(super) portion: Option<Portion>,
 }
 
 impl Opened {
     /// One that follows nobody, as far as is known.
     pub(super) fn alone(db: Database) -> Self {
-        Self { db, first_copy: None, replica_of: None }
+        Self { db, first_copy: None, replica_of: None, portion: None }
     }
 }
 
@@ -39,6 +45,9 @@ pub(super) fn open_secondary(
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<Opened, CliError> {
     let dir = &options.dir;
+    if !options.only.is_empty() {
+        return open_partial(runtime, options, primary, credentials);
+    }
     match Database::open_with(dir, Options { create: false, ..options.engine.clone() }) {
         Ok(db) => {
             // The lead may have moved since the command line was written; to this copy, even.
@@ -52,15 +61,55 @@ pub(super) fn open_secondary(
                 None => primary,
             };
             runtime.block_on(join_primary(&db, dir, primary, credentials))?;
-            Ok(Opened { db, first_copy: None, replica_of: Some(primary) })
+            Ok(Opened { db, first_copy: None, replica_of: Some(primary), portion: None })
         }
         Err(Error::NotFound { .. }) => {
             let copied = open_or_copy(dir, primary, credentials, &options.engine, progress);
             let (db, first_copy) = runtime.block_on(copied)?;
-            Ok(Opened { db, first_copy, replica_of: Some(primary) })
+            Ok(Opened { db, first_copy, replica_of: Some(primary), portion: None })
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Opens the directory of a partial secondary, which is filled by its first round.
+fn open_partial(
+    runtime: &Runtime,
+    options: &NodeOptions,
+    primary: SocketAddr,
+    credentials: &Credentials,
+) -> Result<Opened, CliError> {
+    let opened = partial_or_new(&options.dir, primary, credentials, &options.engine);
+    let db = runtime.block_on(opened)?;
+    let primary = match leader_by_control(runtime, options, &db, credentials) {
+        Some(lead) => {
+            let there = runtime.block_on(database_at(lead.address, credentials)).map_err(CliError::from);
+            address_to_follow(primary, &lead, there, db.instance())
+        }
+        None => primary,
+    };
+    // What is known here suffices while the primary is away.
+    let mut tables = db.tables()?;
+    let is_unknown = |chosen: &Chosen| chosen.is_range() && !tables.iter().any(|table| chosen.is_of(table));
+    if options.only.iter().any(is_unknown) {
+        tables = runtime.block_on(tables_at(primary, credentials))?;
+    }
+    let portion = portion_of(&options.only, &tables)?;
+    Ok(Opened { db, first_copy: None, replica_of: Some(primary), portion: Some(portion) })
+}
+
+/// The tables of the database that a node hosts.
+async fn tables_at(address: SocketAddr, credentials: &Credentials) -> Result<Vec<TableDef>, CliError> {
+    let client = Client::connect(address, credentials).await?;
+    let answer = client.call(Request::TableList).await;
+    client.close().await;
+    let Response::Tables(tables) = answer? else {
+        return Err(CliError::new(
+            "protocol",
+            format!("the node at {address} gave an answer to another question"),
+        ));
+    };
+    tables.iter().map(|table| Ok(TableDef::decode(&table.definition)?)).collect()
 }
 
 /// Where to follow the one that leads: where the control center has it, if it answers there, else where the command line says.

@@ -53,6 +53,7 @@ fn promote_on(leadership: &Leadership, terms: Terms) -> Result<Promotion, Remote
     if db.role() == Role::Primary && db.deposed().is_none() {
         return Err(RemoteError::new("leads", "this node leads already"));
     }
+    db.check_whole("cannot lead").map_err(remote)?;
     let lead = db.lead().map_err(remote)?;
     let others = ask_all(leadership, &db, lead.as_ref())?;
     let led_by = others.iter().find(|other| other.answer.as_ref().is_some_and(|answer| answer.leads));

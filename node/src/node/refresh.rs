@@ -3,7 +3,7 @@
 use planaria_net::replica::FollowStatus;
 use planaria_net::wire::message::{RefreshInfo, RemoteError, Request, Response};
 use planaria_replication::{Reason, Way};
-use planaria_types::{History, HistoryHash, Uid};
+use planaria_types::{History, HistoryHash, Portion, Uid};
 
 use super::leadership::Leadership;
 
@@ -22,7 +22,8 @@ pub(super) fn refresh(
     let db = leadership.slot.get();
     let (durable, hash) = db.log_end();
     let way = way.map(str::to_owned);
-    let plan = Request::RefreshPlan { history: db.history(), durable, hash, way };
+    let (history, portion) = (db.history(), leadership.portion());
+    let plan = Request::RefreshPlan { history, durable, hash, way, portion };
     let answer = leadership.ask(primary, plan).map_err(|mut error| {
         if error.hint.is_empty() {
             error.hint = format!("see to it that the primary at {primary} runs and can be reached");
@@ -50,15 +51,15 @@ fn estimate_ms(last: &FollowStatus, bytes: u64) -> Option<u64> {
 pub(super) fn plan(
     leadership: &Leadership,
     history: &History,
-    durable: Uid,
-    hash: HistoryHash,
+    (durable, hash): (Uid, HistoryHash),
     way: Option<&str>,
+    portion: Option<&Portion>,
 ) -> Result<RefreshInfo, RemoteError> {
     let primary = leadership.primary();
     let primary = primary.ok_or_else(|| RemoteError::new("not_a_primary", "this node leads nothing"))?;
     let asked = way.map(way_of).transpose()?;
     let plan = primary
-        .plan(history, durable, Some(hash), asked)
+        .plan(history, durable, Some(hash), asked, portion)
         .map_err(|error| RemoteError::new("refresh", error.to_string()))?;
     Ok(RefreshInfo {
         records: plan.records,

@@ -26,6 +26,7 @@ pub(super) fn replica_info(state: ReplicaState) -> ReplicaInfo {
         moved_records: state.moved.records,
         moved_commits: state.moved.commits,
         moved_bytes: state.moved.bytes,
+        holds: state.portion.map(|portion| portion.to_string()).unwrap_or_default(),
     }
 }
 
@@ -46,6 +47,7 @@ pub(crate) fn registered_info(db: &Database, known: Registration) -> ReplicaInfo
         preserved_bytes: preserved.bytes,
         preserved_age_ms: preserved.age_ms,
         given_up: known.given_up.map(|given_up| given_up.to_string()).unwrap_or_default(),
+        holds: known.portion.map(|portion| portion.to_string()).unwrap_or_default(),
         ..ReplicaInfo::default()
     }
 }

@@ -8,7 +8,7 @@ use planaria_net::wire::message::{
     ReplicaAction, ReplicaInfo, ScanSpec,
 };
 use planaria_replication::{Span, Tiling};
-use planaria_types::{Fingerprint, Uid};
+use planaria_types::{Fingerprint, KeyRange, Uid};
 
 use super::{
     Appender, Commit, IfAbsent, PlaceStatus, RowChange, Session, StoredRow, TableSummary, Verification,
@@ -175,7 +175,10 @@ impl Session for LocalSession {
         {
             return Err(planaria_engine::Error::UnknownTable { name: unknown.clone() }.into());
         }
-        definitions.retain(|table| tables.is_empty() || tables.contains(&table.name));
+        definitions.retain(|table| {
+            let is_asked = tables.contains(&table.name);
+            is_asked || (tables.is_empty() && snapshot.holds(table.id, &KeyRange::ALL))
+        });
         definitions
             .into_iter()
             .map(|definition| Ok((definition.name.clone(), snapshot.digest_of(&definition)?)))

@@ -67,6 +67,8 @@ pub enum CopyState {
     /// It has no session with a primary.
     #[default]
     Offline,
+    /// It holds a portion of the database alone: it leads never, and is a source of nothing.
+    Partial,
 }
 
 impl CopyState {
@@ -79,6 +81,7 @@ impl CopyState {
             Self::Stale => "stale",
             Self::Refreshing => "refreshing",
             Self::Offline => "offline",
+            Self::Partial => "partial",
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{Distance, InstanceRole, Labels};
 
 /// A copy that a clone might be taken from, with what the preparatory checks ask for.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a check of its own")]
 pub struct SourceCopy {
     /// The copy.
     pub instance: InstanceId,
@@ -25,6 +26,8 @@ pub struct SourceCopy {
     pub is_reachable: bool,
     /// Whether its checksums are clean, as far as is known.
     pub is_sound: bool,
+    /// Whether it holds the whole database.
+    pub is_whole: bool,
     /// The oldest and the newest version of the protocol that its node understands.
     pub versions: (u16, u16),
     /// Clones that are being taken from its node, and how many may be at a time.
@@ -86,6 +89,8 @@ pub enum Obstacle {
     Incompatible,
     /// A checksum of it is wrong.
     Damaged,
+    /// It holds a portion of the database alone.
+    Partial,
     /// As many clones are taken from its node as may be.
     NoSlot {
         /// How many.
@@ -164,6 +169,7 @@ impl Obstacle {
             Self::Unreachable => "unreachable",
             Self::Incompatible => "incompatible",
             Self::Damaged => "damaged",
+            Self::Partial => "partial",
             Self::NoSlot { .. } => "no_slot",
             Self::NoBandwidth { .. } => "no_bandwidth",
             Self::NoRoom { .. } => "no_room",
@@ -204,6 +210,7 @@ impl fmt::Display for Obstacle {
             Self::Unreachable => f.write_str("its node has not been heard lately"),
             Self::Incompatible => f.write_str("its node and the designated one speak no common version"),
             Self::Damaged => f.write_str("a checksum of it is wrong"),
+            Self::Partial => f.write_str("it holds a portion of the database alone"),
             Self::NoSlot { clones } => {
                 write!(f, "{clones} clones are taken from its node, as many as may be")
             }
@@ -317,6 +324,7 @@ fn obstacle(rule: &SourceRule, to: &Destination, copy: &SourceCopy) -> Option<Ob
         (!copy.is_reachable, Obstacle::Unreachable),
         (!has_common_version, Obstacle::Incompatible),
         (!copy.is_sound, Obstacle::Damaged),
+        (!copy.is_whole, Obstacle::Partial),
         (copy.clones >= copy.clones_max, Obstacle::NoSlot { clones: copy.clones }),
         (free_bytes_per_s < rule.bytes_per_s_min, Obstacle::NoBandwidth { free_bytes_per_s }),
         (copy.bytes > to.free_bytes, Obstacle::NoRoom { bytes: copy.bytes, free_bytes: to.free_bytes }),

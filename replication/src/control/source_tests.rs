@@ -17,6 +17,7 @@ fn backup(id: u128, update_ms: u64, rack: &str) -> SourceCopy {
         is_on_history: true,
         is_reachable: true,
         is_sound: true,
+        is_whole: true,
         versions: (1, 1),
         clones: 0,
         clones_max: 2,
@@ -80,10 +81,11 @@ type Spoil = fn(&mut SourceCopy);
 
 #[test]
 fn a_copy_that_fails_a_check_sets_no_standard_for_the_others() {
-    let fails: [(Spoil, Obstacle); 7] = [
+    let fails: [(Spoil, Obstacle); 8] = [
         (|copy| copy.is_on_history = false, Obstacle::OffHistory),
         (|copy| copy.is_reachable = false, Obstacle::Unreachable),
         (|copy| copy.is_sound = false, Obstacle::Damaged),
+        (|copy| copy.is_whole = false, Obstacle::Partial),
         (|copy| copy.versions = (3, 4), Obstacle::Incompatible),
         (|copy| copy.clones = 2, Obstacle::NoSlot { clones: 2 }),
         (|copy| copy.free_bytes_per_s = 4, Obstacle::NoBandwidth { free_bytes_per_s: 4 }),
@@ -152,6 +154,7 @@ fn oracle(rule: &SourceRule, to: &Destination, copies: &[SourceCopy]) -> Option<
                 && copy.is_reachable
                 && versions_meet
                 && copy.is_sound
+                && copy.is_whole
                 && copy.clones < copy.clones_max
                 && copy.free_bytes_per_s >= rule.bytes_per_s_min
                 && copy.bytes <= to.free_bytes
@@ -210,6 +213,7 @@ fn random_copy(random: &mut Random, id: u128) -> SourceCopy {
         is_on_history: !random.one_in(8),
         is_reachable: !random.one_in(8),
         is_sound: !random.one_in(8),
+        is_whole: !random.one_in(8),
         versions: (oldest, oldest + random.below(3) as u16),
         clones: random.below(3) as u32,
         clones_max: 1 + random.below(3) as u32,

@@ -287,6 +287,7 @@ fn unfit(
         state @ (CopyState::Stale | CopyState::Refreshing) => {
             return Some(ContenderReason::NotRefreshed(state));
         }
+        CopyState::Partial => return Some(ContenderReason::NotPromotable),
         // Without its primary a copy is offline. What it has missed before is found below: others have more. So it is
         // with one that led and was deposed.
         CopyState::Online | CopyState::Offline | CopyState::Deposed => {}

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use planaria_types::{Epoch, HistoryHash, InstanceId, TableId, Uid};
+use planaria_types::{Epoch, HistoryHash, InstanceId, Portion, TableId, Uid};
 
 use crate::{Commit, Message, PromotableSets, Record, RewindItem, Span, Tiling};
 
@@ -39,6 +39,9 @@ pub enum SessionAction {
         round: u64,
         /// The last UID that the secondary shares with this primary.
         since: Uid,
+        /// What a partial copy is to hold. Until the next survey deltas, parts and ranges are read as if the database held
+        /// nothing else: what of it exists at the round's pinned snapshot, and all that the database says of itself.
+        portion: Option<Portion>,
     },
     /// Read commits in order: [`super::Session::handle_commits`].
     ReadCommits {

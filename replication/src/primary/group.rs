@@ -5,7 +5,7 @@ use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, History, InstanceId
 use super::action::GroupAction;
 use crate::ack::{Level, Tracker};
 use crate::options::planted;
-use crate::{Millis, Options, PromotableSets};
+use crate::{Millis, Options, PromotableSets, Refusal};
 
 /// Who a primary is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +33,8 @@ pub struct Member {
     pub visible: Uid,
     /// Whether it may be promoted at all, by configuration.
     pub eligible: bool,
+    /// Whether it holds a portion of the database alone: it counts for nothing then.
+    pub partial: bool,
     /// Whether it has a session and has reached the tail in it.
     pub online: bool,
     /// The session that it has, if any.
@@ -112,6 +114,7 @@ impl Group {
             durable,
             visible: Uid::ZERO,
             eligible,
+            partial: false,
             online: false,
             session: None,
             away_since: now,
@@ -180,9 +183,29 @@ impl Group {
     /// An operator decided whether a copy may be promoted at all. A copy that may not leaves the promotable set.
     pub fn set_eligible(&mut self, instance: InstanceId, eligible: bool) {
         if let Some(member) = self.members.get_mut(&instance) {
-            member.eligible = eligible;
+            member.eligible = eligible && !member.partial;
         }
         self.propose();
+    }
+
+    /// A copy holds a portion of the database alone, by what it says or by what was written down of it: it keeps delete
+    /// marks, and is never promotable.
+    pub fn note_partial(&mut self, instance: InstanceId) {
+        if let Some(member) = self.members.get_mut(&instance) {
+            member.partial = true;
+            member.eligible = false;
+        }
+    }
+
+    /// Why a copy cannot be partial now, or whole, if it was the other before.
+    pub(super) fn contradicts(&self, instance: InstanceId, is_partial: bool) -> Option<Refusal> {
+        let counts = |set: &BTreeSet<InstanceId>| set.contains(&instance);
+        let next = self.pending.as_ref().is_some_and(|change| counts(&change.next));
+        if is_partial && (counts(&self.promotable) || next) {
+            return Some(Refusal::CountsAsWhole);
+        }
+        let was_partial = self.members.get(&instance).is_some_and(|member| member.partial);
+        (was_partial && !is_partial).then_some(Refusal::WasPartial)
     }
 
     /// An operator declared a copy gone for good. It leaves the promotable set; the engine forgets its position.
@@ -326,6 +349,7 @@ impl Group {
             durable,
             visible: Uid::ZERO,
             eligible: true,
+            partial: false,
             online: false,
             session: None,
             away_since: now,
@@ -339,7 +363,8 @@ impl Group {
         name.clone_into(&mut member.name);
         // A copy may come back with less than it had: a disk was replaced, or a fork taken back.
         member.durable = durable;
-        member.online = false;
+        // The rounds of a partial copy follow one another.
+        member.online &= member.partial && member.session == Some(session);
         member.session = Some(session);
         true
     }

@@ -47,6 +47,11 @@ impl LiveServing {
         self.with_commits = false;
     }
 
+    /// The copy shows everything up to `visible`, though it was sent no commit of it.
+    pub(super) fn installed(&mut self, visible: Uid) {
+        self.sent = self.sent.max(visible);
+    }
+
     /// Takes an acknowledgement of received bytes; false if more was received than sent.
     pub(super) fn credit(&mut self, received_bytes: u64) -> bool {
         self.received_bytes = self.received_bytes.max(received_bytes);

@@ -1,11 +1,12 @@
 use std::collections::VecDeque;
 
-use planaria_types::{EpochOrder, InstanceId, Position, Uid};
+use planaria_types::{EpochOrder, InstanceId, Portion, Position, Uid};
 
 use super::action::{CommitsRead, DeltaRead, PartsRead, RangesRead, SessionAction, StatesRead, Survey};
 use super::compare::CompareServing;
 use super::group::{Group, SessionId};
 use super::serve::{DeltaServing, LiveServing, RewindServing};
+use crate::message::FEATURES;
 use crate::options::planted;
 use crate::{
     Ack, Again, Bye, ByeCode, Hello, Message, Millis, Options, PROTOCOL_VERSION, Reason, Refusal, Refused,
@@ -24,6 +25,8 @@ pub struct Session {
     options: Options,
     instance: Option<InstanceId>,
     name: String,
+    /// What the copy is to hold, if it is partial.
+    portion: Option<Portion>,
     round: Round,
     actions: VecDeque<SessionAction>,
     heard: Millis,
@@ -63,6 +66,7 @@ impl Session {
             options,
             instance: None,
             name: String::new(),
+            portion: None,
             round: Round::None,
             actions: VecDeque::new(),
             heard: now,
@@ -75,6 +79,11 @@ impl Session {
     /// The copy at the other end, once it said hello.
     pub fn instance(&self) -> Option<InstanceId> {
         self.instance
+    }
+
+    /// What the copy at the other end is to hold, if it is partial.
+    pub fn portion(&self) -> Option<&Portion> {
+        self.portion.as_ref()
     }
 
     /// The way that the secondary is brought up to date by, once chosen.
@@ -305,10 +314,18 @@ impl Session {
         }
         self.instance = Some(hello.instance);
         self.name.clone_from(&hello.name);
+        self.portion.clone_from(&hello.portion);
+        if self.portion.is_some() {
+            group.note_partial(hello.instance);
+        }
         self.registered = shared.uid;
         let (instance, name) = (hello.instance, hello.name.clone());
         self.actions.push_back(SessionAction::Register { instance, name, durable: shared.uid });
-        self.actions.push_back(SessionAction::Survey { round: hello.round, since: shared.uid });
+        self.actions.push_back(SessionAction::Survey {
+            round: hello.round,
+            since: shared.uid,
+            portion: hello.portion.clone(),
+        });
         self.round = Round::Surveying { hello, fork: shared };
     }
 
@@ -326,6 +343,9 @@ impl Session {
         }
         if hello.instance == identity.instance || self.instance.is_some_and(|known| known != hello.instance) {
             return Err(Refusal::SameInstance);
+        }
+        if let Some(refusal) = group.contradicts(hello.instance, hello.portion.is_some()) {
+            return Err(refusal);
         }
         match hello.promised.order(&group.epoch()) {
             EpochOrder::Newer => {
@@ -354,6 +374,8 @@ impl Session {
             _ => true,
         };
         let unmarked = planted!(self.options, DeltaBelowMarkFloor);
+        // A copy that shares nothing with its primary and holds something all the same has to be compared.
+        let shares_nothing = fork.uid == Uid::ZERO && hello.durable > Uid::ZERO && hello.portion.is_some();
         let choice = choose(&Situation {
             since: fork.uid,
             retained: survey.retained,
@@ -363,14 +385,15 @@ impl Session {
             total_bytes: survey.total_bytes,
             without_live: hello.without_live,
             trusted: same_hash && agree(group.history(), &hello.history),
-            bulk: hello.bulk,
+            bulk: hello.bulk.or(shares_nothing.then_some(Reason::ForkBelowMarks)),
             asked: hello.asked,
             bulk_bytes_min: self.options.bulk_bytes_min,
+            is_partial: hello.portion.is_some(),
         });
         let (live_from, live_from_hash) = Self::live_from(&self.options, group, choice.way, fork.uid, survey);
         let welcome = Welcome {
             version: PROTOCOL_VERSION,
-            features: 0,
+            features: hello.features & FEATURES,
             round: hello.round,
             epoch: group.epoch(),
             history: group.history().clone(),
@@ -391,7 +414,8 @@ impl Session {
         self.round = Round::Serving(Box::new(Serving {
             number: hello.round,
             way: choice.way,
-            target: welcome.tail,
+            // A partial copy is as far as its last round was.
+            target: if hello.portion.is_some() { live_from } else { welcome.tail },
             live: LiveServing::new(&welcome, with_live),
             delta,
             rewind: RewindServing::new(live_from, pinned),
@@ -422,6 +446,7 @@ impl Session {
     fn on_ack(&mut self, group: &mut Group, ack: &Ack, now: Millis) {
         let (epoch, durable) = (group.epoch(), group.durable());
         let Some(instance) = self.instance else { return };
+        let is_partial = self.portion.is_some();
         let Some(serving) = self.serving(ack.round) else {
             return;
         };
@@ -439,6 +464,11 @@ impl Session {
         }
         let reached = ack.durable >= serving.target && ack.visible >= serving.target;
         let online = reached && serving.way != Way::Bulk;
+        if is_partial {
+            // Its round is over: what was pinned for it goes, and what is closed is so up to what it shows.
+            serving.live.installed(ack.visible);
+            self.actions.push_back(SessionAction::ReleasePin);
+        }
         group.acknowledge(instance, ack.durable, ack.visible, online);
     }
 

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use planaria_types::{
-    DatabaseId, Epoch, GroupId, History, HistoryEntry, HistoryHash, InstanceId, TableId, Uid,
+    DatabaseId, Epoch, GroupId, History, HistoryEntry, HistoryHash, InstanceId, KeyRange, Portion, TableId,
+    Uid,
 };
 
 use super::Session;
@@ -47,6 +48,7 @@ fn hello(durable: u64) -> Hello {
         without_live: false,
         bulk: None,
         asked: None,
+        portion: None,
     }
 }
 
@@ -361,4 +363,82 @@ fn a_silent_secondary_loses_its_session() {
         drain(&mut session, group)[..],
         [SessionAction::Send(Message::Bye(_)), SessionAction::Close]
     ));
+}
+
+fn partial_hello(durable: u64) -> Hello {
+    let portion = Portion::new([("a".to_owned(), KeyRange::ALL)]).unwrap();
+    Hello {
+        portion: Some(portion),
+        features: crate::message::FEATURE_PORTIONS,
+        without_live: true,
+        ..hello(durable)
+    }
+}
+
+#[test]
+fn a_partial_copy_is_told_positions_and_no_commit_and_its_pin_goes_with_its_round() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, partial_hello(5), &survey(10), Options::default());
+    let actions = drain(&mut session, group);
+    let portion = partial_hello(5).portion;
+    assert!(
+        actions.contains(&SessionAction::Survey { round: 1, since: Uid::new(5), portion }),
+        "{actions:?}"
+    );
+    let messages = sent(&actions);
+    let Some(Message::Welcome(welcome)) = messages.first() else { panic!("{messages:?}") };
+    assert_eq!((welcome.way, welcome.reason, welcome.features), (Way::PinnedDelta, Reason::Partial, 1));
+    group.handle_appended(Uid::new(14));
+    group.handle_durable(Uid::new(14));
+    group.handle_closed(Uid::new(20));
+    let actions = drain(&mut session, group);
+    let messages = sent(&actions);
+    let Some(Message::Live(live)) = messages.last() else { panic!("{messages:?}") };
+    assert_eq!((live.durable, live.commits.len()), (Uid::new(14), 0));
+    assert_eq!(live.closed, Uid::new(10), "what lies between is not with the copy yet");
+    assert!(!actions.iter().any(|action| matches!(action, SessionAction::ReadCommits { .. })));
+    session.handle_message(group, ack(14, 0), NOW);
+    let actions = drain(&mut session, group);
+    assert!(actions.contains(&SessionAction::ReleasePin), "{actions:?}");
+    let messages = sent(&actions);
+    assert!(
+        matches!(messages.last(), Some(Message::Live(live)) if live.closed == Uid::new(20)),
+        "{messages:?}"
+    );
+}
+
+#[test]
+fn a_partial_copy_counts_for_nothing_and_is_never_promotable() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, partial_hello(5), &survey(10), Options::default());
+    drain(&mut session, group);
+    session.handle_message(group, ack(10, 0), NOW);
+    drain(&mut session, group);
+    let member = group.members().get(&COPY).unwrap().clone();
+    assert!(member.online && member.partial && member.durable == Uid::new(10), "{member:?}");
+    group.set_eligible(COPY, true);
+    group.handle_tick(NOW);
+    assert_eq!(group.poll_action(), None, "no promotable set is proposed");
+    assert_eq!(group.acknowledged(Level::One), None);
+    assert_eq!(group.acknowledged(Level::Quorum), Some(Uid::new(10)), "the primary alone is all of them");
+    assert_eq!(group.stable(), Uid::new(10));
+    // The next round keeps it online, and another copy under its name that holds everything is not taken for it.
+    session.handle_message(group, Message::Hello(Box::new(Hello { round: 2, ..partial_hello(10) })), NOW);
+    assert!(group.members().get(&COPY).unwrap().online);
+    assert_eq!(refusal(group, hello(10)), Refusal::WasPartial);
+}
+
+#[test]
+fn a_copy_that_counts_as_a_whole_one_is_no_partial_one() {
+    let group = &mut group(10);
+    group.restore(COPY, "two".into(), Uid::new(10), true, NOW);
+    let sets = PromotableSets { now: [InstanceId(1), COPY].into(), next: None };
+    group.restore_promotable(sets);
+    assert_eq!(refusal(group, partial_hello(10)), Refusal::CountsAsWhole);
+    group.forget(COPY);
+    let Some(GroupAction::PersistPromotable(sets)) = group.poll_action() else { panic!("it leaves") };
+    assert_eq!(refusal(group, partial_hello(10)), Refusal::CountsAsWhole, "not before that is written down");
+    group.handle_promotable(&sets, Uid::new(10));
+    let session = welcomed(group, partial_hello(10), &survey(10), Options::default());
+    assert_eq!(session.way(), Some(Way::PinnedDelta));
 }

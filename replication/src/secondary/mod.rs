@@ -4,6 +4,7 @@ mod action;
 mod reconcile;
 mod refresh;
 mod replica;
+mod rounds;
 mod session;
 mod status;
 mod tail;

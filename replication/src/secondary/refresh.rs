@@ -374,9 +374,11 @@ impl Replica {
             self.reconcile_failures = 0;
         }
         self.asked = None;
+        self.note_settled();
         let received = local.appended;
         self.local = local;
-        if refresh.pinned {
+        // A partial copy has no other rounds; they say nothing of the link.
+        if refresh.pinned && self.partial.is_none() {
             self.status.counters.hops += 1;
             let progress = &mut self.status.progress;
             progress.hop_before_bytes = progress.hop_bytes.replace(refresh.bytes);
@@ -384,6 +386,9 @@ impl Replica {
         self.without_live = false;
         if !self.connected {
             return self.part(now);
+        }
+        if self.partial.is_some() && !refresh.again {
+            return self.rest(refresh.epoch, now);
         }
         if refresh.pinned || refresh.again {
             self.phase = Phase::Settling { asked: false };

@@ -1,9 +1,10 @@
 use std::collections::VecDeque;
 
-use planaria_types::{DatabaseId, Epoch, GroupId, HistoryHash, InstanceId, Uid};
+use planaria_types::{DatabaseId, Epoch, GroupId, HistoryHash, InstanceId, Portion, Uid};
 
 use super::action::{Action, Local, RewindCursor, RewindItems};
 use super::refresh::Refresh;
+use super::rounds::{Partial, Rest};
 use super::status::{State, Status};
 use super::tail::Tail;
 use crate::{Ack, Bye, ByeCode, Live, Message, Millis, Options, Reason, Way, Welcome, backoff};
@@ -57,6 +58,8 @@ pub struct Replica {
     pub(super) without_live: bool,
     pub(super) bulk: Option<Reason>,
     pub(super) asked: Option<Way>,
+    /// What a copy that is partial holds, and how its rounds go.
+    pub(super) partial: Option<Partial>,
     /// The engine holds ranges that an earlier round replaced.
     pub(super) kept: bool,
     /// Reconciles that the engine failed at, one after the other.
@@ -91,6 +94,8 @@ pub(super) enum Phase {
     Installing(Box<Refresh>),
     /// The driver to install run files.
     AwaitingBulk,
+    /// Something new at the primary, after a round of a partial copy.
+    Resting(Rest),
 }
 
 impl Replica {
@@ -122,6 +127,7 @@ impl Replica {
             without_live: false,
             bulk: None,
             asked: None,
+            partial: None,
             kept: false,
             reconcile_failures: 0,
             acked: None,
@@ -131,6 +137,16 @@ impl Replica {
             status: Status { since: now, ..Status::default() },
             actions: VecDeque::new(),
         }
+    }
+
+    /// Has the copy hold a portion alone; `holds_it` says whether it does already, or holds another one, or nothing yet.
+    ///
+    /// Such a copy is never told commits. It follows in rounds, each of which leads to one cut over all that it holds, and
+    /// begins one when its primary has something new.
+    #[must_use]
+    pub fn holding(mut self, portion: Portion, holds_it: bool) -> Self {
+        self.partial = Some(Partial::new(portion, holds_it));
+        self
     }
 
     /// The connection asked for is there.
@@ -331,6 +347,7 @@ impl Replica {
             }
             _ => {}
         }
+        self.begin_round_if_due(now);
         self.note_state(now);
     }
 
@@ -341,7 +358,8 @@ impl Replica {
             Phase::Connecting => Some(self.heard.plus(self.options.session_timeout)),
             _ if self.connected => {
                 let silent = self.heard.plus(self.options.session_timeout);
-                Some(silent.min(self.sent.plus(self.options.heartbeat)))
+                let next = silent.min(self.sent.plus(self.options.heartbeat));
+                Some(self.next_round().map_or(next, |due| next.min(due)))
             }
             _ => None,
         }
@@ -386,6 +404,8 @@ impl Replica {
         let state = match &self.phase {
             _ if !self.connected => State::Offline,
             Phase::Tailing(tail) if tail.online => State::Online,
+            // Between two rounds, and within one that brings what is new.
+            _ if self.partial.as_ref().is_some_and(|partial| partial.keeps_up) => State::Online,
             Phase::Refreshing(_) | Phase::Installing(_) | Phase::AwaitingBulk => State::Refreshing,
             _ => State::Stale,
         };
@@ -419,6 +439,9 @@ impl Replica {
         self.connected = false;
         self.acked = None;
         self.without_live = false;
+        if let Some(partial) = &mut self.partial {
+            partial.keeps_up = false;
+        }
         self.status.last_end = Some(why.to_owned());
         match &self.phase {
             Phase::Installing(_) | Phase::Apart { .. } => return,

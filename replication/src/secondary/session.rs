@@ -6,6 +6,7 @@ use super::action::Action;
 use super::refresh::Refresh;
 use super::replica::{Phase, Replica};
 use super::tail::Tail;
+use crate::message::FEATURE_PORTIONS;
 use crate::options::planted;
 use crate::{ByeCode, Hello, Message, Millis, PROTOCOL_VERSION, Reason, Refused, Way, Welcome, fork};
 
@@ -40,10 +41,11 @@ impl Replica {
         self.round += 1;
         self.acked = None;
         self.phase = Phase::Greeting;
+        self.note_round();
         let hello = Hello {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
-            features: 0,
+            features: if self.partial.is_some() { FEATURE_PORTIONS } else { 0 },
             database: self.identity.database,
             instance: self.identity.instance,
             name: self.identity.name.clone(),
@@ -53,9 +55,10 @@ impl Replica {
             history: self.local.history.clone(),
             durable: self.local.durable,
             hash: self.local.hash,
-            without_live: self.without_live,
-            bulk: self.bulk,
+            without_live: self.without_live || self.partial.is_some(),
+            bulk: self.bulk.or_else(|| self.other_portion()),
             asked: self.asked,
+            portion: self.partial.as_ref().map(|partial| partial.portion.clone()),
         };
         self.actions.push_back(Action::Send(Message::Hello(Box::new(hello))));
     }
@@ -106,7 +109,7 @@ impl Replica {
     pub(super) fn begin_again(&mut self) -> bool {
         match &mut self.phase {
             Phase::Refreshing(_) => self.abandon_refresh(),
-            Phase::Tailing(_) | Phase::Checking { .. } => {}
+            Phase::Tailing(_) | Phase::Checking { .. } | Phase::Resting(_) => {}
             Phase::Installing(refresh) => {
                 refresh.again = true;
                 return false;
@@ -129,6 +132,7 @@ impl Replica {
         }
         self.promise(&welcome)?;
         self.check_fork(&welcome)?;
+        self.check_round(&welcome)?;
         self.status.way = Some(welcome.way);
         self.status.reason = Some(welcome.reason);
         self.status.progress.bytes = 0;
@@ -252,6 +256,13 @@ impl Replica {
                 self.actions.push_back(Action::PersistHistory(welcome.history));
             }
             self.phase = Phase::Tailing(Tail::new(fork, welcome.epoch, welcome.tail));
+        } else if !rewind && self.has_all_of(&welcome) {
+            self.asked = None;
+            if self.local.history != welcome.history {
+                self.local.history = welcome.history.clone();
+                self.actions.push_back(Action::PersistHistory(welcome.history));
+            }
+            self.rest(welcome.epoch, now);
         } else {
             self.begin_refresh(Refresh::new(self.round, welcome, rewind), now);
         }

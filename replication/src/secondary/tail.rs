@@ -49,6 +49,9 @@ impl Replica {
             early.push(live);
             return Ok(());
         }
+        if matches!(self.phase, Phase::Resting(_)) {
+            return self.on_news(&live, now);
+        }
         let epoch = match &self.phase {
             Phase::Tailing(tail) => tail.epoch,
             Phase::Refreshing(refresh) | Phase::Installing(refresh) => refresh.epoch,
@@ -157,7 +160,7 @@ impl Replica {
             Phase::Tailing(tail) if self.local.visible >= tail.received => {
                 self.closed.max(self.local.visible)
             }
-            _ => self.local.visible,
+            _ => self.local.visible.max(self.closed_in_rounds()),
         }
     }
 
@@ -194,6 +197,9 @@ impl Replica {
         }
         let received_bytes = match &self.phase {
             Phase::Tailing(tail) => tail.received_bytes,
+            // It says that the round is over: within one there is nothing to say.
+            Phase::Resting(_) => 0,
+            Phase::Refreshing(_) if self.partial.is_some() => return None,
             Phase::Refreshing(refresh) => refresh.received_bytes(),
             _ => return None,
         };

@@ -292,7 +292,7 @@ impl World {
             return;
         };
         match read {
-            SessionAction::Survey { round, since } => {
+            SessionAction::Survey { round, since, .. } => {
                 let survey = store.survey(round, since);
                 session.handle_survey(group, &survey, now);
             }

@@ -162,7 +162,8 @@ impl World {
     }
 
     pub(crate) fn promote(&mut self, node: usize) {
-        if node == self.leader || !matches!(self.nodes[node].role, Role::Secondary { .. }) {
+        let follows = matches!(self.nodes[node].role, Role::Secondary { .. });
+        if node == self.leader || self.is_partial(node) || !follows {
             return;
         }
         // An empty copy begins a history that is related to none: no operator promotes it.

@@ -26,7 +26,13 @@ impl World {
         match &self.nodes[node].role {
             Role::Down => Ok(()),
             Role::Secondary { replica, .. } => self.check_secondary(node, replica),
-            Role::Primary { group, .. } => self.check_levels(node, group),
+            Role::Primary { group, .. } => {
+                let partial = (0..NODES).find(|other| self.is_partial(*other)).map(id);
+                if partial.is_some_and(|partial| group.promotable().contains(&partial)) {
+                    return Err(format!("R8: node {node} counts on a partial copy"));
+                }
+                self.check_levels(node, group)
+            }
         }
     }
 

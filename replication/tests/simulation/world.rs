@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use planaria_replication::primary::{self, Group, Session, SessionAction};
 use planaria_replication::secondary::{self, Replica, State};
 use planaria_replication::{Message, Millis, Options, Planted, PromotableSets, Span, Way};
-use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, InstanceId, TableId, Uid};
+use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, InstanceId, KeyRange, Portion, TableId, Uid};
 
 use crate::random::Random;
 use crate::store::{Content, Store};
@@ -98,6 +98,9 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) value: u64,
     pub(crate) faults: bool,
+    /// Whether the last node is a partial copy. It holds all that there is, so that its content is named by its position,
+    /// too; what is left out of a round is the engine's.
+    partial: bool,
     /// Where copies are asked to compare ranges: drawn apart from everything else.
     reconciling: Option<Random>,
     /// How rarely what was appended becomes visible at the primary.
@@ -134,6 +137,7 @@ impl World {
             compare_parts: 2 + comparison.below(2) as u32,
             compare_leaf_records: comparison.below(3),
             compare_spans: 1 + comparison.below(3) as u32,
+            rounds_apart: Millis(200),
             bulk_bytes_min: if random.one_in(3) { 200 } else { u64::MAX },
             heartbeat: Millis(100),
             session_timeout: Millis(600),
@@ -158,6 +162,7 @@ impl World {
             now: 1_000,
             value: 0,
             faults: true,
+            partial: false,
             reconciling: None,
             publish_one_in,
             careful: seed % 2 == 1,
@@ -172,6 +177,18 @@ impl World {
             world.follow(node);
         }
         world
+    }
+
+    /// A world in which the last node is a partial copy, which never leads.
+    pub(crate) fn with_partial(seed: u64) -> Self {
+        let mut world = Self::new(seed, None);
+        world.partial = true;
+        world.follow(NODES - 1);
+        world
+    }
+
+    pub(crate) fn is_partial(&self, node: usize) -> bool {
+        self.partial && node == NODES - 1
     }
 
     /// A world in which copies are asked to compare ranges again and again.
@@ -371,7 +388,14 @@ impl World {
             name: format!("node {node}"),
         };
         let replica = Replica::new(identity, options, state.store.promised, state.store.local(), seed, now);
-        state.role = Role::Secondary { replica, connection: None };
+        let replica = if self.is_partial(node) {
+            let portion = Portion::new([("t".to_owned(), KeyRange::ALL)]).unwrap_or_default();
+            // Now and then it held another one before.
+            replica.holding(portion, !self.random.one_in(8))
+        } else {
+            replica
+        };
+        self.nodes[node].role = Role::Secondary { replica, connection: None };
         self.note(&format!("node {node} follows"));
     }
 

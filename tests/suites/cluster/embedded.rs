@@ -190,3 +190,30 @@ fn a_replica_follows_the_next_primary_and_no_other_database() {
     drop((seen, replica));
     assert_eq!(code(open(&site, "copy", &foreign)), "foreign_database");
 }
+
+#[test]
+fn a_replica_that_holds_one_table_reads_it_and_writes_all() {
+    let site = Site::new();
+    let primary = Node::primary(&site, "primary");
+    primary.run(&COLUMNS).json();
+    primary.run(&["table", "create", "blobs", "--raw"]).json();
+    primary.run(&["put", "blobs", "a", "row"]).json();
+    let certificates = site.path("home").join("planaria").join("tls");
+    let options = || Database::replica_of(primary.address()).certificates(&certificates);
+    let replica = options().only("seen").open(site.path("copy")).unwrap();
+    wait_until_online(&replica);
+    let (seen, blobs) = (replica.table("seen").unwrap(), replica.table("blobs").unwrap());
+    let written = seen.insert(&row(1, "heron")).unwrap();
+    replica.wait_for(written, PATIENCE).unwrap();
+    assert_eq!(seen.find(&[1.into()]).unwrap(), Some(row(1, "heron")));
+    let written = blobs.put("b", "row").unwrap();
+    replica.wait_for(written, PATIENCE).unwrap();
+    assert_eq!(code(blobs.get("b")), "not_held");
+    assert_eq!(primary.rows("blobs"), 2);
+    drop((seen, blobs, replica));
+    assert_eq!(code(options().open(site.path("copy"))), "partial_copy");
+    assert_eq!(code(options().only("").open(site.path("copy"))), "portion");
+    let whole = options().open(site.path("whole")).unwrap();
+    drop(whole);
+    assert_eq!(code(options().only("seen").open(site.path("whole"))), "whole_copy");
+}

@@ -27,6 +27,8 @@ mod metrics;
 #[cfg(test)]
 mod million;
 #[cfg(test)]
+mod partial;
+#[cfg(test)]
 mod partitions;
 #[cfg(test)]
 mod refusals;

@@ -79,6 +79,7 @@ impl Pair {
             primary: self.server.as_ref().unwrap().local_address(),
             name: "second".into(),
             port: None,
+            portion: None,
             credentials: self.credentials.clone(),
             transport: Transport::default(),
             options: options(),

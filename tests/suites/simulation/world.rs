@@ -86,6 +86,7 @@ impl World {
             compare_parts: 2 + random.below(4) as u32,
             compare_leaf_records: random.below(4),
             compare_spans: 1 + random.below(5) as u32,
+            rounds_apart: Millis(200),
             bulk_bytes_min: if random.once_in(3) { 1_000 } else { u64::MAX },
             heartbeat: Millis(100),
             session_timeout: Millis(600),

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use planaria_engine::{Change, Database, Reconcile, Refresh, RefreshEnd};
 use planaria_replication::secondary::{Action, Identity, Install, Local, Replica};
 use planaria_replication::{Millis, Options, Record, RewindItem, Span};
-use planaria_types::{GroupId, HistoryHash, InstanceId, TableId, Uid};
+use planaria_types::{GroupId, HistoryHash, InstanceId, Portion, TableId, Uid};
 
 use super::super::convert;
 use crate::{Error, Result};
@@ -14,6 +14,8 @@ type RewindItems = (Vec<RewindItem>, Option<(TableId, Bytes)>);
 #[derive(Debug)]
 pub struct FollowingCopy {
     db: Database,
+    /// What the copy is to hold, if it is partial.
+    portion: Option<Portion>,
     refresh: Option<Refresh>,
     /// Ranges that are replaced; kept over a break of the session.
     reconcile: Option<Reconcile>,
@@ -24,7 +26,13 @@ pub struct FollowingCopy {
 impl FollowingCopy {
     /// A copy that was opened.
     pub fn new(db: Database) -> Self {
-        Self { db, refresh: None, reconcile: None, logged_records: 0 }
+        Self::holding(db, None)
+    }
+
+    /// A copy that was opened, and is to hold this portion if it is partial; what it holds if none is given.
+    pub fn holding(db: Database, portion: Option<Portion>) -> Self {
+        let portion = db.portion().map(|held| portion.unwrap_or(held));
+        Self { db, portion, refresh: None, reconcile: None, logged_records: 0 }
     }
 
     /// The copy.
@@ -42,7 +50,11 @@ impl FollowingCopy {
         let InstanceId(seed) = self.db.instance();
         let identity =
             Identity { database: self.db.id(), group: GroupId(1), instance: self.db.instance(), name };
-        Replica::new(identity, options, self.db.promised(), local(&self.db), seed as u64, now)
+        let machine = Replica::new(identity, options, self.db.promised(), local(&self.db), seed as u64, now);
+        match &self.portion {
+            Some(portion) => machine.holding(portion.clone(), self.db.portion().as_ref() == Some(portion)),
+            None => machine,
+        }
     }
 
     /// Makes what was appended durable, once for all that came together, and tells the machine. A flush may have synced
@@ -213,6 +225,7 @@ impl FollowingCopy {
             live: convert::commits_in(&install.commits)?,
             sparse_to: install.sparse_to,
             cut: install.cut,
+            portion: self.portion.clone(),
         };
         if install.reconciled {
             self.reconcile.take().ok_or(Error::Closed)?.install(&end)?;

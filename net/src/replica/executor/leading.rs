@@ -1,14 +1,16 @@
 use std::net::SocketAddr;
 
 use parking_lot::Mutex;
-use planaria_engine::{Database, Durability, Followed, Follower, Lead, Registration, Snapshot};
+use planaria_engine::{
+    Database, Durability, Followed, Follower, Lead, RefreshEstimate, Registration, Snapshot, Spans,
+};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{
     CommitsRead, DeltaRead, Group, Identity, PartsRead, RangesRead, Session, SessionAction, StatesRead,
     Survey,
 };
 use planaria_replication::{Millis, Options, PromotableSets, RewindItem};
-use planaria_types::{GroupId, InstanceId, TableId, Uid};
+use planaria_types::{GroupId, InstanceId, Portion, TableId, Uid};
 
 use super::super::{compare, convert};
 use crate::{Error, Result};
@@ -60,6 +62,9 @@ pub fn lead(db: &Database, options: Options, leading: Leading, now: Millis) -> R
     let mut group = Group::new(identity, options, history.current(), history, inherited);
     for known in db.registrations()? {
         group.restore(known.instance, known.name, known.durable, true, now);
+        if known.portion.is_some() {
+            group.note_partial(known.instance);
+        }
     }
     group.restore_promotable(sets);
     forget_those_not_registered(&mut group);
@@ -174,6 +179,7 @@ impl Registrar {
             // The commit that wrote the last registration down needs no registration of its own, and a copy that comes
             // back as it left need not wait for one.
             known.address != registration.address
+                || known.portion != registration.portion
                 || known.durable != registration.durable
                     && registration.durable > last.uid
                     && now.since(last.at).0 >= REGISTER_AFTER_MS
@@ -235,12 +241,21 @@ impl Answer {
     }
 }
 
+/// What is read for a round: a snapshot, and of it what a partial copy is to hold.
+#[derive(Clone, Debug)]
+struct View {
+    snapshot: Snapshot,
+    spans: Option<Spans>,
+}
+
 /// The reads of one session with a secondary.
 #[derive(Debug)]
 pub struct SessionReads {
     db: Database,
     follower: Option<Follower>,
-    pin: Option<Snapshot>,
+    /// What the copy is to hold, if it is partial.
+    portion: Option<Portion>,
+    pin: Option<View>,
     /// Reads of a snapshot that is not there yet.
     early: Vec<SessionAction>,
 }
@@ -248,7 +263,7 @@ pub struct SessionReads {
 impl SessionReads {
     /// The reads of a session that begins.
     pub fn new(db: Database) -> Self {
-        Self { db, follower: None, pin: None, early: Vec::new() }
+        Self { db, follower: None, portion: None, pin: None, early: Vec::new() }
     }
 
     /// Whether reads wait for more to be visible. It is a sync away, unless the disk fails.
@@ -279,23 +294,28 @@ impl SessionReads {
             return Ok(Outcome::Early);
         }
         let answer = match action {
-            SessionAction::Survey { round, since } => Answer::Survey(self.survey(round, since)?),
+            SessionAction::Survey { round, since, portion } => {
+                self.portion = portion;
+                Answer::Survey(self.survey(round, since)?)
+            }
             SessionAction::ReadCommits { round, after, bytes_max } => {
                 Answer::Commits(round, self.read_commits(after, bytes_max)?)
             }
             SessionAction::ReadDelta { round, since, cursor, pinned, bytes_max, .. } => {
-                let snapshot = self.snapshot(pinned);
-                Answer::Delta(round, self.read_delta(&snapshot, since, cursor, bytes_max)?)
+                let view = self.view(pinned)?;
+                Answer::Delta(round, self.read_delta(&view, since, cursor, bytes_max)?)
             }
             SessionAction::ReadStates { round, items, pinned, bytes_max, .. } => {
-                let snapshot = self.snapshot(pinned);
-                Answer::States(round, read_states(&snapshot, items, bytes_max)?)
+                let view = self.view(pinned)?;
+                Answer::States(round, read_states(&view.snapshot, items, bytes_max)?)
             }
             SessionAction::ReadParts { round, spans, parts, pinned, .. } => {
-                Answer::Parts(round, compare::read_parts(&self.snapshot(pinned), &spans, parts)?)
+                let View { snapshot, spans: held } = self.view(pinned)?;
+                Answer::Parts(round, compare::read_parts(&snapshot, &spans, held.as_ref(), parts)?)
             }
             SessionAction::ReadRanges { round, spans, pinned, bytes_max, .. } => {
-                Answer::Ranges(round, compare::read_ranges(&self.snapshot(pinned), &spans, bytes_max)?)
+                let View { snapshot, spans: held } = self.view(pinned)?;
+                Answer::Ranges(round, compare::read_ranges(&snapshot, &spans, held.as_ref(), bytes_max)?)
             }
             SessionAction::ReleasePin => {
                 self.pin = None;
@@ -311,7 +331,9 @@ impl SessionReads {
     }
 
     fn survey(&self, round: u64, since: Uid) -> Result<Survey> {
-        let estimate = self.db.estimate_refresh(since);
+        // Whoever lacks something of its own cannot tell others what they lack.
+        self.db.check_whole("cannot feed other copies")?;
+        let estimate = estimate(&self.db, self.portion.as_ref(), since)?;
         let visible = self.db.visible();
         Ok(Survey {
             round,
@@ -346,21 +368,23 @@ impl SessionReads {
         (pinned && self.pin.is_some()) || self.db.visible() >= at_least
     }
 
-    /// The newest snapshot, or the one that the round is pinned to.
-    fn snapshot(&mut self, pinned: bool) -> Snapshot {
+    /// The newest snapshot, or the one that the round is pinned to, and what of it a partial copy is to hold.
+    fn view(&mut self, pinned: bool) -> Result<View> {
         if let Some(pin) = self.pin.as_ref().filter(|_| pinned) {
-            return pin.clone();
+            return Ok(pin.clone());
         }
         let snapshot = self.db.snapshot();
+        let spans = self.portion.as_ref().map(|portion| snapshot.spans_of(portion)).transpose()?;
+        let view = View { snapshot, spans };
         if pinned {
-            self.pin = Some(snapshot.clone());
+            self.pin = Some(view.clone());
         }
-        snapshot
+        Ok(view)
     }
 
     fn read_delta(
         &self,
-        snapshot: &Snapshot,
+        view: &View,
         since: Uid,
         cursor: Option<(TableId, bytes::Bytes)>,
         bytes_max: u64,
@@ -369,8 +393,11 @@ impl SessionReads {
         let from = cursor.map(|(table, key)| (table, [&key[..], &[0]].concat()));
         let (table, key) =
             from.as_ref().map_or((TableId::SYSTEM, &[][..]), |(table, key)| (*table, &key[..]));
-        let chunk =
-            snapshot.changes(since, (table, key), usize::try_from(bytes_max).unwrap_or(usize::MAX))?;
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let chunk = match &view.spans {
+            Some(spans) => view.snapshot.changes_within(spans, since, (table, key), bytes_max)?,
+            None => view.snapshot.changes(since, (table, key), bytes_max)?,
+        };
         let last = match &chunk.next {
             Some(next) if planted!(self.db, LoseCursor) => Some(next.clone()),
             _ => chunk.changes.last().map(|change| (change.table, change.key.clone())),
@@ -383,6 +410,13 @@ impl SessionReads {
             records: chunk.changes.into_iter().map(convert::record_out).collect(),
         })
     }
+}
+
+/// What bringing a copy up to date would take that holds everything, or a portion alone.
+pub(crate) fn estimate(db: &Database, portion: Option<&Portion>, since: Uid) -> Result<RefreshEstimate> {
+    let Some(portion) = portion else { return Ok(db.estimate_refresh(since)) };
+    let snapshot = db.snapshot();
+    Ok(snapshot.estimate_within(&snapshot.spans_of(portion)?, since))
 }
 
 fn read_states(snapshot: &Snapshot, items: Vec<RewindItem>, bytes_max: u64) -> Result<StatesRead> {

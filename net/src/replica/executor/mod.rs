@@ -24,6 +24,7 @@ mod following;
 mod leading;
 
 pub use following::{FollowingCopy, local};
+pub(crate) use leading::estimate;
 pub use leading::{Answer, Kept, Leading, Outcome, Registrar, SessionReads, lead, persist_sets, tell_news};
 
 #[cfg(test)]

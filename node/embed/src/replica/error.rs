@@ -52,6 +52,9 @@ pub enum ReplicaError {
         /// What a request carries.
         limit: usize,
     },
+    /// What the replica is to hold is no portion of a database.
+    #[error("{0}")]
+    Portion(#[from] planaria_types::PortionError),
     /// The address of the primary cannot be made out.
     #[error("{address:?} is no address of a node: {why}. Name it as HOST:PORT")]
     Address {
@@ -78,6 +81,7 @@ impl ReplicaError {
             Self::Unknown { .. } => "unknown",
             Self::Refused(error) | Self::NotShown(error) => &error.code,
             Self::TooMany { .. } => "too_large",
+            Self::Portion(_) => "portion",
             Self::Address { .. } => "address",
             Self::Threads(_) => "threads",
             Self::Closed => "closed",

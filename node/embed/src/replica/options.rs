@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use planaria_engine::{Options, Role};
 use planaria_net::quic::{Credentials, TlsStore, Transport};
-use planaria_net::replica::{Follow, Slot, open_secondary, settle};
+use planaria_net::replica::{Follow, Slot, open_partial, open_secondary, settle};
+use planaria_types::{KeyRange, Portion};
 
 use super::carrier::Carrier;
 use super::forward::Forwarder;
@@ -16,12 +17,14 @@ pub struct ReplicaOptions {
     primary: String,
     certificates: Option<PathBuf>,
     name: Option<String>,
+    /// The tables that are held alone, and the keys of each; everything if there are none.
+    only: Vec<(String, KeyRange)>,
     options: Options,
 }
 
 impl ReplicaOptions {
     pub(super) fn new(primary: String) -> Self {
-        Self { primary, certificates: None, name: None, options: Options::default() }
+        Self { primary, certificates: None, name: None, only: Vec::new(), options: Options::default() }
     }
 
     /// The directory with this application's certificate, its key, and the authority that it and the primary have in
@@ -40,6 +43,22 @@ impl ReplicaOptions {
         self
     }
 
+    /// Has the replica hold this table alone, with others that are named likewise: a partial copy. It is told nothing of the
+    /// rest, follows in rounds, a fraction of a second apart, and refuses reads of what it does not hold (`not_held`). A new
+    /// one holds nothing until its first round.
+    #[must_use]
+    pub fn only(self, table: impl Into<String>) -> Self {
+        self.only_keys(table, KeyRange::ALL)
+    }
+
+    /// As [`ReplicaOptions::only`], the keys of one range alone; a table's keys are those that [`planaria_engine::Table`]
+    /// takes.
+    #[must_use]
+    pub fn only_keys(mut self, table: impl Into<String>, keys: KeyRange) -> Self {
+        self.only.push((table.into(), keys));
+        self
+    }
+
     /// How the local copy is opened: memory, cache, how files are read.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
@@ -53,23 +72,31 @@ impl ReplicaOptions {
     /// # Errors
     ///
     /// `not_a_database` and `foreign_database` if the directory holds something else, `in_use` if another process has
-    /// the copy open, and what the network says if the primary is needed and does not answer.
+    /// the copy open, `partial_copy` and `whole_copy` if it is to hold everything and holds a portion, or the other way
+    /// round, and what the network says if the primary is needed and does not answer.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Replica, ReplicaError> {
         let (dir, primary) = (dir.as_ref().to_path_buf(), address_of(&self.primary)?);
         settle(&dir, &*self.options.os)?;
         let credentials = self.credentials(&dir)?;
         let carrier = Carrier::start()?;
-        let opened = {
+        let portion = if self.only.is_empty() { None } else { Some(Portion::new(self.only)?) };
+        let database = {
             let (dir, credentials, options) = (dir.clone(), credentials.clone(), self.options.clone());
-            let open = async move { open_secondary(&dir, primary, &credentials, &options, |_| {}).await };
+            let is_partial = portion.is_some();
+            let open = async move {
+                if is_partial {
+                    return open_partial(&dir, primary, &credentials, &options).await;
+                }
+                open_secondary(&dir, primary, &credentials, &options, |_| {}).await.map(|(db, _)| db)
+            };
             carrier.run(open)??
         };
-        let database = opened.0;
         debug_assert_eq!(database.role(), Role::Secondary, "it was opened as one");
         let follow = Follow {
             primary,
             name: self.name.unwrap_or_else(|| name_of(&dir)),
             port: None,
+            portion,
             credentials: credentials.clone(),
             transport: Transport::default(),
             options: self.options,
