@@ -103,6 +103,10 @@ impl Store {
         self.next_fragment.fetch_max(next_fragment, Ordering::AcqRel);
         self.rebase(writer, state, change, end.cut, |group| {
             group.history = end.history.clone();
+            if install.from == Uid::ZERO {
+                // An empty copy is brought what is there, and of what was deleted only the marks that were kept.
+                group.mark_floor = group.mark_floor.max(end.sparse_to);
+            }
             if install.rewinds {
                 // Rewound keys have no older versions left: nothing below the new cut can be read.
                 group.sparse.clear();
