@@ -327,6 +327,9 @@ pub(crate) fn database_status(name: &str, db: &Database, status: &planaria_engin
         primary: String::new(),
         notices: Vec::new(),
         refresh: None,
+        depth: 0,
+        lag_ms: None,
+        refreshed: String::new(),
     }
 }
 

@@ -400,6 +400,13 @@ pub struct DatabaseStatus {
     pub notices: Vec<String>,
     /// The last refresh of a secondary, if there was one since the node started.
     pub refresh: Option<RefreshInfo>,
+    /// How many copies commits come through, the primary included, as whom a secondary follows said last: 1 where it follows
+    /// the primary itself.
+    pub depth: u32,
+    /// How far a secondary is behind what whom it follows had when it told last, in milliseconds of update time.
+    pub lag_ms: Option<u64>,
+    /// What became of the siblings that a secondary is to be refreshed from, for people.
+    pub refreshed: String,
 }
 
 /// One table.

@@ -233,6 +233,7 @@ impl Bench<'_> {
             dir: self.dir.join(name),
             listen: ([127, 0, 0, 1], 0).into(),
             replica_of: replica_of.map(Node::address),
+            refresh_from: Vec::new(),
             tls: Some(self.dir.join("tls")),
             level: None,
             engine: self.work.options.clone(),

@@ -19,6 +19,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         dir: arguments.dir.clone(),
         listen,
         replica_of: arguments.replica_of,
+        refresh_from: arguments.refresh_from.clone(),
         tls: global.tls.clone(),
         level: arguments.level,
         membership: arguments.membership.membership()?,
@@ -76,9 +77,9 @@ fn announce(global: &Global, arguments: &ServeArgs, node: &Node) -> Result<(), C
             writeln!(out, "  planaria serve {dir}-2 --listen 127.0.0.1:0 --replica-of {address}")?;
         }
         Some(primary) => {
-            if let Some(copy) = node.first_copy() {
+            if let Some((copy, from)) = node.first_copy() {
                 let bytes = crate::output::bytes(copy.total_bytes);
-                writeln!(out, "copied {bytes} in {} files from {primary}", copy.files)?;
+                writeln!(out, "copied {bytes} in {} files from {from}", copy.files)?;
             }
             writeln!(out, "secondary in {dir}, following {primary}, listening on {address}")?;
             writeln!(out, "\nin another terminal:")?;

@@ -74,6 +74,7 @@ impl<'a> Stage<'a> {
             dir: self.dir.join(name),
             listen: ([127, 0, 0, 1], 0).into(),
             replica_of: replica_of.map(Node::address),
+            refresh_from: Vec::new(),
             tls: Some(self.dir.join("tls")),
             level: None,
             engine: Self::options(),
@@ -134,7 +135,7 @@ impl<'a> Stage<'a> {
         let stopwatch = Stopwatch::start();
         let node = self.node(name, Some(primary))?;
         wait_until_online(&node, &primary.database())?;
-        if let Some(copy) = node.first_copy() {
+        if let Some((copy, _)) = node.first_copy() {
             let bytes = crate::output::bytes(copy.total_bytes);
             story.say(&format!(
                 "{bytes} in {} files, online after {}",

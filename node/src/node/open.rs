@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use planaria_engine::{Database, Error, Options};
 use planaria_net::quic::Credentials;
-use planaria_net::replica::{CloneProgress, database_at, join_primary, open_secondary as open_or_copy};
+use planaria_net::replica::{
+    CloneProgress, Joined, database_at, join_primary, open_secondary as open_or_copy,
+};
 use planaria_net::wire::control::{ControlRequest, ControlResponse, LeadInfo};
 use planaria_net::wire::message::DatabaseStatus;
 use planaria_types::InstanceId;
@@ -17,16 +19,18 @@ use crate::output::CliError;
 /// A database that was opened to be served.
 pub(super) struct Opened {
     pub(super) db: Database,
-    /// What the first copy took, if there was one.
-    pub(super) first_copy: Option<CloneProgress>,
+    /// What the first copy took, and where it came from, if there was one.
+    pub(super) first_copy: Option<(CloneProgress, SocketAddr)>,
     /// Whom it follows.
     pub(super) replica_of: Option<SocketAddr>,
+    /// What became of siblings that were to bring it.
+    pub(super) note: Option<String>,
 }
 
 impl Opened {
     /// One that follows nobody, as far as is known.
     pub(super) fn alone(db: Database) -> Self {
-        Self { db, first_copy: None, replica_of: None }
+        Self { db, first_copy: None, replica_of: None, note: None }
     }
 }
 
@@ -52,12 +56,13 @@ pub(super) fn open_secondary(
                 None => primary,
             };
             runtime.block_on(join_primary(&db, dir, primary, credentials))?;
-            Ok(Opened { db, first_copy: None, replica_of: Some(primary) })
+            Ok(Opened { db, first_copy: None, replica_of: Some(primary), note: None })
         }
         Err(Error::NotFound { .. }) => {
-            let copied = open_or_copy(dir, primary, credentials, &options.engine, progress);
-            let (db, first_copy) = runtime.block_on(copied)?;
-            Ok(Opened { db, first_copy, replica_of: Some(primary) })
+            let siblings = &options.refresh_from;
+            let copied = open_or_copy(dir, primary, siblings, credentials, &options.engine, progress);
+            let Joined { db, first_copy, note } = runtime.block_on(copied)?;
+            Ok(Opened { db, first_copy, replica_of: Some(primary), note })
         }
         Err(error) => Err(error.into()),
     }

@@ -54,8 +54,9 @@ pub(super) fn plan(
     hash: HistoryHash,
     way: Option<&str>,
 ) -> Result<RefreshInfo, RemoteError> {
-    let primary = leadership.primary();
-    let primary = primary.ok_or_else(|| RemoteError::new("not_a_primary", "this node leads nothing"))?;
+    let primary = leadership.serving();
+    let primary =
+        primary.ok_or_else(|| RemoteError::new("not_a_primary", "this node neither leads nor follows"))?;
     let asked = way.map(way_of).transpose()?;
     let plan = primary
         .plan(history, durable, Some(hash), asked)

@@ -374,6 +374,7 @@ impl Replica {
             self.reconcile_failures = 0;
         }
         self.asked = None;
+        self.feeds_under = Some(refresh.epoch);
         let received = local.appended;
         self.local = local;
         if refresh.pinned {

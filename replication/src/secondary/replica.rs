@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use planaria_types::{DatabaseId, Epoch, GroupId, HistoryHash, InstanceId, Uid};
 
 use super::action::{Action, Local, RewindCursor, RewindItems};
+use super::feed::shown_under;
 use super::refresh::Refresh;
 use super::status::{State, Status};
 use super::tail::Tail;
@@ -53,6 +54,8 @@ pub struct Replica {
     pub(super) primary_durable: Uid,
     pub(super) stable: Uid,
     pub(super) closed: Uid,
+    /// The epoch that all it shows is of: others may be fed on it.
+    pub(super) feeds_under: Option<Epoch>,
     /// What the next hello says.
     pub(super) without_live: bool,
     pub(super) bulk: Option<Reason>,
@@ -105,6 +108,7 @@ impl Replica {
         seed: u64,
         now: Millis,
     ) -> Self {
+        let feeds_under = shown_under(&local, promised);
         Self {
             identity,
             options,
@@ -119,6 +123,7 @@ impl Replica {
             primary_durable: Uid::ZERO,
             stable: Uid::ZERO,
             closed: Uid::ZERO,
+            feeds_under,
             without_live: false,
             bulk: None,
             asked: None,
@@ -250,6 +255,7 @@ impl Replica {
     /// Run files were installed, and this is what the copy holds now.
     pub fn handle_bulk_installed(&mut self, local: Local, now: Millis) {
         self.local = local;
+        self.feeds_under = shown_under(&self.local, self.promised);
         self.bulk = None;
         self.asked = None;
         self.kept = false;
@@ -267,6 +273,7 @@ impl Replica {
     /// The session ends; what was not confirmed counts as not done, and what was to be done after it is not begun.
     pub fn handle_failure(&mut self, local: Local, what: &str, now: Millis) {
         self.local = local;
+        self.feeds_under = shown_under(&self.local, self.promised);
         self.appending.clear();
         self.note_failed_reconcile();
         self.unpromised = true;

@@ -127,8 +127,10 @@ impl Replica {
         if welcome.version != PROTOCOL_VERSION {
             return Err(breach("a welcome in an unknown version"));
         }
+        self.check_chain(&welcome)?;
         self.promise(&welcome)?;
         self.check_fork(&welcome)?;
+        self.note_source(&welcome);
         self.status.way = Some(welcome.way);
         self.status.reason = Some(welcome.reason);
         self.status.progress.bytes = 0;
@@ -204,6 +206,7 @@ impl Replica {
         let shared = Self::shared(&welcome);
         self.status.counters.forks += u64::from(self.local.durable > welcome.fork.uid);
         self.quarantine(shared);
+        self.feeds_under = self.agrees(&welcome).then_some(welcome.epoch);
         let mut refresh = Refresh::new(self.round, welcome, false);
         refresh.since = shared;
         self.begin_comparison(refresh, now);
@@ -211,6 +214,7 @@ impl Replica {
 
     fn fetch_bulk(&mut self, welcome: &Welcome) {
         let shared = Self::shared(welcome);
+        self.feeds_under = self.agrees(welcome).then_some(welcome.epoch);
         self.quarantine(shared);
         self.actions.push_back(Action::FetchBulk {
             reason: welcome.reason,
@@ -244,6 +248,9 @@ impl Replica {
                 self.bulk = Some(Reason::ForkBelowMarks);
                 return self.greet();
             }
+        }
+        if !rewind {
+            self.feeds_under = Some(welcome.epoch);
         }
         if welcome.way == Way::Tail && !rewind {
             self.asked = None;

@@ -16,12 +16,13 @@ pub struct ReplicaOptions {
     primary: String,
     certificates: Option<PathBuf>,
     name: Option<String>,
+    siblings: Vec<String>,
     options: Options,
 }
 
 impl ReplicaOptions {
     pub(super) fn new(primary: String) -> Self {
-        Self { primary, certificates: None, name: None, options: Options::default() }
+        Self { primary, certificates: None, name: None, siblings: Vec::new(), options: Options::default() }
     }
 
     /// The directory with this application's certificate, its key, and the authority that it and the primary have in
@@ -37,6 +38,14 @@ impl ReplicaOptions {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Another secondary of the same database (HOST:PORT), which brings the copy what it lacks, so that the primary sends only the
+    /// tail; may be repeated. Where none can, the primary does, and [`super::ReplicaStatus::refreshed`] says why.
+    #[must_use]
+    pub fn refresh_from(mut self, sibling: impl Into<String>) -> Self {
+        self.siblings.push(sibling.into());
         self
     }
 
@@ -56,15 +65,19 @@ impl ReplicaOptions {
     /// the copy open, and what the network says if the primary is needed and does not answer.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Replica, ReplicaError> {
         let (dir, primary) = (dir.as_ref().to_path_buf(), address_of(&self.primary)?);
+        let siblings =
+            self.siblings.iter().map(|sibling| address_of(sibling)).collect::<Result<Vec<_>, _>>()?;
         settle(&dir, &*self.options.os)?;
         let credentials = self.credentials(&dir)?;
         let carrier = Carrier::start()?;
         let opened = {
             let (dir, credentials, options) = (dir.clone(), credentials.clone(), self.options.clone());
-            let open = async move { open_secondary(&dir, primary, &credentials, &options, |_| {}).await };
+            let siblings = siblings.clone();
+            let open =
+                async move { open_secondary(&dir, primary, &siblings, &credentials, &options, |_| {}).await };
             carrier.run(open)??
         };
-        let database = opened.0;
+        let database = opened.db;
         debug_assert_eq!(database.role(), Role::Secondary, "it was opened as one");
         let follow = Follow {
             primary,
@@ -73,6 +86,8 @@ impl ReplicaOptions {
             credentials: credentials.clone(),
             transport: Transport::default(),
             options: self.options,
+            siblings,
+            note: opened.note,
         };
         let forwarder = Arc::new(Forwarder::new(credentials, database.id()));
         let slot = Slot::new(database);
