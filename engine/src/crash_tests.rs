@@ -417,6 +417,8 @@ fn an_empty_copy_is_refreshed_and_reopened() {
     drop(db);
     let db = Database::open_with("/db", options(&os.crash(CrashStyle::PowerCutClean, 1))).unwrap();
     assert_eq!(contents(&db), contents(&primary.db));
+    // Nobody knows which marks the primary had dropped: another copy must not be brought up to date by those that are here.
+    assert_eq!(db.mark_floor(), snapshot.uid());
 }
 
 #[test]

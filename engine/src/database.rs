@@ -98,6 +98,7 @@ impl Database {
             Err(_) => Some(Uid::ZERO),
         };
         self.set_floors(None, preserved);
+        self.set_fed_floor(self.fed_floor());
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {

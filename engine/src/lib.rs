@@ -10,6 +10,7 @@ mod compact;
 mod cursor;
 mod database;
 mod error;
+mod fed;
 mod follow;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]

@@ -335,6 +335,8 @@ impl World<'_> {
             live_from_hash: self.choices.hash(),
             tail: self.choices.uid(),
             durable: self.choices.uid(),
+            fed: self.choices.flag(),
+            chain: (0..u128::from(self.choices.below(10))).map(InstanceId).collect(),
         }
     }
 }

@@ -72,7 +72,8 @@ pub enum Error {
     Refused {
         /// The other side.
         peer: SocketAddr,
-        /// A stable code: `role_refused`, `version`, `busy`, `shutting_down`, `protocol` or `closed`.
+        /// A stable code: `role_refused`, `version`, `busy`, `shutting_down`, `protocol`, `refused`, `moved` or
+        /// `closed`.
         code: &'static str,
         /// Its words.
         why: String,
@@ -164,6 +165,12 @@ pub enum Error {
     /// The other side broke a rule of the replication or clone protocol.
     #[error("the replication protocol was broken: {0}")]
     Protocol(String),
+    /// A copy that is followed follows as well, and cannot pass on what it has.
+    #[error(
+        "the copy is no primary, and cannot pass on what it has now: it hears of no primary that shares it, or is being \
+         brought up to date itself. Try again later, or ask its primary"
+    )]
+    NotReady,
     /// This side is closed or closing.
     #[error("the endpoint is closed")]
     Closed,
@@ -189,6 +196,7 @@ impl Error {
             Self::WholeCopy { .. } => "whole_copy",
             Self::NotEmpty { .. } => "exists",
             Self::Engine(error) => error.code(),
+            Self::NotReady => "not_ready",
             Self::Closed => "closed",
         }
     }

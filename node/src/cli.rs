@@ -180,7 +180,9 @@ first, and follows it from then on, however often either of them goes away.
 Examples:
   planaria serve birds
   planaria serve birds-2 --listen 127.0.0.1:4748 --replica-of 127.0.0.1:4747
-  planaria serve birds-3 --listen 127.0.0.1:4749 --replica-of 127.0.0.1:4747 --only sightings --only ponds=A..M")]
+  planaria serve birds-3 --listen 127.0.0.1:4749 --replica-of 127.0.0.1:4748
+  planaria serve birds-4 --replica-of 127.0.0.1:4747 --refresh-from 127.0.0.1:4748
+  planaria serve birds-5 --replica-of 127.0.0.1:4747 --only sightings --only ponds=A..M")]
 pub(crate) struct ServeArgs {
     /// The directory of the database; made if there is none
     #[arg(value_name = "DIR")]
@@ -188,12 +190,15 @@ pub(crate) struct ServeArgs {
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:4747]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<std::net::SocketAddr>,
-    /// Follow the primary at this address
+    /// Follow the primary at this address, or another secondary
     #[arg(long, value_name = "ADDR")]
     pub(crate) replica_of: Option<std::net::SocketAddr>,
     /// Hold this table alone, or of it the keys from FROM on and below TO, either of which may be missing; may be repeated
     #[arg(long, value_name = "TABLE[=FROM..TO]", requires = "replica_of")]
     pub(crate) only: Vec<Chosen>,
+    /// Take what the copy lacks from this secondary first, and only the tail from whom it follows; may be repeated
+    #[arg(long, value_name = "ADDR", requires = "replica_of")]
+    pub(crate) refresh_from: Vec<std::net::SocketAddr>,
     /// On how many copies a commit is durable before it is acknowledged, unless it says otherwise: local, one, quorum or
     /// all. It is stored; without this option what was said last holds
     #[arg(long, value_name = "LEVEL")]

@@ -337,6 +337,8 @@ pub(crate) fn database_status(name: &str, db: &Database, status: &planaria_engin
         refresh: None,
         portion: db.portion(),
         lag_ms: None,
+        depth: 0,
+        refreshed: String::new(),
     }
 }
 

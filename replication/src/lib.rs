@@ -14,6 +14,7 @@ mod backoff;
 mod commit;
 mod compare;
 pub mod control;
+mod feed;
 mod fork;
 mod message;
 mod options;
@@ -26,6 +27,7 @@ mod time;
 pub use backoff::backoff;
 pub use commit::{Commit, Record, RecordKind, RewindItem};
 pub use compare::{Bound, Compare, PartSum, Parts, RangesReply, RangesRequest, Span, Tiling};
+pub use feed::{CHAIN_MAX, Feed};
 pub use fork::{agree, fork};
 pub use message::{
     Ack, Again, Bye, ByeCode, DeltaChunk, DeltaRequest, Hello, InvalidMessage, Lane, Live, Message,

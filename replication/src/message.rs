@@ -6,7 +6,8 @@ use planaria_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Commit, Compare, Parts, RangesReply, RangesRequest, Reason, Record, RecordKind, RewindItem, Way,
+    CHAIN_MAX, Commit, Compare, Parts, RangesReply, RangesRequest, Reason, Record, RecordKind, RewindItem,
+    Way,
 };
 
 /// The version of the messages in this file.
@@ -138,6 +139,11 @@ pub struct Welcome {
     pub tail: Uid,
     /// The last UID that is durable on the primary.
     pub durable: Uid,
+    /// Whether the sender follows, too, and passes on what it has. What is said of the primary is then what the sender may
+    /// pass on: it ends at its visible cut.
+    pub fed: bool,
+    /// The copies that commits come through, from the sender to the primary, as far as is known; at most [`CHAIN_MAX`].
+    pub chain: Vec<InstanceId>,
 }
 
 /// Why a hello was refused.
@@ -163,6 +169,15 @@ pub enum Refusal {
     CountsAsWhole,
     /// A copy that was partial says to hold everything.
     WasPartial,
+    /// The copy that is followed follows as well, and has not yet what the one that asks has, or not its epoch.
+    Behind,
+    /// The copy that is followed follows as well, and may not pass on what it has: it has not heard of a primary that
+    /// shares it, or is being brought up to date itself.
+    NotReady,
+    /// The copy that is followed follows the one that asks.
+    Loop,
+    /// The chain of copies is too long.
+    TooDeep,
 }
 
 impl fmt::Display for Refusal {
@@ -184,6 +199,12 @@ impl fmt::Display for Refusal {
             Self::WasPartial => {
                 "the copy is registered as a partial one: begin one that holds everything in an empty directory"
             }
+            Self::Behind => "the copy that is followed has less than this one: it is waited for",
+            Self::NotReady => {
+                "the copy that is followed is no primary, and follows none that shares what it has: it is waited for"
+            }
+            Self::Loop => "the copy that is followed follows this one: have one of them follow the primary",
+            Self::TooDeep => "too many copies follow one another: follow one that is nearer to the primary",
         })
     }
 }
@@ -311,6 +332,10 @@ pub enum ByeCode {
     Deposed,
     /// The engine failed.
     Engine,
+    /// What the copy was fed on is another one now: it says hello again.
+    Moved,
+    /// The copy that is followed follows this one.
+    Loop,
 }
 
 impl fmt::Display for ByeCode {
@@ -325,6 +350,8 @@ impl fmt::Display for ByeCode {
             Self::Superseded => "a newer session of this copy exists",
             Self::Deposed => "the primary is deposed",
             Self::Engine => "the engine failed",
+            Self::Moved => "what it is fed on has changed",
+            Self::Loop => "two copies follow each other",
         })
     }
 }
@@ -407,6 +434,9 @@ fn validate_hello(hello: &Hello) -> Result<(), InvalidMessage> {
 fn validate_welcome(welcome: &Welcome) -> Result<(), InvalidMessage> {
     if welcome.live_from > Uid::ZERO && welcome.history.entries().is_empty() {
         return Err(InvalidMessage("a primary with data has no history"));
+    }
+    if welcome.chain.len() > CHAIN_MAX {
+        return Err(InvalidMessage("too many copies follow one another"));
     }
     validate_history(&welcome.history)
 }

@@ -110,6 +110,12 @@ pub enum Planted {
     ReconcileHalf,
     /// Ranges are replaced by what a higher snapshot shows than the one they are installed at.
     ReplaceAtWrongCut,
+    /// A copy feeds others on what it has logged, shown or not.
+    FeedBeyondCut,
+    /// Those who are fed are not told that what they were fed on was taken back or replaced.
+    FeedThroughFork,
+    /// A copy takes back what the one that feeds it does not have yet.
+    TakeBackToFeeder,
 }
 
 /// Whether a fault is planted; never without the feature.

@@ -1,4 +1,4 @@
-//! A seeded simulation of one primary and two secondaries under faults.
+//! A seeded simulation of one primary and two secondaries under faults, which in seeds of their own follow each other, too.
 //!
 //! `PLANARIA_SEEDS=N` runs N seeds, `PLANARIA_SEED=K` one, with its trace, both together N seeds from K on.
 
@@ -34,6 +34,10 @@ fn run_reconciling(seed: u64, planted: Option<Planted>) -> Result<Coverage, Stri
     finish(World::reconciling(seed, planted), seed)
 }
 
+fn run_cascading(seed: u64, planted: Option<Planted>) -> Result<Coverage, String> {
+    finish(World::cascading(seed, planted), seed)
+}
+
 fn finish(mut world: World, seed: u64) -> Result<Coverage, String> {
     match world.run() {
         Ok(()) => Ok(world.coverage),
@@ -66,6 +70,10 @@ fn add(total: &mut Coverage, one: &Coverage) {
     total.reconciles += one.reconciles;
     total.pinned_reconciles += one.pinned_reconciles;
     total.resumed += one.resumed;
+    total.fed += one.fed;
+    total.behind += one.behind;
+    total.loops += one.loops;
+    total.moved += one.moved;
 }
 
 #[test]
@@ -146,6 +154,42 @@ fn ranges_are_compared_and_replaced_under_faults_and_everything_becomes_equal() 
 }
 
 #[test]
+fn copies_that_follow_secondaries_hold_all_invariants_and_become_equal() {
+    let (first, count) = match number("PLANARIA_SEED") {
+        Some(seed) => (seed, number("PLANARIA_SEEDS").unwrap_or(1)),
+        None => (0, number("PLANARIA_SEEDS").unwrap_or(300)),
+    };
+    let mut total = Coverage::default();
+    for seed in first..first + count {
+        match run_cascading(seed, None) {
+            Ok(coverage) => add(&mut total, &coverage),
+            Err(report) => panic!("{report}"),
+        }
+    }
+    println!("{count} seeds: {total:?}");
+    if count >= 300 {
+        let reached = [
+            total.fed,
+            total.behind,
+            total.loops,
+            total.moved,
+            total.tails,
+            total.deltas,
+            total.hops,
+            total.bulks,
+            total.rewinds,
+            total.clips,
+            total.again,
+            total.promotions,
+            total.safe_promotions,
+            total.protected,
+            total.reconciles,
+        ];
+        assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
+    }
+}
+
+#[test]
 fn one_seed_gives_one_run() {
     for seed in 0..5 {
         let (first, second) = (run(seed, None), run(seed, None));
@@ -166,6 +210,10 @@ fn what_failed_once_does_not_fail_again() {
     ];
     for (seed, why) in seeds {
         assert!(run(seed, None).is_ok(), "seed {seed} fails again: {why}");
+    }
+    let of_chains = [(1_257, "an empty copy that took a delta fed others as if it had all marks")];
+    for (seed, why) in of_chains {
+        assert!(run_cascading(seed, None).is_ok(), "seed {seed} fails again: {why}");
     }
 }
 
@@ -196,6 +244,9 @@ fn every_planted_fault_is_caught() {
         (Planted::ReplaceAtWrongCut, 1_465),
     ];
     catch(&of_a_reconcile, run_reconciling);
+    let of_a_chain =
+        [(Planted::FeedBeyondCut, 795), (Planted::FeedThroughFork, 550), (Planted::TakeBackToFeeder, 360)];
+    catch(&of_a_chain, run_cascading);
 }
 
 fn catch(faults: &[(Planted, u64)], run: fn(u64, Option<Planted>) -> Result<Coverage, String>) {

@@ -22,7 +22,7 @@ impl Store {
         while !self.work().is_closing() {
             let _one_at_a_time = self.work().compacting();
             let version = self.pin().0;
-            let barrier = self.floors.lock().preserved;
+            let barrier = self.floors.lock().preserved_for_all();
             let due = version.fragments().iter().find_map(|fragment| {
                 let tiers = tiers(fragment);
                 let shape: Vec<_> = tiers.iter().map(|tier| measure(tier)).collect();

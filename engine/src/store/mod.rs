@@ -123,8 +123,17 @@ pub(crate) struct Floors {
     pub(crate) stable: Option<Uid>,
     /// The lowest durable position of a registered secondary whose changes are still preserved.
     pub(crate) preserved: Option<Uid>,
+    /// The lowest durable position of a copy that this one feeds, and whose changes are still preserved.
+    pub(crate) fed: Option<Uid>,
     /// Held below while commits above are taken back, or ranges are replaced at it.
     fork: Option<Uid>,
+}
+
+impl Floors {
+    /// The lowest position of any copy that something is preserved for.
+    pub(crate) fn preserved_for_all(&self) -> Option<Uid> {
+        self.preserved.into_iter().chain(self.fed).min()
+    }
 }
 
 impl Store {
@@ -170,7 +179,7 @@ impl Store {
         let floor = |floor: Option<Uid>| floor.unwrap_or(Uid::MAX);
         let stable = self.visible().min(floor(floors.stable)).min(floor(floors.fork));
         let preserved =
-            if planted!(self.options, DropMarksEarly) { Uid::MAX } else { floor(floors.preserved) };
+            if planted!(self.options, DropMarksEarly) { Uid::MAX } else { floor(floors.preserved_for_all()) };
         Retain { stable, marks: stable.min(preserved), ..Retain::default() }
     }
 

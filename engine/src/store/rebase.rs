@@ -105,6 +105,10 @@ impl Store {
         self.rebase(writer, state, change, end.cut, |group| {
             group.history = end.history.clone();
             group.portion.clone_from(&end.portion);
+            if install.from == Uid::ZERO {
+                // An empty copy is brought what is there, and of what was deleted only the marks that were kept.
+                group.mark_floor = group.mark_floor.max(end.sparse_to);
+            }
             if install.rewinds {
                 // Rewound keys have no older versions left: nothing below the new cut can be read.
                 group.sparse.clear();

@@ -37,6 +37,8 @@ pub enum CloseCode {
     Protocol = 5,
     /// What is asked cannot be done here and now.
     Refused = 6,
+    /// A copy follows another one from now on: what is kept for it here is kept no longer.
+    Moved = 7,
 }
 
 impl CloseCode {
@@ -48,6 +50,7 @@ impl CloseCode {
             4 => "shutting_down",
             5 => "protocol",
             6 => "refused",
+            7 => "moved",
             _ => "closed",
         }
     }

@@ -9,6 +9,7 @@ use planaria_engine::{CloneRole, Database, Options, Role};
 use planaria_types::Uid;
 
 use super::clone::{CloneProgress, blocking, clone_from};
+use super::detour::Need;
 use crate::quic::{Credentials, Transport};
 use crate::wire::client::Client;
 use crate::wire::message::{DatabaseStatus, Request, Response};
@@ -17,8 +18,20 @@ use crate::{Error, Result};
 /// How long a node has to say what it hosts.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// A secondary's directory, opened.
+#[derive(Debug)]
+pub struct Joined {
+    /// The copy.
+    pub db: Database,
+    /// What the first copy took, if the directory was empty, and where it came from.
+    pub first_copy: Option<(CloneProgress, SocketAddr)>,
+    /// What became of siblings that were to bring it, for people.
+    pub note: Option<String>,
+}
+
 /// Opens a secondary's directory; an empty one is filled with the primary's run files first, which `progress` is told
-/// of. A copy that was a secondary before is opened whether its primary can be reached or not.
+/// of. A copy that was a secondary before is opened whether its primary can be reached or not. The first copy is taken from the
+/// first of `siblings`, other secondaries, that has one of the primary's epoch, and from the primary if none has.
 ///
 /// # Errors
 ///
@@ -27,21 +40,35 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub async fn open_secondary(
     dir: &Path,
     primary: SocketAddr,
+    siblings: &[SocketAddr],
     credentials: &Credentials,
     options: &Options,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
-) -> Result<(Database, Option<CloneProgress>)> {
+) -> Result<Joined> {
     match open(dir, Options { create: false, ..options.clone() }).await {
         Ok(db) => {
             join_primary(&db, dir, primary, credentials).await?;
-            Ok((db, None))
+            Ok(Joined { db, first_copy: None, note: None })
         }
         Err(Error::Engine(planaria_engine::Error::NotFound { .. })) => {
             remove_if_empty(dir)?;
-            let role = CloneRole::Secondary;
-            let transport = Transport::default();
-            let copied = clone_from(primary, credentials, &transport, dir, role, options, progress).await?;
-            Ok((open(dir, options.clone()).await?, Some(copied)))
+            let (source, note) = first_source(primary, siblings, credentials).await?;
+            let progress = Arc::new(progress);
+            let copy = |source| {
+                let progress = Arc::clone(&progress);
+                let told = move |state: &CloneProgress| progress(state);
+                copy_from(source, credentials, dir, options, told)
+            };
+            let (copied, source, note) = match copy(source).await {
+                Err(error) if source != primary => {
+                    tracing::warn!(%source, %error, "the first copy is taken from the primary instead of a sibling");
+                    let note = format!("was copied from the primary: {source} did not give all ({error})");
+                    (copy(primary).await?, primary, Some(note))
+                }
+                copied => (copied?, source, note),
+            };
+            let db = open(dir, options.clone()).await?;
+            Ok(Joined { db, first_copy: Some((copied, source)), note })
         }
         Err(error) => Err(error),
     }
@@ -78,6 +105,40 @@ pub async fn open_partial(
         return Err(Error::WholeCopy { path: dir.to_path_buf() });
     }
     Ok(db)
+}
+
+async fn copy_from(
+    source: SocketAddr,
+    credentials: &Credentials,
+    dir: &Path,
+    options: &Options,
+    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
+) -> Result<CloneProgress> {
+    let transport = Transport::default();
+    clone_from(source, credentials, &transport, dir, CloneRole::Secondary, options, progress).await
+}
+
+/// Where the first copy is taken from, and what is said of it.
+async fn first_source(
+    primary: SocketAddr,
+    siblings: &[SocketAddr],
+    credentials: &Credentials,
+) -> Result<(SocketAddr, Option<String>)> {
+    if siblings.is_empty() {
+        return Ok((primary, None));
+    }
+    let led = database_at(primary, credentials).await?;
+    let need = Need { database: led.database, instance: None, epoch: led.epoch, above: Uid::ZERO };
+    let mut troubles = Vec::new();
+    for sibling in siblings {
+        match need.ask(*sibling, credentials).await {
+            Ok(()) => return Ok((*sibling, Some(format!("was copied from {sibling}")))),
+            Err(why) => troubles.push(format!("{sibling} is of no use ({why})")),
+        }
+    }
+    let why = troubles.join("; ");
+    tracing::warn!(why, "no sibling gives the first copy: the primary does");
+    Ok((primary, Some(format!("was copied from the primary: {why}"))))
 }
 
 /// Makes a database a secondary of the primary at that address, if that leads the same database. One that was a

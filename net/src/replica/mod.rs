@@ -7,6 +7,7 @@ mod clock;
 mod clone;
 mod compare;
 mod convert;
+mod detour;
 pub mod executor;
 mod join;
 mod meter;
@@ -25,7 +26,7 @@ use crate::{Error, Result};
 pub use clone::{CloneProgress, clone_from, fetch_clone};
 pub use compare::tilings;
 pub use executor::Leading;
-pub use join::{database_at, join_primary, open_partial, open_secondary};
+pub use join::{Joined, database_at, join_primary, open_partial, open_secondary};
 pub use primary::{AckError, Primary, RefreshPlan};
 pub use secondary::{Follow, FollowStatus, Follower};
 pub use slot::Slot;
@@ -68,6 +69,10 @@ pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message> {
 #[cfg(test)]
 #[path = "replica_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "feeding_tests.rs"]
+mod feeding_tests;
 
 #[cfg(test)]
 #[path = "reconcile_tests.rs"]

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,9 +7,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use planaria_engine::{CloneRecord, Database, FilePin, Lead, Registration};
 use planaria_replication::ack::Level;
-use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, SessionId};
-use planaria_replication::{Choice, Lane, Message, Millis, Options, Situation, Way};
-use planaria_types::{Epoch, History, HistoryHash, InstanceId, Portion, Uid};
+use planaria_replication::primary::{Group, GroupAction, Identity, Session, SessionAction, SessionId};
+use planaria_replication::{Choice, Feed, Lane, Message, Millis, Options, Situation, Way};
+use planaria_types::{Epoch, GroupId, History, HistoryHash, InstanceId, Portion, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -26,15 +27,30 @@ const WAKE_AFTER: Duration = Duration::from_millis(500);
 /// While a read waits for what was appended to be visible, the session looks again this often.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
-/// A database that leads its group: its sessions with secondaries and what they have acknowledged.
+/// What a copy does for those who follow it.
+enum Duty {
+    /// It leads. What was written down of that last; held while it is written.
+    Leads(Mutex<Lead>),
+    /// It follows, and feeds others.
+    Feeds(Feeding),
+}
+
+/// What those who are fed are told, and how they learn that there is more.
+#[derive(Default)]
+struct Feeding {
+    told: Mutex<Option<Feed>>,
+    sessions: Mutex<BTreeMap<u64, Arc<Notify>>>,
+}
+
+/// A database that leads its group: its sessions with secondaries and what they have acknowledged. Or one that follows, and
+/// feeds others on what it has: then it leads nothing, and nobody counts.
 pub struct Primary {
     pub(super) db: Database,
     options: Options,
     pub(super) group: Mutex<Group>,
     /// Woken when more is acknowledged.
     acknowledged: Condvar,
-    /// What was written down of the lead last; held while it is written.
-    lead: Mutex<Lead>,
+    duty: Duty,
     /// What is closed, and when that was found.
     closed: Mutex<(Millis, Uid)>,
     next_session: AtomicU64,
@@ -43,6 +59,8 @@ pub struct Primary {
     pub(super) wards: Wards,
 }
 
+/// How long a copy that feeds others may take until it shows all that it has logged, in milliseconds.
+const PIN_WITHIN_MS: u64 = 10_000;
 /// How often it is found out what is closed, in milliseconds.
 const CLOSED_FOR_MS: u64 = 100;
 
@@ -101,7 +119,7 @@ impl Primary {
             options,
             group: Mutex::new(group),
             acknowledged: Condvar::new(),
-            lead: Mutex::new(lead),
+            duty: Duty::Leads(Mutex::new(lead)),
             closed: Mutex::new((Millis(0), Uid::ZERO)),
             next_session: AtomicU64::new(1),
             registrar,
@@ -109,6 +127,57 @@ impl Primary {
         };
         primary.update_floors();
         Ok(Arc::new(primary))
+    }
+
+    /// Feeds others on what `db` follows, as soon as [`Primary::feed`] says what that is.
+    pub(super) fn feeding(db: Database) -> Arc<Self> {
+        let options = Options::default();
+        let fed = db.fed().unwrap_or_else(|error| {
+            tracing::warn!(%error, "it is not known who was fed: nothing is preserved for them");
+            Vec::new()
+        });
+        let identity = Identity { database: db.id(), group: GroupId(1), instance: db.instance() };
+        let mut group = Group::feeding(identity, options.clone());
+        let wards = Wards::default();
+        for known in &fed {
+            group.restore(known.instance, known.name.clone(), known.durable, false, now());
+            wards.restore(known);
+        }
+        let primary = Self {
+            registrar: Registrar::feeding(db.clone(), fed),
+            db,
+            options,
+            group: Mutex::new(group),
+            acknowledged: Condvar::new(),
+            duty: Duty::Feeds(Feeding::default()),
+            closed: Mutex::new((Millis(0), Uid::ZERO)),
+            next_session: AtomicU64::new(1),
+            wards,
+        };
+        primary.update_floors();
+        Arc::new(primary)
+    }
+
+    /// Tells what others may be fed on now. With nothing their sessions end, and what was read for them is not sent any more
+    /// once this has returned.
+    pub(super) fn feed(&self, feed: Option<Feed>) {
+        let Duty::Feeds(feeding) = &self.duty else { return };
+        {
+            let mut told = feeding.told.lock();
+            if *told == feed {
+                return;
+            }
+            told.clone_from(&feed);
+            self.group.lock().handle_feed(feed);
+        }
+        for session in feeding.sessions.lock().values() {
+            session.notify_one();
+        }
+    }
+
+    /// Whether it leads nothing, and feeds others.
+    pub fn is_feeding(&self) -> bool {
+        matches!(self.duty, Duty::Feeds(_))
     }
 
     /// The database.
@@ -132,6 +201,9 @@ impl Primary {
     ) -> Result<RefreshPlan> {
         let (own, appended) = {
             let group = self.group.lock();
+            if group.is_feeding() && !group.has_feed() {
+                return Err(Error::NotReady);
+            }
             (group.history().clone(), group.appended())
         };
         let fork = planaria_replication::fork(&own, appended, history, durable)
@@ -225,9 +297,12 @@ impl Primary {
                 self.serve_secondary(session, runtime, address)
             }
             Opening::Clone => {
-                let pin: FilePin = self.db.pin_files()?;
+                let pin = self.pin()?;
                 let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
                 runtime.block_on(clone::serve_pin(session, pin))?;
+                if self.is_feeding() {
+                    return Ok(());
+                }
                 let peer = session.peer();
                 self.db.record_clone(&CloneRecord {
                     name: "remote".to_owned(),
@@ -243,6 +318,47 @@ impl Primary {
         }
     }
 
+    /// Pins the files of a cut. A copy that feeds others makes one when it shows all that it has logged, which lasts for a moment.
+    fn pin(&self) -> Result<FilePin> {
+        if !self.is_feeding() {
+            return Ok(self.db.pin_files()?);
+        }
+        let begun = now();
+        loop {
+            let generation = {
+                let group = self.group.lock();
+                group.has_feed().then(|| group.feed_generation()).ok_or(Error::NotReady)?
+            };
+            let shows_all = self.db.visible() >= self.db.log_end().0;
+            let is_late = now().since(begun).0 >= PIN_WITHIN_MS;
+            if shows_all || is_late {
+                match self.db.pin_files() {
+                    Ok(pin) if self.group.lock().feed_generation() == generation => return Ok(pin),
+                    Ok(_) => return Err(Error::NotReady),
+                    Err(planaria_engine::Error::Invalid(_)) if !is_late => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            std::thread::park_timeout(LOOK_AGAIN_AFTER);
+        }
+    }
+
+    /// Has a session woken when there is news for it.
+    fn listen(&self, number: u64, news: &Arc<Notify>) {
+        let news = Arc::clone(news);
+        match &self.duty {
+            Duty::Leads(_) => self.db.listen(number, Arc::new(move || news.notify_one())),
+            Duty::Feeds(feeding) => drop(feeding.sessions.lock().insert(number, news)),
+        }
+    }
+
+    fn unlisten(&self, number: u64) {
+        match &self.duty {
+            Duty::Leads(_) => self.db.unlisten(number),
+            Duty::Feeds(feeding) => drop(feeding.sessions.lock().remove(&number)),
+        }
+    }
+
     fn serve_secondary(
         self: &Arc<Self>,
         session: &ReplicaSession,
@@ -251,20 +367,28 @@ impl Primary {
     ) -> Result<()> {
         let number = self.next_session.fetch_add(1, Ordering::Relaxed);
         let news = Arc::new(Notify::new());
-        let woken = Arc::clone(&news);
-        self.db.listen(number, Arc::new(move || woken.notify_one()));
+        self.listen(number, &news);
         let mut serving = Serving {
             primary: self,
             machine: Session::new(SessionId(number), self.options.clone(), now()),
             session,
             address,
             runtime,
-            reads: SessionReads::new(self.db.clone()),
+            reads: if self.is_feeding() {
+                SessionReads::feeding(self.db.clone())
+            } else {
+                SessionReads::new(self.db.clone())
+            },
             bulk: None,
         };
         let ended = serving.run(&news);
-        self.db.unlisten(number);
+        self.unlisten(number);
         serving.machine.handle_disconnected(&mut self.group.lock(), now());
+        let moves = matches!(&ended, Err(Error::Refused { code: "moved", .. }));
+        if let Some(instance) = serving.machine.instance().filter(|_| moves && self.is_feeding()) {
+            // One that is connected anew meanwhile stays.
+            let _ = self.forget(instance)?;
+        }
         self.after_input();
         ended
     }
@@ -278,7 +402,8 @@ impl Primary {
 
     fn carry_out(&self) {
         // One at a time, so that sets are written down in the order in which they were asked for.
-        let mut lead = self.lead.lock();
+        let Duty::Leads(lead) = &self.duty else { return };
+        let mut lead = lead.lock();
         loop {
             let action = self.group.lock().poll_action();
             match action {
@@ -315,7 +440,10 @@ impl Primary {
 
     /// The level that the database prescribes.
     pub fn level(&self) -> Level {
-        self.lead.lock().level.parse().unwrap_or_default()
+        match &self.duty {
+            Duty::Leads(lead) => lead.lock().level.parse().unwrap_or_default(),
+            Duty::Feeds(_) => Level::default(),
+        }
     }
 
     /// Whether there are enough promotable copies for a level, present or not.
@@ -373,7 +501,7 @@ impl Primary {
 
     pub(super) fn update_floors(&self) {
         let kept = Kept::of(&self.group.lock(), |instance| self.wards.is_given_up(instance));
-        kept.tell(&self.db);
+        if self.is_feeding() { kept.tell_fed(&self.db) } else { kept.tell(&self.db) }
     }
 }
 
@@ -440,6 +568,9 @@ impl Serving<'_> {
     }
 
     fn tell_news(&self) {
+        if self.primary.is_feeding() {
+            return self.primary.group.lock().handle_tick(now());
+        }
         // First what is closed, then the end of the log: what is at or below the one is at or below the other.
         let closed = self.primary.closed();
         executor::tell_news(&self.primary.db, &mut self.primary.group.lock(), closed, now());
@@ -457,7 +588,8 @@ impl Serving<'_> {
                 self.primary.wards.note_address(instance, self.address);
                 self.primary.wards.note_portion(instance, self.machine.portion());
                 // Whoever cannot be asked what it has, and cannot be made the primary, is counted on by no level.
-                self.primary.group.lock().set_eligible(instance, self.address.is_some());
+                let counts = self.address.is_some() && !self.primary.is_feeding();
+                self.primary.group.lock().set_eligible(instance, counts);
                 self.primary.register(instance, name, durable)?;
             }
             Outcome::Driver(_) => return Ok(false),

@@ -40,10 +40,10 @@ pub(super) fn options() -> Options {
 }
 
 pub(super) struct Cluster {
-    runtime: tokio::runtime::Runtime,
-    credentials: Credentials,
+    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) credentials: Credentials,
     server: Option<Server>,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     pub(super) primary: Arc<Primary>,
 }
 
@@ -82,6 +82,8 @@ impl Cluster {
             credentials: self.credentials.clone(),
             transport: Transport::default(),
             options: options(),
+            siblings: Vec::new(),
+            note: None,
         };
         Follower::start(slot.clone(), follow, self.runtime.handle().clone()).unwrap()
     }

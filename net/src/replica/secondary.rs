@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_engine::{CloneRole, Database, Options as EngineOptions};
-use planaria_replication::secondary::{Action, Outlook, Replica, Status};
+use planaria_replication::secondary::{Action, Outlook, Replica, State, Status};
 use planaria_replication::{Lane, Message, Options, Reason, Way};
 use planaria_types::{Portion, Uid};
 use tokio::runtime::Handle;
@@ -14,10 +14,11 @@ use tokio::sync::Notify;
 
 use super::clock::{now, until};
 use super::clone::{CloneProgress, fetch_clone};
+use super::detour::Detour;
 use super::executor::FollowingCopy;
 use super::executor::bulk::{Places, Terms};
 use super::meter::Meter;
-use super::{Opening, Slot, decode_message, encode};
+use super::{Opening, Primary, Slot, decode_message, encode};
 use crate::quic::session::{BulkReceiver, Opened, ReplicaSession};
 use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Traffic, Transport};
 use crate::{Error, Result};
@@ -44,6 +45,10 @@ pub struct Follow {
     pub transport: Transport,
     /// How a database that replaces the copy is opened.
     pub options: EngineOptions,
+    /// Other secondaries, which refresh a copy that is behind by more than the tail before it goes to the primary for that.
+    pub siblings: Vec<SocketAddr>,
+    /// What became of siblings before, for people.
+    pub note: Option<String>,
 }
 
 /// A secondary at work: it follows its primary, and comes back to it, until it is stopped.
@@ -56,6 +61,8 @@ struct Shared {
     status: Mutex<FollowStatus>,
     /// The way of a refresh that an operator asked for.
     asked: Mutex<Option<Way>>,
+    /// What feeds those who follow this copy.
+    feeder: Mutex<Arc<Primary>>,
     stop: Notify,
     stopped: std::sync::atomic::AtomicBool,
 }
@@ -83,6 +90,10 @@ pub struct FollowStatus {
     pub traffic: Traffic,
     /// What is to be expected, while it hops forward because the live stream is too fast.
     pub outlook: Option<Outlook>,
+    /// Whether whom it follows followed somebody as well when it was first met: then that is how it was meant.
+    pub met_fed: Option<bool>,
+    /// What became of the siblings that it was to be refreshed from, last.
+    pub detour: Option<String>,
     /// Why it stopped for good, if it did.
     pub failure: Option<String>,
 }
@@ -93,6 +104,7 @@ impl Follower {
         let shared = Arc::new(Shared {
             status: Mutex::new(FollowStatus::default()),
             asked: Mutex::new(None),
+            feeder: Mutex::new(Primary::feeding(slot.get())),
             stop: Notify::new(),
             stopped: std::sync::atomic::AtomicBool::new(false),
         });
@@ -104,6 +116,8 @@ impl Follower {
                     tracing::error!(%error, "the secondary stops following");
                     own.status.lock().failure = Some(error.to_string());
                 }
+                // Whatever becomes of the copy now, nobody is fed meanwhile.
+                own.feeder.lock().feed(None);
             })
             .map_err(|error| Error::file("start a thread for", &PathBuf::from("the secondary"), error))?;
         Ok(Self { shared, thread: Some(thread) })
@@ -112,6 +126,11 @@ impl Follower {
     /// What it does now.
     pub fn status(&self) -> FollowStatus {
         self.shared.status.lock().clone()
+    }
+
+    /// What feeds those who follow this copy, until another database takes its place.
+    pub fn feeder(&self) -> Arc<Primary> {
+        Arc::clone(&self.shared.feeder.lock())
     }
 
     /// Has the copy refreshed by this way, if it leads to the primary's state; by another, which then says why, if not.
@@ -151,6 +170,8 @@ struct Loop {
     machine: Replica,
     link: Option<Link>,
     meter: Meter,
+    feeder: Arc<Primary>,
+    detour: Detour,
 }
 
 /// A connection to the primary.
@@ -159,6 +180,8 @@ struct Link {
     _endpoint: Endpoint,
     session: ReplicaSession,
     bulk: Option<BulkReceiver>,
+    /// The primary has said how the copy is brought up to date, and was taken at its word.
+    welcomed: bool,
 }
 
 impl Link {
@@ -181,7 +204,10 @@ impl Loop {
     fn new(slot: Slot, follow: Follow, runtime: Handle, shared: Arc<Shared>) -> Self {
         let copy = FollowingCopy::holding(slot.get(), follow.portion.clone());
         let machine = copy.machine(follow.name.clone(), Options::default(), now());
-        Self { slot, copy, follow, runtime, shared, machine, link: None, meter: Meter::default() }
+        let feeder = Arc::clone(&shared.feeder.lock());
+        let detour = Detour::new(follow.siblings.clone(), follow.note.clone());
+        let meter = Meter::default();
+        Self { slot, copy, follow, runtime, shared, machine, link: None, meter, feeder, detour }
     }
 
     fn run(mut self) -> Result<()> {
@@ -201,7 +227,7 @@ impl Loop {
             match self.wait() {
                 Input::Message(Ok(Some(bytes))) | Input::Bulk(Ok(Some(bytes))) => {
                     match decode_message(&bytes) {
-                        Ok(message) => self.machine.handle_message(message, now()),
+                        Ok(message) => self.take(message),
                         Err(error) => self.disconnect(&error.to_string()),
                     }
                 }
@@ -267,6 +293,44 @@ impl Loop {
         })
     }
 
+    /// Passes a message on, unless siblings are to bring first what its sender would.
+    fn take(&mut self, message: Message) {
+        if let Message::Welcome(welcome) = &message {
+            let is_first =
+                self.link.as_mut().is_some_and(|link| !std::mem::replace(&mut link.welcomed, true));
+            if is_first && self.detour.is_due(welcome) {
+                let (copy, credentials) = (self.copy.database().clone(), self.follow.credentials.clone());
+                let choice = self.detour.choose(&copy, welcome.epoch, &credentials);
+                if self.runtime.block_on(choice) {
+                    self.end_link();
+                    self.machine.handle_disconnected("siblings bring first what the primary need not", now());
+                    return;
+                }
+            }
+        }
+        self.machine.handle_message(message, now());
+    }
+
+    /// Comes back to the primary once a sibling has brought what it had.
+    fn come_back(&mut self, state: State) {
+        if state != State::Online {
+            return;
+        }
+        if self.detour.at().is_none() {
+            return self.detour.end_absence();
+        }
+        self.detour.reached(self.machine.status().way);
+        if let Some(link) = &self.link {
+            link.session.close(CloseCode::Moved, "the primary has the rest");
+        }
+        self.disconnect("the primary has the rest");
+    }
+
+    /// Whom the copy follows now.
+    fn source(&self) -> SocketAddr {
+        self.detour.at().unwrap_or(self.follow.primary)
+    }
+
     /// Makes what was appended durable, once for all that came together.
     fn sync_appended(&mut self) {
         match self.copy.sync_appended(&mut self.machine, now()) {
@@ -285,6 +349,8 @@ impl Loop {
     fn publish(&mut self) {
         let status = self.machine.status();
         self.copy.update_floors(&self.machine);
+        self.feeder.feed(self.machine.feed());
+        let state = status.state;
         let mut shared = self.shared.status.lock();
         if shared.replica.state != status.state {
             let reason = status.reason.map_or("", planaria_replication::Reason::code);
@@ -302,7 +368,13 @@ impl Loop {
         }
         let traffic = self.link.as_ref().map(Link::traffic).unwrap_or_default();
         self.meter.look(&status, self.copy.logged_records(), traffic, now(), &mut shared);
+        if shared.met_fed.is_none() && self.detour.at().is_none() && !status.chain.is_empty() {
+            shared.met_fed = Some(status.fed);
+        }
+        shared.detour = self.detour.note().map(str::to_owned);
         shared.replica = status;
+        drop(shared);
+        self.come_back(state);
     }
 
     fn end_link(&mut self) {
@@ -312,6 +384,7 @@ impl Loop {
     }
 
     fn disconnect(&mut self, why: &str) {
+        self.detour.broke_off(why);
         self.end_link();
         self.machine.handle_disconnected(why, now());
     }
@@ -322,9 +395,16 @@ impl Loop {
     }
 
     fn perform(&mut self, action: Action) -> Result<()> {
+        if action.disturbs_feed() {
+            self.feeder.feed(None);
+        }
         match self.copy.perform(action, &mut self.machine, now())? {
             Some(Action::Connect) => self.connect(),
-            Some(Action::Disconnect) => self.disconnect("this side ended the session"),
+            // Where the connection is gone already, the machine knows of it.
+            Some(Action::Disconnect) if self.link.is_some() => {
+                let why = self.machine.status().last_end.unwrap_or_default();
+                self.disconnect(&why);
+            }
             Some(Action::Send(message)) => self.send(&message),
             Some(Action::FetchBulk { reason, bytes, at_least }) => {
                 tracing::info!(%reason, bytes, "the copy is taken anew");
@@ -338,7 +418,7 @@ impl Loop {
 
     fn connect(&mut self) {
         let (primary, credentials, transport) =
-            (self.follow.primary, self.follow.credentials.clone(), self.follow.transport.clone());
+            (self.source(), self.follow.credentials.clone(), self.follow.transport.clone());
         let opening = Opening::Follow { port: self.follow.port };
         let connected = self.runtime.block_on(async {
             let attempt = open_session(primary, &credentials, &transport, &opening);
@@ -348,10 +428,10 @@ impl Loop {
         });
         match connected {
             Ok((endpoint, session)) => {
-                self.link = Some(Link { _endpoint: endpoint, session, bulk: None });
+                self.link = Some(Link { _endpoint: endpoint, session, bulk: None, welcomed: false });
                 self.machine.handle_connected(now());
             }
-            Err(error) => self.machine.handle_disconnected(&error.to_string(), now()),
+            Err(error) => self.disconnect(&error.to_string()),
         }
     }
 
@@ -369,7 +449,7 @@ impl Loop {
         let terms = Terms::of(self.copy.database(), at_least);
         let places = Places::of(self.copy.database().path());
         let (primary, credentials, transport) =
-            (self.follow.primary, self.follow.credentials.clone(), self.follow.transport.clone());
+            (self.source(), self.follow.credentials.clone(), self.follow.transport.clone());
         let (options, shared) = (self.follow.options.clone(), Arc::clone(&self.shared));
         let os = Arc::clone(&options.os);
         places.prepare(&*os)?;
@@ -386,13 +466,18 @@ impl Loop {
         self.meter.session_ended(traffic);
         let fetched = fetched?;
         let options = self.follow.options.clone();
+        // From here on nobody is fed by the copy that goes.
+        self.feeder.feed(None);
         let db = self.slot.replace(|| {
             places.swap(&*os)?;
             Database::open_with(&places.dir, options).map_err(Error::from)
         })?;
         self.shared.status.lock().bulk = None;
         // The new copy has an identity of its own, so the protocol begins anew with it.
+        self.feeder = Primary::feeding(db.clone());
+        *self.shared.feeder.lock() = Arc::clone(&self.feeder);
         self.copy = FollowingCopy::new(db);
+        self.detour.reached(Some(Way::Bulk));
         self.machine = self.copy.machine(self.follow.name.clone(), Options::default(), now());
         self.end_link();
         self.meter.took_run_files(reason, fetched.total_bytes.saturating_sub(fetched.resumed_bytes));

@@ -217,7 +217,7 @@ impl Primary {
         if let Some(name) = connected {
             return Ok(Err(WardError::Connected(name)));
         }
-        self.db.forget(instance)?;
+        self.registrar.forget(instance)?;
         self.group.lock().forget(instance);
         self.wards.0.lock().remove(&instance);
         self.after_input();

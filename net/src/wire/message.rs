@@ -404,8 +404,13 @@ pub struct DatabaseStatus {
     pub refresh: Option<RefreshInfo>,
     /// What it holds, if it is a partial copy.
     pub portion: Option<Portion>,
-    /// How old what a secondary that follows shows may be, at most, in milliseconds.
+    /// How far what a secondary shows is behind what whom it follows had when it told last, in milliseconds of update time.
     pub lag_ms: Option<u64>,
+    /// How many copies commits come through, the primary included, as whom a secondary follows said last: 1 where it follows
+    /// the primary itself.
+    pub depth: u32,
+    /// What became of the siblings that a secondary is to be refreshed from, for people.
+    pub refreshed: String,
 }
 
 /// One table.

@@ -20,6 +20,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         listen,
         replica_of: arguments.replica_of,
         only: arguments.only.clone(),
+        refresh_from: arguments.refresh_from.clone(),
         tls: global.tls.clone(),
         level: arguments.level,
         membership: arguments.membership.membership()?,
@@ -94,9 +95,9 @@ fn announce(
             writeln!(out, "  planaria serve {dir}-2 --listen 127.0.0.1:0 --replica-of {address}")?;
         }
         Some(primary) => {
-            if let Some(copy) = node.first_copy() {
+            if let Some((copy, from)) = node.first_copy() {
                 let bytes = crate::output::bytes(copy.total_bytes);
-                writeln!(out, "copied {bytes} in {} files from {primary}", copy.files)?;
+                writeln!(out, "copied {bytes} in {} files from {from}", copy.files)?;
             }
             let kind = if db.portion().is_some() { "partial secondary" } else { "secondary" };
             writeln!(out, "{kind} in {dir}, following {primary}, listening on {address}")?;

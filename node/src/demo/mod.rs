@@ -129,7 +129,7 @@ impl<'a> Stage<'a> {
         let stopwatch = Stopwatch::start();
         let node = self.node(name, Some(primary))?;
         wait_until_online(&node, &primary.database())?;
-        if let Some(copy) = node.first_copy() {
+        if let Some((copy, _)) = node.first_copy() {
             let bytes = crate::output::bytes(copy.total_bytes);
             story.say(&format!(
                 "{bytes} in {} files, online after {}",

@@ -31,7 +31,7 @@ pub(super) struct NodeCompanion {
 
 impl NodeCompanion {
     pub(super) fn replicas(&self) -> Vec<ReplicaInfo> {
-        let primary = self.leadership.primary();
+        let primary = self.leadership.serving();
         primary.map(|primary| primary.replicas().into_iter().map(replica_info).collect()).unwrap_or_default()
     }
 
@@ -101,9 +101,9 @@ impl Companion for NodeCompanion {
             Request::Confirm { timeout_ms } => self.confirm(timeout_ms).map(|()| Response::Done),
             Request::ReplicaList => Ok(Response::Replicas(self.replicas())),
             Request::ReplicaDo { name, action } => {
-                let primary = leadership.primary().ok_or_else(|| {
-                    let mut error = RemoteError::new("read_only", "this node is a secondary");
-                    error.hint = "ask its primary, which keeps the list of secondaries".into();
+                let primary = leadership.serving().ok_or_else(|| {
+                    let mut error = RemoteError::new("read_only", "this node neither leads nor follows");
+                    error.hint = "ask the primary, which keeps the list of its secondaries".into();
                     error
                 })?;
                 replica_do(&primary, &name, action)?;
@@ -127,12 +127,12 @@ impl Companion for NodeCompanion {
     }
 
     fn replica(&self, session: ReplicaSession) -> BoxFuture {
-        match self.leadership.primary() {
+        match self.leadership.serving() {
             Some(primary) => primary.take_over(session),
             None => Box::pin(async move {
                 session.close(
                     planaria_net::quic::CloseCode::Refused,
-                    "this node is a secondary: ask its primary",
+                    "this node neither leads nor follows: ask the primary",
                 );
             }),
         }
@@ -179,7 +179,7 @@ impl Companion for NodeCompanion {
     fn explain(&self, mut error: RemoteError) -> RemoteError {
         if matches!(error.code.as_str(), "deposed" | "read_only" | "handing_over" | "not_held")
             && error.hint.is_empty()
-            && let Some(leader) = self.leadership.leader()
+            && let Some(leader) = self.leadership.led_at()
         {
             error.hint = format!("the primary is at {leader}");
         }
@@ -195,6 +195,11 @@ impl Companion for NodeCompanion {
             status.refresh = refresh::last(&following);
             status.notices.extend(following.outlook.map(|outlook| outlook.to_string()));
             let replica = following.replica;
+            status.depth = u32::try_from(replica.chain.len()).unwrap_or(u32::MAX);
+            let is_known = replica.primary_durable > Uid::ZERO;
+            let lag_ms = replica.primary_durable.millis().saturating_sub(replica.visible.millis());
+            status.lag_ms = is_known.then_some(lag_ms);
+            status.refreshed = following.detour.unwrap_or_default();
             status.state = match replica.last_end {
                 Some(why) if replica.state == planaria_replication::secondary::State::Offline => {
                     format!("{} from {primary} ({why})", replica.state.name())
@@ -202,8 +207,6 @@ impl Companion for NodeCompanion {
                 _ => replica.state.name().to_owned(),
             };
             status.stable = replica.stable;
-            let shown = replica.closed.max(status.visible);
-            status.lag_ms = Some(self.leadership.slot.get().now_millis().saturating_sub(shown.millis()));
             status.primary = primary.to_string();
         } else if let Some(leader) = self.leadership.leader() {
             status.primary = leader.to_string();

@@ -36,6 +36,8 @@ pub(super) struct Circumstances {
     /// What it is to hold, if it is a partial secondary.
     pub(super) portion: Option<Portion>,
     pub(super) runtime: Handle,
+    /// Other secondaries that refresh a copy which is behind.
+    pub(super) siblings: Vec<SocketAddr>,
 }
 
 /// The lead of a node's database.
@@ -61,6 +63,8 @@ struct Standing {
 struct Following {
     primary: SocketAddr,
     follower: Follower,
+    /// It was told to follow a secondary.
+    is_cascade: bool,
 }
 
 impl Leadership {
@@ -69,6 +73,7 @@ impl Leadership {
         slot: Slot,
         circumstances: Circumstances,
         replica_of: Option<SocketAddr>,
+        note: Option<String>,
     ) -> Result<Self, CliError> {
         let leadership = Self {
             slot,
@@ -87,7 +92,7 @@ impl Leadership {
             }
             Role::Secondary => {
                 if let Some(primary) = replica_of {
-                    leadership.begin_to_follow(primary)?;
+                    leadership.begin_to_follow_with(primary, note, false)?;
                 }
             }
         }
@@ -97,6 +102,13 @@ impl Leadership {
     /// What the node leads, if it does.
     pub(super) fn primary(&self) -> Option<Arc<Primary>> {
         self.standing().primary.clone()
+    }
+
+    /// What serves those who follow this node: as their primary, or as a secondary that feeds them.
+    pub(super) fn serving(&self) -> Option<Arc<Primary>> {
+        let standing = self.standing();
+        let feeder = || standing.following.as_ref().map(|following| following.follower.feeder());
+        standing.primary.clone().or_else(feeder)
     }
 
     /// What it does as a secondary, and whose, if it is one that follows.
@@ -124,6 +136,18 @@ impl Leadership {
         Some(self.circumstances.portion.clone().unwrap_or(held))
     }
 
+    /// Whether it was told to follow a secondary.
+    fn is_cascade(&self) -> bool {
+        self.standing().following.as_ref().is_some_and(|following| following.is_cascade)
+    }
+
+    /// Where updates are taken, as far as is known: one that follows a secondary knows it from the log.
+    pub(super) fn led_at(&self) -> Option<SocketAddr> {
+        let is_fed = self.following().is_some_and(|(_, status)| status.replica.fed);
+        let lead = || self.slot.get().lead().ok().flatten()?.address;
+        if is_fed { lead().or_else(|| self.leader()) } else { self.leader() }
+    }
+
     /// Ends the pursuit in good order.
     pub(super) fn stop(&self) -> Option<SocketAddr> {
         let following = self.change(|standing| standing.following.take());
@@ -139,7 +163,12 @@ impl Leadership {
 
     /// Does what time asks for; called about once a second.
     pub(super) fn watch(&self) {
-        let Some(primary) = self.primary() else { return };
+        let Some(primary) = self.primary() else {
+            if let Some(feeder) = self.serving() {
+                feeder.watch();
+            }
+            return;
+        };
         primary.watch();
         let waited = *lock(&self.handed_over);
         if waited.is_some_and(|since| since.elapsed() >= HANDED_OVER_FOR) {
@@ -189,12 +218,16 @@ impl Leadership {
             self.change(|standing| standing.elsewhere = Some(leader));
             if handed_over {
                 // It has nothing that its successor lacks, so it may follow at once.
-                self.follow_from_now(&db, leader).map_err(failed)?;
+                self.follow_from_now(&db, leader, false).map_err(failed)?;
             }
             return Ok(self.promised(&db, epoch));
         }
         let lost = self.following().is_none_or(|(_, status)| {
-            status.replica.state == planaria_replication::secondary::State::Offline
+            let is_offline = status.replica.state == planaria_replication::secondary::State::Offline;
+            // One that followed a primary which follows somebody else now is counted on by the next primary. One that was told to
+            // follow a secondary stays there.
+            let stays = self.is_cascade() || status.met_fed == Some(true);
+            !stays && (is_offline || status.replica.fed)
         });
         let is_new = epoch.order(&promised) == EpochOrder::Newer;
         if db.role() == Role::Secondary && (is_new || (lost && self.leader() != Some(leader))) {
@@ -250,7 +283,8 @@ impl Leadership {
                 format!("the node at {primary} has database {}, this one {}", status.database, db.id());
             return Err(RemoteError::new("foreign_database", what));
         }
-        self.follow_from_now(&db, primary).map_err(failed)
+        let is_cascade = !matches!(status.state.as_str(), "primary" | "deposed");
+        self.follow_from_now(&db, primary, is_cascade).map_err(failed)
     }
 
     /// Follows the node that leads under `epoch` or a newer one, as the control center says. A primary of an older epoch is
@@ -269,11 +303,11 @@ impl Leadership {
         if follows() { Ok(()) } else { self.follow(primary) }
     }
 
-    fn follow_from_now(&self, db: &Database, primary: SocketAddr) -> Result<(), CliError> {
+    fn follow_from_now(&self, db: &Database, primary: SocketAddr, is_cascade: bool) -> Result<(), CliError> {
         self.stop();
         self.change(|standing| standing.primary = None);
         db.become_secondary(db.id())?;
-        self.begin_to_follow(primary)
+        self.begin_to_follow_with(primary, None, is_cascade)
     }
 
     pub(super) fn begin_to_lead(&self, db: &Database) -> Result<Arc<Primary>, CliError> {
@@ -283,6 +317,15 @@ impl Leadership {
     }
 
     fn begin_to_follow(&self, primary: SocketAddr) -> Result<(), CliError> {
+        self.begin_to_follow_with(primary, None, false)
+    }
+
+    fn begin_to_follow_with(
+        &self,
+        primary: SocketAddr,
+        note: Option<String>,
+        is_cascade: bool,
+    ) -> Result<(), CliError> {
         let own = &self.circumstances;
         let follow = Follow {
             primary,
@@ -292,9 +335,11 @@ impl Leadership {
             credentials: own.credentials.clone(),
             transport: Transport::default(),
             options: own.engine.clone(),
+            siblings: own.siblings.clone(),
+            note,
         };
         let follower = Follower::start(self.slot.clone(), follow, own.runtime.clone())?;
-        self.change(|standing| standing.following = Some(Following { primary, follower }));
+        self.change(|standing| standing.following = Some(Following { primary, follower, is_cascade }));
         Ok(())
     }
 
@@ -370,6 +415,11 @@ impl Leadership {
             Ok(answer) => answer.map_err(net_failed),
             Err(_) => Err(RemoteError::new("timed_out", format!("no answer from {address} in time"))),
         }
+    }
+
+    /// Where this node listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.circumstances.address
     }
 
     fn standing(&self) -> std::sync::RwLockReadGuard<'_, Standing> {

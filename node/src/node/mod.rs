@@ -47,10 +47,12 @@ pub(crate) struct NodeOptions {
     pub(crate) dir: PathBuf,
     /// Where it listens.
     pub(crate) listen: SocketAddr,
-    /// The primary that it follows, if it is a secondary.
+    /// The primary that it follows, or another secondary, if it is a secondary.
     pub(crate) replica_of: Option<SocketAddr>,
     /// What it is to hold, if it is a partial secondary.
     pub(crate) only: Vec<Chosen>,
+    /// Other secondaries, which refresh it when it is behind by more than the tail.
+    pub(crate) refresh_from: Vec<SocketAddr>,
     /// The directory with the certificates.
     pub(crate) tls: Option<PathBuf>,
     /// The level that the database prescribes from now on, if it changes.
@@ -69,6 +71,7 @@ impl NodeOptions {
             listen: ([127, 0, 0, 1], 0).into(),
             replica_of: None,
             only: Vec::new(),
+            refresh_from: Vec::new(),
             tls: Some(site.join("tls")),
             level: None,
             engine,
@@ -89,7 +92,7 @@ pub(crate) struct Node {
     name: String,
     address: SocketAddr,
     /// What the first copy took, if the directory was empty.
-    first_copy: Option<CloneProgress>,
+    first_copy: Option<(CloneProgress, SocketAddr)>,
     runtime: Arc<Runtime>,
 }
 
@@ -104,7 +107,7 @@ impl Node {
         settle(&options.dir, &*options.engine.os)?;
         let store = TlsStore::choose(options.tls.as_deref(), Some(&options.dir))?;
         let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
-        let Opened { db, first_copy, replica_of, portion } = match options.replica_of {
+        let Opened { db, first_copy, replica_of, portion, note } = match options.replica_of {
             None => Opened::alone(Database::open_with(&options.dir, options.engine.clone())?),
             Some(primary) => open_secondary(runtime, options, primary, &credentials, progress)?,
         };
@@ -122,8 +125,9 @@ impl Node {
             level: options.level,
             portion,
             runtime: runtime.handle().clone(),
+            siblings: options.refresh_from.clone(),
         };
-        let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of)?);
+        let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of, note)?);
         let watch = Watch::start(Arc::clone(&leadership))?;
         let companion = NodeCompanion { leadership: Arc::clone(&leadership) };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
@@ -192,8 +196,8 @@ impl Node {
         replicas::replica_do(&primary, replica, ReplicaAction::Forget)
     }
 
-    /// What the first copy took, if there was one.
-    pub(crate) fn first_copy(&self) -> Option<&CloneProgress> {
+    /// What the first copy took, and where it came from, if there was one.
+    pub(crate) fn first_copy(&self) -> Option<&(CloneProgress, SocketAddr)> {
         self.first_copy.as_ref()
     }
 }

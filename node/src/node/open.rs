@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use planaria_engine::{Database, Error, Options, TableDef};
 use planaria_net::quic::Credentials;
 use planaria_net::replica::{
-    CloneProgress, database_at, join_primary, open_partial as partial_or_new, open_secondary as open_or_copy,
+    CloneProgress, Joined, database_at, join_primary, open_partial as partial_or_new,
+    open_secondary as open_or_copy,
 };
 use planaria_net::wire::client::Client;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, LeadInfo};
@@ -21,18 +22,20 @@ use crate::portion_text::{Chosen, portion_of};
 /// A database that was opened to be served.
 pub(super) struct Opened {
     pub(super) db: Database,
-    /// What the first copy took, if there was one.
-    pub(super) first_copy: Option<CloneProgress>,
+    /// What the first copy took, and where it came from, if there was one.
+    pub(super) first_copy: Option<(CloneProgress, SocketAddr)>,
     /// Whom it follows.
     pub(super) replica_of: Option<SocketAddr>,
     /// What it is to hold, if it is a partial secondary.
     pub(super) portion: Option<Portion>,
+    /// What became of siblings that were to bring it.
+    pub(super) note: Option<String>,
 }
 
 impl Opened {
     /// One that follows nobody, as far as is known.
     pub(super) fn alone(db: Database) -> Self {
-        Self { db, first_copy: None, replica_of: None, portion: None }
+        Self { db, first_copy: None, replica_of: None, portion: None, note: None }
     }
 }
 
@@ -61,12 +64,13 @@ pub(super) fn open_secondary(
                 None => primary,
             };
             runtime.block_on(join_primary(&db, dir, primary, credentials))?;
-            Ok(Opened { db, first_copy: None, replica_of: Some(primary), portion: None })
+            Ok(Opened { db, first_copy: None, replica_of: Some(primary), portion: None, note: None })
         }
         Err(Error::NotFound { .. }) => {
-            let copied = open_or_copy(dir, primary, credentials, &options.engine, progress);
-            let (db, first_copy) = runtime.block_on(copied)?;
-            Ok(Opened { db, first_copy, replica_of: Some(primary), portion: None })
+            let siblings = &options.refresh_from;
+            let copied = open_or_copy(dir, primary, siblings, credentials, &options.engine, progress);
+            let Joined { db, first_copy, note } = runtime.block_on(copied)?;
+            Ok(Opened { db, first_copy, replica_of: Some(primary), portion: None, note })
         }
         Err(error) => Err(error.into()),
     }
@@ -95,7 +99,7 @@ fn open_partial(
         tables = runtime.block_on(tables_at(primary, credentials))?;
     }
     let portion = portion_of(&options.only, &tables)?;
-    Ok(Opened { db, first_copy: None, replica_of: Some(primary), portion: Some(portion) })
+    Ok(Opened { db, first_copy: None, replica_of: Some(primary), portion: Some(portion), note: None })
 }
 
 /// The tables of the database that a node hosts.

@@ -140,11 +140,16 @@ fn ask_all(leadership: &Leadership, db: &Database, lead: Option<&Lead>) -> Resul
         .filter(|known| known.instance != db.instance())
         .filter_map(|known| Some((known.name, known.address?)))
         .collect();
-    let primary = leadership.leader().or(lead.and_then(|lead| lead.address));
-    if let Some(primary) = primary
-        && places.iter().all(|(_, address)| *address != primary)
-    {
-        places.push((lead.map_or_else(|| "the primary".to_owned(), |lead| lead.name.clone()), primary));
+    // One that follows a secondary must hear the primary, too, and the one that it follows may have promised more.
+    let followed = leadership.leader();
+    let led_at = leadership.led_at().or(lead.and_then(|lead| lead.address));
+    let own = leadership.address();
+    for primary in [led_at, followed].into_iter().flatten().filter(|address| *address != own) {
+        if places.iter().all(|(_, address)| *address != primary) {
+            let is_led = Some(primary) == led_at;
+            let name = lead.filter(|_| is_led).map(|lead| lead.name.clone());
+            places.push((name.unwrap_or_else(|| "the copy that is followed".to_owned()), primary));
+        }
     }
     let ask = |(name, address)| {
         let status = leadership.ask_status(address).ok().filter(|status| status.database == db.id());

@@ -55,8 +55,9 @@ pub(super) fn plan(
     way: Option<&str>,
     portion: Option<&Portion>,
 ) -> Result<RefreshInfo, RemoteError> {
-    let primary = leadership.primary();
-    let primary = primary.ok_or_else(|| RemoteError::new("not_a_primary", "this node leads nothing"))?;
+    let primary = leadership.serving();
+    let primary =
+        primary.ok_or_else(|| RemoteError::new("not_a_primary", "this node neither leads nor follows"))?;
     let asked = way.map(way_of).transpose()?;
     let plan = primary
         .plan(history, durable, Some(hash), asked, portion)

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, History, InstanceId, Uid};
 
 use super::action::GroupAction;
+use super::feeding::Feeding;
 use crate::ack::{Level, Tracker};
 use crate::options::planted;
 use crate::{Millis, Options, PromotableSets, Refusal};
@@ -63,12 +64,12 @@ struct Change {
 #[derive(Clone, Debug)]
 pub struct Group {
     identity: Identity,
-    options: Options,
-    epoch: Epoch,
-    history: History,
-    appended: Uid,
-    durable: Uid,
-    closed: Uid,
+    pub(super) options: Options,
+    pub(super) epoch: Epoch,
+    pub(super) history: History,
+    pub(super) appended: Uid,
+    pub(super) durable: Uid,
+    pub(super) closed: Uid,
     /// What this epoch began from: above it lie its own commits.
     inherited: Uid,
     members: BTreeMap<InstanceId, Member>,
@@ -78,6 +79,8 @@ pub struct Group {
     absent: BTreeSet<InstanceId>,
     deposed: Option<Epoch>,
     actions: VecDeque<GroupAction>,
+    /// There if the copy leads nothing, and feeds others on what it follows.
+    pub(super) feeding: Option<Feeding>,
 }
 
 impl Group {
@@ -101,6 +104,7 @@ impl Group {
             absent: BTreeSet::new(),
             deposed: None,
             actions: VecDeque::new(),
+            feeding: None,
         }
     }
 
@@ -108,7 +112,8 @@ impl Group {
     ///
     /// A position beyond what this primary inherited may be of another history, so it counts only up to there.
     pub fn restore(&mut self, instance: InstanceId, name: String, durable: Uid, eligible: bool, now: Millis) {
-        let durable = durable.min(self.appended);
+        // Those who are fed hold marks alone, which may be kept for nothing.
+        let durable = if self.feeding.is_some() { durable } else { durable.min(self.appended) };
         let member = Member {
             name,
             durable,
@@ -174,7 +179,10 @@ impl Group {
 
     /// Another node showed a newer epoch.
     pub fn handle_newer_epoch(&mut self, epoch: Epoch) {
-        if self.deposed.is_none() && matches!(epoch.order(&self.epoch), EpochOrder::Newer) {
+        if self.deposed.is_none()
+            && self.feeding.is_none()
+            && matches!(epoch.order(&self.epoch), EpochOrder::Newer)
+        {
             self.deposed = Some(epoch);
             self.actions.push_back(GroupAction::Deposed(epoch));
         }
@@ -280,6 +288,9 @@ impl Group {
     /// The stable UID: the lowest durable position in the promotable set, without those that are away for too long. They
     /// may have to be rewound instead of clipped.
     pub fn stable(&self) -> Uid {
+        if let Some(feeding) = &self.feeding {
+            return feeding.stable();
+        }
         let sets = std::iter::once(&self.promotable).chain(self.pending.as_ref().map(|change| &change.next));
         let present = |set: &BTreeSet<InstanceId>| {
             self.tracker(&set.difference(&self.absent).copied().collect()).stable()
@@ -427,7 +438,8 @@ impl Group {
 
     /// One change at a time: a further one is found again by the next tick.
     fn propose_set(&mut self, next: BTreeSet<InstanceId>) {
-        if self.pending.is_none() && next != self.promotable && self.deposed.is_none() {
+        let may_change = self.deposed.is_none() && self.feeding.is_none();
+        if self.pending.is_none() && next != self.promotable && may_change {
             self.begin_change(next, false);
         }
     }

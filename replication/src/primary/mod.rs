@@ -2,6 +2,7 @@
 
 mod action;
 mod compare;
+mod feeding;
 mod group;
 mod serve;
 mod session;

@@ -73,19 +73,21 @@ impl LiveServing {
         news.then(|| SessionAction::Send(Message::Live(self.frame(group, round, Vec::new()))))
     }
 
-    /// Turns commits that were read into a message.
+    /// Turns commits that were read into a message. The log may have grown since the group was told of its end: what is
+    /// beyond is read again.
     pub(super) fn take(
         &mut self,
         group: &Group,
         round: u64,
-        commits: Vec<Commit>,
+        mut commits: Vec<Commit>,
     ) -> Result<Option<Live>, &'static str> {
         self.reading = false;
+        commits.retain(|commit| commit.uid <= group.appended());
         if !self.with_commits || commits.is_empty() {
             return Ok(None);
         }
         for commit in &commits {
-            if commit.predecessor != self.sent || commit.uid > group.appended() {
+            if commit.predecessor != self.sent {
                 return Err("the log gave commits out of order");
             }
             self.sent = commit.uid;

@@ -10,7 +10,7 @@ use crate::message::FEATURES;
 use crate::options::planted;
 use crate::{
     Ack, Again, Bye, ByeCode, Hello, Message, Millis, Options, PROTOCOL_VERSION, Reason, Refusal, Refused,
-    Situation, Way, Welcome, agree, choose, fork,
+    Situation, Way, Welcome, agree, choose,
 };
 
 /// A primary's session with one secondary.
@@ -32,6 +32,8 @@ pub struct Session {
     heard: Millis,
     sent: Millis,
     registered: Uid,
+    /// The generation of what is fed, at the last hello.
+    generation: u64,
     closed: bool,
 }
 
@@ -72,6 +74,7 @@ impl Session {
             heard: now,
             sent: now,
             registered: Uid::ZERO,
+            generation: 0,
             closed: false,
         }
     }
@@ -168,6 +171,9 @@ impl Session {
 
     /// The engine read commits.
     pub fn handle_commits(&mut self, group: &mut Group, round: u64, read: CommitsRead, now: Millis) {
+        if self.ended_elsewhere(group, now) {
+            return;
+        }
         let Some(serving) = self.serving(round) else {
             return;
         };
@@ -186,6 +192,9 @@ impl Session {
 
     /// The engine read a chunk of a delta.
     pub fn handle_delta(&mut self, group: &mut Group, round: u64, read: DeltaRead, now: Millis) {
+        if self.ended_elsewhere(group, now) {
+            return;
+        }
         let options = self.options.clone();
         let Some(delta) = self.serving(round).and_then(|serving| serving.delta.as_mut()) else {
             return;
@@ -199,6 +208,9 @@ impl Session {
 
     /// The engine read states for a rewind.
     pub fn handle_states(&mut self, group: &mut Group, round: u64, read: StatesRead, now: Millis) {
+        if self.ended_elsewhere(group, now) {
+            return;
+        }
         let Some(serving) = self.serving(round) else {
             return;
         };
@@ -211,6 +223,9 @@ impl Session {
 
     /// The engine read parts for a comparison.
     pub fn handle_parts(&mut self, group: &mut Group, round: u64, read: PartsRead, now: Millis) {
+        if self.ended_elsewhere(group, now) {
+            return;
+        }
         let Some(compare) = self.serving(round).and_then(|serving| serving.compare.as_mut()) else {
             return;
         };
@@ -223,6 +238,9 @@ impl Session {
 
     /// The engine read the records of ranges.
     pub fn handle_ranges(&mut self, group: &mut Group, round: u64, read: RangesRead, now: Millis) {
+        if self.ended_elsewhere(group, now) {
+            return;
+        }
         let Some(compare) = self.serving(round).and_then(|serving| serving.compare.as_mut()) else {
             return;
         };
@@ -270,6 +288,11 @@ impl Session {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
+        if self.has_moved(group) {
+            // Before anything is read or told of what is fed now, in a round of what was fed before.
+            self.ended_elsewhere(group, self.heard);
+            return self.actions.pop_front();
+        }
         if self.closed {
             return None;
         }
@@ -313,6 +336,7 @@ impl Session {
             return self.refuse(group, &hello, Refusal::Superseded, now);
         }
         self.instance = Some(hello.instance);
+        self.generation = group.feed_generation();
         self.name.clone_from(&hello.name);
         self.portion.clone_from(&hello.portion);
         if self.portion.is_some() {
@@ -347,6 +371,9 @@ impl Session {
         if let Some(refusal) = group.contradicts(hello.instance, hello.portion.is_some()) {
             return Err(refusal);
         }
+        if let Some(why) = group.why_not_fed(hello) {
+            return Err(why);
+        }
         match hello.promised.order(&group.epoch()) {
             EpochOrder::Newer => {
                 group.handle_newer_epoch(hello.promised);
@@ -359,8 +386,7 @@ impl Session {
             let uid = hello.durable.min(group.appended());
             return Ok(group.history().position_of(uid));
         }
-        fork(group.history(), group.appended(), &hello.history, hello.durable)
-            .ok_or(Refusal::UnrelatedHistory)
+        group.shared_with(hello)
     }
 
     fn refuse(&mut self, group: &mut Group, hello: &Hello, code: Refusal, now: Millis) {
@@ -406,6 +432,8 @@ impl Session {
             live_from_hash,
             tail: group.appended(),
             durable: group.durable(),
+            fed: group.is_feeding(),
+            chain: group.chain(),
         };
         let with_live = matches!(choice.way, Way::Tail | Way::Delta | Way::Reconcile);
         let pinned = choice.way.is_pinned();
@@ -472,9 +500,16 @@ impl Session {
         group.acknowledge(instance, ack.durable, ack.visible, online);
     }
 
-    /// Ends the session if the primary was deposed or the copy has a newer session.
+    /// Whether what the session began to feed on goes on no more.
+    fn has_moved(&self, group: &Group) -> bool {
+        !self.closed && self.instance.is_some() && self.generation != group.feed_generation()
+    }
+
+    /// Ends the session if the primary was deposed, what is fed on has changed, or the copy has a newer session.
     fn ended_elsewhere(&mut self, group: &mut Group, now: Millis) -> bool {
-        if group.deposed().is_some() {
+        if self.has_moved(group) {
+            self.close(group, ByeCode::Moved, "say hello again", now);
+        } else if group.deposed().is_some() {
             self.close(group, ByeCode::Deposed, "a newer epoch exists", now);
         } else if self.instance.is_some_and(|instance| !group.is_current(instance, self.id)) {
             self.close(group, ByeCode::Superseded, "a newer session of this copy exists", now);

@@ -130,6 +130,30 @@ fn a_newer_promise_deposes_the_primary() {
 }
 
 #[test]
+fn what_was_appended_while_the_log_was_read_is_sent_later() {
+    let group = &mut group(10);
+    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+    drain(&mut session, group);
+    group.handle_appended(Uid::new(11));
+    drain(&mut session, group);
+    let read = vec![commit(10, 11), commit(11, 12)];
+    session.handle_commits(group, 1, CommitsRead::Commits(read), NOW);
+    let uids = |messages: &[Message]| -> Vec<u64> {
+        let commits = messages.iter().filter_map(|message| match message {
+            Message::Live(live) => Some(live.commits.clone()),
+            _ => None,
+        });
+        commits.flatten().map(|commit| commit.uid.get()).collect()
+    };
+    assert_eq!(uids(&sent(&drain(&mut session, group))), [11]);
+    assert!(!session.is_closed());
+    group.handle_appended(Uid::new(12));
+    drain(&mut session, group);
+    session.handle_commits(group, 1, CommitsRead::Commits(vec![commit(11, 12)]), NOW);
+    assert_eq!(uids(&sent(&drain(&mut session, group))), [12]);
+}
+
+#[test]
 fn commits_are_read_only_while_there_is_credit() {
     let group = &mut group(10);
     let weight = commit(10, 11).weight();

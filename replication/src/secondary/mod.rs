@@ -1,6 +1,7 @@
 //! The secondary's side: a [`Replica`] follows one group.
 
 mod action;
+mod feed;
 mod reconcile;
 mod refresh;
 mod replica;

@@ -368,5 +368,7 @@ fn welcome(round: u64) -> crate::Welcome {
         live_from_hash: None,
         tail: Uid::new(20),
         durable: Uid::new(20),
+        fed: false,
+        chain: vec![InstanceId(1)],
     }
 }

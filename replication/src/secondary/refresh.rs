@@ -375,6 +375,7 @@ impl Replica {
         }
         self.asked = None;
         self.note_settled();
+        self.feeds_under = Some(refresh.epoch);
         let received = local.appended;
         self.local = local;
         // A partial copy has no other rounds; they say nothing of the link.

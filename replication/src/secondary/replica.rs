@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use planaria_types::{DatabaseId, Epoch, GroupId, HistoryHash, InstanceId, Portion, Uid};
 
 use super::action::{Action, Local, RewindCursor, RewindItems};
+use super::feed::shown_under;
 use super::refresh::Refresh;
 use super::rounds::{Partial, Rest};
 use super::status::{State, Status};
@@ -54,6 +55,8 @@ pub struct Replica {
     pub(super) primary_durable: Uid,
     pub(super) stable: Uid,
     pub(super) closed: Uid,
+    /// The epoch that all it shows is of: others may be fed on it.
+    pub(super) feeds_under: Option<Epoch>,
     /// What the next hello says.
     pub(super) without_live: bool,
     pub(super) bulk: Option<Reason>,
@@ -110,6 +113,7 @@ impl Replica {
         seed: u64,
         now: Millis,
     ) -> Self {
+        let feeds_under = shown_under(&local, promised);
         Self {
             identity,
             options,
@@ -124,6 +128,7 @@ impl Replica {
             primary_durable: Uid::ZERO,
             stable: Uid::ZERO,
             closed: Uid::ZERO,
+            feeds_under,
             without_live: false,
             bulk: None,
             asked: None,
@@ -266,6 +271,7 @@ impl Replica {
     /// Run files were installed, and this is what the copy holds now.
     pub fn handle_bulk_installed(&mut self, local: Local, now: Millis) {
         self.local = local;
+        self.feeds_under = shown_under(&self.local, self.promised);
         self.bulk = None;
         self.asked = None;
         self.kept = false;
@@ -283,6 +289,7 @@ impl Replica {
     /// The session ends; what was not confirmed counts as not done, and what was to be done after it is not begun.
     pub fn handle_failure(&mut self, local: Local, what: &str, now: Millis) {
         self.local = local;
+        self.feeds_under = shown_under(&self.local, self.promised);
         self.appending.clear();
         self.note_failed_reconcile();
         self.unpromised = true;

@@ -70,6 +70,8 @@ fn welcome(round: u64, fork: u64, way: Way, live_from: u64) -> Welcome {
         live_from_hash: None,
         tail: Uid::new(live_from),
         durable: Uid::new(live_from),
+        fed: false,
+        chain: Vec::new(),
     }
 }
 

@@ -130,9 +130,11 @@ impl Replica {
         if welcome.version != PROTOCOL_VERSION {
             return Err(breach("a welcome in an unknown version"));
         }
+        self.check_chain(&welcome)?;
         self.promise(&welcome)?;
         self.check_fork(&welcome)?;
         self.check_round(&welcome)?;
+        self.note_source(&welcome);
         self.status.way = Some(welcome.way);
         self.status.reason = Some(welcome.reason);
         self.status.progress.bytes = 0;
@@ -208,6 +210,7 @@ impl Replica {
         let shared = Self::shared(&welcome);
         self.status.counters.forks += u64::from(self.local.durable > welcome.fork.uid);
         self.quarantine(shared);
+        self.feeds_under = self.agrees(&welcome).then_some(welcome.epoch);
         let mut refresh = Refresh::new(self.round, welcome, false);
         refresh.since = shared;
         self.begin_comparison(refresh, now);
@@ -215,6 +218,7 @@ impl Replica {
 
     fn fetch_bulk(&mut self, welcome: &Welcome) {
         let shared = Self::shared(welcome);
+        self.feeds_under = self.agrees(welcome).then_some(welcome.epoch);
         self.quarantine(shared);
         self.actions.push_back(Action::FetchBulk {
             reason: welcome.reason,
@@ -248,6 +252,9 @@ impl Replica {
                 self.bulk = Some(Reason::ForkBelowMarks);
                 return self.greet();
             }
+        }
+        if !rewind {
+            self.feeds_under = Some(welcome.epoch);
         }
         if welcome.way == Way::Tail && !rewind {
             self.asked = None;

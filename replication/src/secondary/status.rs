@@ -1,4 +1,4 @@
-use planaria_types::{Epoch, Uid};
+use planaria_types::{Epoch, InstanceId, Uid};
 
 use crate::{Millis, Reason, Way};
 
@@ -161,6 +161,10 @@ pub struct Status {
     pub attempts: u32,
     /// Why the last session ended, if one did.
     pub last_end: Option<String>,
+    /// Whether the copy that is followed follows as well, as it said last.
+    pub fed: bool,
+    /// The copies that commits come through, from the one that is followed to the primary, as it said last.
+    pub chain: Vec<InstanceId>,
 }
 
 impl Status {

@@ -12,28 +12,44 @@ impl World {
     pub(crate) fn act(&mut self, node: usize) -> Checked {
         match &mut self.nodes[node].role {
             Role::Down => Ok(()),
-            Role::Secondary { replica, .. } => match replica.poll_action() {
-                Some(action) => self.act_secondary(node, action),
-                None => Ok(()),
-            },
-            Role::Primary { group, sessions } => {
+            Role::Secondary { replica, .. } => {
+                if let Some(action) = replica.poll_action() {
+                    return self.act_secondary(node, action);
+                }
+                self.act_serving(node);
+                Ok(())
+            }
+            Role::Primary { group, .. } => {
                 if let Some(action) = group.poll_action() {
                     self.act_group(node, action);
                     return Ok(());
                 }
-                let ids: Vec<u64> = sessions.keys().copied().collect();
-                if ids.is_empty() {
-                    return Ok(());
-                }
-                let connection = ids[self.random.below(ids.len() as u64) as usize];
-                let Some(session) = sessions.get_mut(&connection) else {
-                    return Ok(());
-                };
-                if let Some(action) = session.poll_action(group) {
-                    self.act_session(node, connection, action);
-                }
+                self.act_serving(node);
                 Ok(())
             }
+        }
+    }
+
+    /// One action of one of the sessions that a node serves.
+    fn act_serving(&mut self, node: usize) {
+        let Some((group, sessions)) = self.nodes[node].role.serving() else { return };
+        let ids: Vec<u64> = sessions.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
+        let connection = ids[self.random.below(ids.len() as u64) as usize];
+        let Some(session) = sessions.get_mut(&connection) else { return };
+        if let Some(action) = session.poll_action(group) {
+            self.act_session(node, connection, action);
+        }
+    }
+
+    /// Tells those who are fed what they are fed on, where everything was carried out that the copy asked for.
+    pub(crate) fn feed(&mut self, node: usize) {
+        if let Role::Secondary { replica, group, .. } = &mut self.nodes[node].role
+            && !replica.has_actions()
+        {
+            group.handle_feed(replica.feed());
         }
     }
 
@@ -60,7 +76,7 @@ impl World {
                 }
             }
             SessionAction::Close => {
-                if let Role::Primary { sessions, .. } = &mut state.role {
+                if let Some((_, sessions)) = state.role.serving() {
                     sessions.remove(&connection);
                 }
                 state.store.pins.remove(&connection);
@@ -83,6 +99,11 @@ impl World {
         let epoch = self.epoch_of_session(node);
         let now = Millis(self.now);
         let state = &mut self.nodes[node];
+        if let Role::Secondary { group, .. } = &mut state.role
+            && action.disturbs_feed()
+        {
+            group.handle_feed(None);
+        }
         let store = &mut state.store;
         match action {
             Action::Connect => self.connect(node),
@@ -98,6 +119,11 @@ impl World {
             Action::Sync => {
                 store.synced = store.appended;
                 let synced = store.synced;
+                if state.led == store.promised {
+                    // It led before, and makes durable what it shows.
+                    let known = self.durable.entry(state.led).or_default();
+                    *known = (*known).max(synced);
+                }
                 if let Role::Secondary { replica, .. } = &mut state.role {
                     replica.handle_durable(synced, now);
                 }
@@ -261,11 +287,14 @@ impl World {
             _ => None,
         };
         let promised = self.nodes[node].store.promised;
-        let source = source.filter(|source| {
-            matches!(&self.nodes[*source].role, Role::Primary { group, .. } if group.epoch() == promised)
+        let source = source.filter(|source| match &self.nodes[*source].role {
+            Role::Primary { group, .. } => group.epoch() == promised,
+            Role::Secondary { group, .. } => group.has_feed() && group.epoch() == promised,
+            Role::Down => false,
         });
         let copy = source.map(|source| self.nodes[source].store.clone());
-        let Node { store, role: Role::Secondary { replica, .. }, answers, .. } = &mut self.nodes[node] else {
+        let Node { store, role: Role::Secondary { replica, group, .. }, answers, .. } = &mut self.nodes[node]
+        else {
             return Ok(());
         };
         match copy {
@@ -273,6 +302,7 @@ impl World {
                 answers.push_back(Answer::Bulk { at_least });
             }
             Some(copy) => {
+                group.handle_feed(None);
                 store.install_bulk(&copy)?;
                 replica.handle_bulk_installed(store.local(), now);
             }
@@ -284,10 +314,8 @@ impl World {
     pub(crate) fn answer_read(&mut self, node: usize, number: u64, read: SessionAction) {
         let now = Millis(self.now);
         let expire = self.faults && self.random.one_in(60);
-        let Node { store, role: Role::Primary { group, sessions }, answers, .. } = &mut self.nodes[node]
-        else {
-            return;
-        };
+        let Node { store, role, answers, .. } = &mut self.nodes[node];
+        let Some((group, sessions)) = role.serving() else { return };
         let Some(session) = sessions.get_mut(&number) else {
             return;
         };

@@ -1,7 +1,7 @@
 //! Connections: delivery in any order of lanes, loss, cuts that only one end notices.
 
 use planaria_replication::primary::{Session, SessionId};
-use planaria_replication::{Message, Millis, Way};
+use planaria_replication::{ByeCode, Message, Millis, Refusal, Way};
 use std::collections::VecDeque;
 
 use crate::world::{Connection, NODES, Role, World};
@@ -21,13 +21,13 @@ impl World {
             ends.down_open = false;
         }
         if tell_secondary
-            && let Role::Secondary { replica, connection: current } = &mut self.nodes[secondary].role
+            && let Role::Secondary { replica, connection: current, .. } = &mut self.nodes[secondary].role
             && *current == Some(connection)
         {
             *current = None;
             replica.handle_disconnected("cut", now);
         }
-        if tell_primary && let Role::Primary { group, sessions } = &mut self.nodes[primary].role {
+        if tell_primary && let Some((group, sessions)) = self.nodes[primary].role.serving() {
             if let Some(mut session) = sessions.remove(&connection) {
                 session.handle_disconnected(group, now);
             }
@@ -82,33 +82,53 @@ impl World {
         }
         let (secondary, primary) = (ends.secondary, ends.primary);
         let (up_open, down_open) = (ends.up_open, ends.down_open);
+        if let Message::Welcome(welcome) = &message {
+            // Whoever feeds others may have come to follow another epoch since the connection was made.
+            ends.epoch = welcome.epoch;
+        }
         let now = Millis(self.now);
         self.note(&format!("connection {connection} delivers {message:?}"));
-        match (&message, lane) {
-            (Message::Refused(_), _) => self.coverage.refused += 1,
-            (Message::Again(_), _) => self.coverage.again += 1,
-            (Message::Welcome(welcome), _) => match welcome.way {
-                Way::Tail => self.coverage.tails += 1,
-                Way::Delta => self.coverage.deltas += 1,
-                Way::PinnedDelta => self.coverage.hops += 1,
-                Way::Bulk => self.coverage.bulks += 1,
-                Way::Reconcile => self.coverage.reconciles += 1,
-                Way::PinnedReconcile => self.coverage.pinned_reconciles += 1,
-            },
-            _ => {}
-        }
+        self.count(&message);
         if lane == 0 {
-            if let Role::Primary { group, sessions } = &mut self.nodes[primary].role
+            if let Some((group, sessions)) = self.nodes[primary].role.serving()
                 && let Some(session) = sessions.get_mut(&connection)
                 && down_open
             {
                 session.handle_message(group, message, now);
             }
-        } else if let Role::Secondary { replica, connection: current } = &mut self.nodes[secondary].role
+        } else if let Role::Secondary { replica, connection: current, .. } = &mut self.nodes[secondary].role
             && *current == Some(connection)
             && up_open
         {
             replica.handle_message(message, now);
+        }
+    }
+
+    /// Notes what was reached.
+    fn count(&mut self, message: &Message) {
+        match message {
+            Message::Refused(refused) => {
+                self.coverage.refused += 1;
+                self.coverage.behind += u64::from(refused.code == Refusal::Behind);
+                self.coverage.loops += u64::from(refused.code == Refusal::Loop);
+            }
+            Message::Bye(bye) => {
+                self.coverage.moved += u64::from(bye.code == ByeCode::Moved);
+                self.coverage.loops += u64::from(bye.code == ByeCode::Loop);
+            }
+            Message::Again(_) => self.coverage.again += 1,
+            Message::Welcome(welcome) => {
+                self.coverage.fed += u64::from(welcome.fed);
+                match welcome.way {
+                    Way::Tail => self.coverage.tails += 1,
+                    Way::Delta => self.coverage.deltas += 1,
+                    Way::PinnedDelta => self.coverage.hops += 1,
+                    Way::Bulk => self.coverage.bulks += 1,
+                    Way::Reconcile => self.coverage.reconciles += 1,
+                    Way::PinnedReconcile => self.coverage.pinned_reconciles += 1,
+                }
+            }
+            _ => {}
         }
     }
 
@@ -122,17 +142,38 @@ impl World {
                     session.handle_tick(group, now);
                 }
             }
-            Role::Secondary { replica, .. } => replica.handle_tick(now),
+            Role::Secondary { replica, group, sessions, .. } => {
+                replica.handle_tick(now);
+                for session in sessions.values_mut() {
+                    session.handle_tick(group, now);
+                }
+            }
             Role::Down => {}
         }
+    }
+
+    /// The secondary that a copy follows now, in a world where they do. Once faults have ended the one with the higher number
+    /// follows the other, unless that follows it.
+    fn middle_for(&mut self, node: usize) -> Option<usize> {
+        let faults = self.faults;
+        let cascades = self.cascading.as_mut()?.one_in(2);
+        let is_other = |other: &usize| *other != node && *other != self.leader;
+        let other = (0..NODES).find(is_other).filter(|_| node != self.leader)?;
+        let Role::Secondary { connection, .. } = &self.nodes[other].role else { return None };
+        let source = connection.and_then(|number| self.connections.get(&number)).map(|ends| ends.primary);
+        let settles = other < node && source != Some(node);
+        (if faults { cascades } else { settles }).then_some(other)
     }
 
     pub(crate) fn connect(&mut self, node: usize) {
         let stray = self.faults && self.random.one_in(4);
         let target = if stray { self.random.below(NODES as u64) as usize } else { self.leader };
+        let target = self.middle_for(node).unwrap_or(target);
         let now = Millis(self.now);
         let (number, options) = (self.next_connection, self.options.clone());
-        let Role::Primary { group, sessions } = &mut self.nodes[target].role else {
+        let leads = matches!(self.nodes[target].role, Role::Primary { .. });
+        let serves = leads || (self.cascading.is_some() && target != node);
+        let Some((group, sessions)) = self.nodes[target].role.serving().filter(|_| serves) else {
             if let Role::Secondary { replica, .. } = &mut self.nodes[node].role {
                 replica.handle_disconnected("nobody leads there", now);
             }
@@ -150,7 +191,7 @@ impl World {
             ..Connection::default()
         };
         self.connections.insert(number, ends);
-        if let Role::Secondary { replica, connection } = &mut self.nodes[node].role {
+        if let Role::Secondary { replica, connection, .. } = &mut self.nodes[node].role {
             *connection = Some(number);
             replica.handle_connected(now);
         }

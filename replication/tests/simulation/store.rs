@@ -228,6 +228,10 @@ impl Store {
         self.visible = install.cut;
         if !install.reconciled {
             self.sparse.push((install.sparse_from, install.sparse_to));
+            if install.sparse_from == Uid::ZERO {
+                // Of what was deleted an empty copy was brought only the marks that were kept.
+                self.mark_floor = self.mark_floor.max(install.sparse_to);
+            }
         }
         if install.rewound {
             self.version_floor = install.sparse_to;

@@ -41,13 +41,38 @@ pub(crate) struct Coverage {
     pub(crate) reconciles: u64,
     pub(crate) pinned_reconciles: u64,
     pub(crate) resumed: u64,
+    pub(crate) fed: u64,
+    pub(crate) behind: u64,
+    pub(crate) loops: u64,
+    pub(crate) moved: u64,
 }
 
 #[expect(clippy::large_enum_variant, reason = "three nodes")]
 pub(crate) enum Role {
     Down,
-    Primary { group: Group, sessions: BTreeMap<u64, Session> },
-    Secondary { replica: Replica, connection: Option<u64> },
+    Primary {
+        group: Group,
+        sessions: BTreeMap<u64, Session>,
+    },
+    /// One that may feed others: `group` and `sessions` are of those.
+    Secondary {
+        replica: Replica,
+        connection: Option<u64>,
+        group: Group,
+        sessions: BTreeMap<u64, Session>,
+    },
+}
+
+impl Role {
+    /// What serves those who connect.
+    pub(crate) fn serving(&mut self) -> Option<(&mut Group, &mut BTreeMap<u64, Session>)> {
+        match self {
+            Self::Down => None,
+            Self::Primary { group, sessions } | Self::Secondary { group, sessions, .. } => {
+                Some((group, sessions))
+            }
+        }
+    }
 }
 
 /// What the engine of a node has yet to answer.
@@ -103,6 +128,8 @@ pub(crate) struct World {
     partial: bool,
     /// Where copies are asked to compare ranges: drawn apart from everything else.
     reconciling: Option<Random>,
+    /// Where copies follow secondaries as well: drawn apart from everything else.
+    pub(crate) cascading: Option<Random>,
     /// How rarely what was appended becomes visible at the primary.
     publish_one_in: u64,
     /// Whether promotions hear enough copies first; otherwise an operator forces them.
@@ -164,6 +191,7 @@ impl World {
             faults: true,
             partial: false,
             reconciling: None,
+            cascading: None,
             publish_one_in,
             careful: seed % 2 == 1,
             protected: BTreeMap::new(),
@@ -195,6 +223,13 @@ impl World {
     pub(crate) fn reconciling(seed: u64, planted: Option<Planted>) -> Self {
         let mut world = Self::new(seed, planted);
         world.reconciling = Some(Random::new(seed ^ 0x7265_636f));
+        world
+    }
+
+    /// A world in which copies follow secondaries as well as the primary.
+    pub(crate) fn cascading(seed: u64, planted: Option<Planted>) -> Self {
+        let mut world = Self::new(seed, planted);
+        world.cascading = Some(Random::new(seed ^ 0x6361_7363));
         world
     }
 
@@ -323,6 +358,7 @@ impl World {
             _ => self.drop_dead(),
         }
         for node in 0..NODES {
+            self.feed(node);
             self.note_protected(node)?;
             self.check(node)?;
         }
@@ -395,7 +431,10 @@ impl World {
         } else {
             replica
         };
-        self.nodes[node].role = Role::Secondary { replica, connection: None };
+        let own = primary::Identity { database: DatabaseId(7), group: GroupId(1), instance: id(node) };
+        let group = Group::feeding(own, self.options.clone());
+        self.nodes[node].role =
+            Role::Secondary { replica, connection: None, group, sessions: BTreeMap::new() };
         self.note(&format!("node {node} follows"));
     }
 

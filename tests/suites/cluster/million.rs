@@ -83,6 +83,8 @@ impl Pair {
             credentials: self.credentials.clone(),
             transport: Transport::default(),
             options: options(),
+            siblings: Vec::new(),
+            note: None,
         };
         Follower::start(slot.clone(), follow, self.runtime.handle().clone()).unwrap()
     }

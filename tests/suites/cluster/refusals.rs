@@ -83,19 +83,6 @@ fn a_secondary_of_a_foreign_database_is_refused_and_both_stay_as_they_are() {
 }
 
 #[test]
-fn a_secondary_does_not_serve_as_a_source() {
-    let site = Site::new();
-    let primary = Node::primary(&site, "primary");
-    let secondary = Node::secondary(&site, "secondary", &primary);
-    let serve = ["serve", "third", "--listen", "127.0.0.1:0", "--replica-of", secondary.address()];
-    let answer = site.run(&serve);
-    assert_eq!(answer.code, 1, "{answer:?}");
-    assert!(answer.error().is_some(), "{answer:?}");
-    secondary.run(&["table", "create", "blobs", "--raw"]).failed(1, "read_only");
-    assert!(!site.path("third").exists());
-}
-
-#[test]
 fn directories_in_use_and_of_others_are_left_alone() {
     let site = Site::new();
     let primary = Node::primary(&site, "primary");

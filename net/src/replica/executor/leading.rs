@@ -33,6 +33,7 @@ pub struct Leading {
 /// may be promoted. Gives what was written down of the lead too.
 pub fn lead(db: &Database, options: Options, leading: Leading, now: Millis) -> Result<(Group, Lead)> {
     db.begin_epoch()?;
+    register_those_that_were_fed(db)?;
     let before = db.lead()?;
     let own = db.instance();
     let stays = before.as_ref().is_some_and(|before| before.promotable.contains(&own));
@@ -106,6 +107,24 @@ fn register_those_that_led(db: &Database, before: Option<&Lead>) -> Result<()> {
     Ok(())
 }
 
+/// Whom the copy fed while it followed it leads from now on: what was preserved for them is preserved on.
+fn register_those_that_were_fed(db: &Database) -> Result<()> {
+    let fed = db.fed().unwrap_or_else(|error| {
+        tracing::warn!(%error, "it is not known who was fed: nothing is preserved for them");
+        Vec::new()
+    });
+    if fed.is_empty() {
+        return Ok(());
+    }
+    let known = db.registrations()?;
+    for copy in fed.iter().filter(|copy| known.iter().all(|known| known.instance != copy.instance)) {
+        db.register(copy, Durability::Synced)?;
+    }
+    db.keep_fed(&[])?;
+    db.set_fed_floor(None);
+    Ok(())
+}
+
 /// Tells the group how far the database is. What is `closed` was read before.
 pub fn tell_news(db: &Database, group: &mut Group, closed: Uid, now: Millis) {
     if group.epoch() != db.epoch() || group.history().entries().len() != db.history().entries().len() {
@@ -136,6 +155,11 @@ impl Kept {
         Self { stable, preserved: kept.map(|(_, member)| member.durable).min() }
     }
 
+    /// Tells the engine of a copy that feeds others: only their marks are held back for them.
+    pub fn tell_fed(self, db: &Database) {
+        db.set_fed_floor(self.preserved);
+    }
+
     /// Tells the engine.
     pub fn tell(self, db: &Database) {
         db.set_floors(self.stable, self.preserved);
@@ -147,6 +171,8 @@ impl Kept {
 pub struct Registrar {
     db: Database,
     last: Mutex<Written>,
+    /// Where the copy feeds others: all of them, as they are written beside its manifest.
+    fed: Option<Mutex<Vec<Registration>>>,
 }
 
 /// When a registration was written last, and the last commit that was one.
@@ -159,7 +185,42 @@ struct Written {
 impl Registrar {
     /// A registrar that has written nothing yet.
     pub fn new(db: Database) -> Self {
-        Self { db, last: Mutex::default() }
+        Self { db, last: Mutex::default(), fed: None }
+    }
+
+    /// A registrar of the copies that a secondary feeds, which have been written down as `fed`.
+    pub fn feeding(db: Database, fed: Vec<Registration>) -> Self {
+        Self { db, last: Mutex::default(), fed: Some(Mutex::new(fed)) }
+    }
+
+    /// Who is registered.
+    fn known(&self) -> Result<Vec<Registration>> {
+        Ok(match &self.fed {
+            Some(fed) => fed.lock().clone(),
+            None => self.db.registrations()?,
+        })
+    }
+
+    /// Forgets one.
+    pub fn forget(&self, instance: InstanceId) -> Result<()> {
+        let Some(fed) = &self.fed else {
+            self.db.forget(instance)?;
+            return Ok(());
+        };
+        let mut fed = fed.lock();
+        let left: Vec<_> = fed.iter().filter(|known| known.instance != instance).cloned().collect();
+        self.db.keep_fed(&left)?;
+        *fed = left;
+        Ok(())
+    }
+
+    fn write_fed(&self, fed: &Mutex<Vec<Registration>>, registration: &Registration) -> Result<()> {
+        let mut fed = fed.lock();
+        let others = fed.iter().filter(|known| known.instance != registration.instance);
+        let next: Vec<_> = others.cloned().chain([registration.clone()]).collect();
+        self.db.keep_fed(&next)?;
+        *fed = next;
+        Ok(())
     }
 
     /// Makes registrations durable.
@@ -172,8 +233,7 @@ impl Registrar {
 
     /// Writes a secondary's position down now and then: one that is too low only keeps more delete marks.
     pub fn register(&self, registration: &Registration, now: Millis) -> Result<()> {
-        let known =
-            self.db.registrations()?.into_iter().find(|known| known.instance == registration.instance);
+        let known = self.known()?.into_iter().find(|known| known.instance == registration.instance);
         let last = *self.last.lock();
         let due = known.is_none_or(|known| {
             // The commit that wrote the last registration down needs no registration of its own, and a copy that comes
@@ -191,7 +251,13 @@ impl Registrar {
     }
 
     fn write(&self, registration: &Registration, durability: Durability, now: Millis) -> Result<()> {
-        let uid = self.db.register(registration, durability)?;
+        let uid = match &self.fed {
+            Some(fed) => {
+                self.write_fed(fed, registration)?;
+                Uid::ZERO
+            }
+            None => self.db.register(registration, durability)?,
+        };
         *self.last.lock() = Written { at: now, uid };
         Ok(())
     }
@@ -258,12 +324,19 @@ pub struct SessionReads {
     pin: Option<View>,
     /// Reads of a snapshot that is not there yet.
     early: Vec<SessionAction>,
+    /// A survey waits until the history hash at the visible cut is known: what is fed may begin there.
+    needs_hash: bool,
 }
 
 impl SessionReads {
     /// The reads of a session that begins.
     pub fn new(db: Database) -> Self {
-        Self { db, follower: None, portion: None, pin: None, early: Vec::new() }
+        Self { db, follower: None, portion: None, pin: None, early: Vec::new(), needs_hash: false }
+    }
+
+    /// The reads of a session of a copy that feeds others. After a refresh its log begins above its visible cut for a moment.
+    pub fn feeding(db: Database) -> Self {
+        Self { needs_hash: true, ..Self::new(db) }
     }
 
     /// Whether reads wait for more to be visible. It is a sync away, unless the disk fails.
@@ -295,8 +368,13 @@ impl SessionReads {
         }
         let answer = match action {
             SessionAction::Survey { round, since, portion } => {
-                self.portion = portion;
-                Answer::Survey(self.survey(round, since)?)
+                self.portion.clone_from(&portion);
+                let survey = self.survey(round, since)?;
+                if self.needs_hash && survey.visible_hash.is_none() {
+                    self.early.push(SessionAction::Survey { round, since, portion });
+                    return Ok(Outcome::Early);
+                }
+                Answer::Survey(survey)
             }
             SessionAction::ReadCommits { round, after, bytes_max } => {
                 Answer::Commits(round, self.read_commits(after, bytes_max)?)

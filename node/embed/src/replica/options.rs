@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use planaria_engine::{Options, Role};
 use planaria_net::quic::{Credentials, TlsStore, Transport};
-use planaria_net::replica::{Follow, Slot, open_partial, open_secondary, settle};
+use planaria_net::replica::{Follow, Joined, Slot, open_partial, open_secondary, settle};
 use planaria_types::{KeyRange, Portion};
 
 use super::carrier::Carrier;
@@ -19,12 +19,14 @@ pub struct ReplicaOptions {
     name: Option<String>,
     /// The tables that are held alone, and the keys of each; everything if there are none.
     only: Vec<(String, KeyRange)>,
+    siblings: Vec<String>,
     options: Options,
 }
 
 impl ReplicaOptions {
     pub(super) fn new(primary: String) -> Self {
-        Self { primary, certificates: None, name: None, only: Vec::new(), options: Options::default() }
+        let (only, siblings, options) = (Vec::new(), Vec::new(), Options::default());
+        Self { primary, certificates: None, name: None, only, siblings, options }
     }
 
     /// The directory with this application's certificate, its key, and the authority that it and the primary have in
@@ -59,6 +61,14 @@ impl ReplicaOptions {
         self
     }
 
+    /// Another secondary of the same database (HOST:PORT), which brings the copy what it lacks, so that the primary sends only the
+    /// tail; may be repeated. Where none can, the primary does, and [`super::ReplicaStatus::refreshed`] says why.
+    #[must_use]
+    pub fn refresh_from(mut self, sibling: impl Into<String>) -> Self {
+        self.siblings.push(sibling.into());
+        self
+    }
+
     /// How the local copy is opened: memory, cache, how files are read.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
@@ -76,21 +86,25 @@ impl ReplicaOptions {
     /// round, and what the network says if the primary is needed and does not answer.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Replica, ReplicaError> {
         let (dir, primary) = (dir.as_ref().to_path_buf(), address_of(&self.primary)?);
+        let siblings =
+            self.siblings.iter().map(|sibling| address_of(sibling)).collect::<Result<Vec<_>, _>>()?;
         settle(&dir, &*self.options.os)?;
         let credentials = self.credentials(&dir)?;
         let carrier = Carrier::start()?;
         let portion = if self.only.is_empty() { None } else { Some(Portion::new(self.only)?) };
-        let database = {
+        let opened = {
             let (dir, credentials, options) = (dir.clone(), credentials.clone(), self.options.clone());
-            let is_partial = portion.is_some();
+            let (is_partial, siblings) = (portion.is_some(), siblings.clone());
             let open = async move {
                 if is_partial {
-                    return open_partial(&dir, primary, &credentials, &options).await;
+                    let db = open_partial(&dir, primary, &credentials, &options).await?;
+                    return Ok(Joined { db, first_copy: None, note: None });
                 }
-                open_secondary(&dir, primary, &credentials, &options, |_| {}).await.map(|(db, _)| db)
+                open_secondary(&dir, primary, &siblings, &credentials, &options, |_| {}).await
             };
             carrier.run(open)??
         };
+        let database = opened.db;
         debug_assert_eq!(database.role(), Role::Secondary, "it was opened as one");
         let follow = Follow {
             primary,
@@ -100,6 +114,8 @@ impl ReplicaOptions {
             credentials: credentials.clone(),
             transport: Transport::default(),
             options: self.options,
+            siblings,
+            note: opened.note,
         };
         let forwarder = Arc::new(Forwarder::new(credentials, database.id()));
         let slot = Slot::new(database);

@@ -24,6 +24,8 @@ pub struct ReplicaStatus {
     pub last_refresh: Option<LastRefresh>,
     /// How far run files have come, while they are fetched.
     pub fetching: Option<CloneProgress>,
+    /// What became of the secondaries that were to bring it what it lacked ([`super::ReplicaOptions::refresh_from`]), last.
+    pub refreshed: Option<String>,
     /// Why the last session ended, if one did.
     pub last_end: Option<String>,
     /// Why it follows no more, if it has stopped for good.
@@ -64,6 +66,7 @@ impl ReplicaStatus {
                 took: Duration::from_millis(following.last_refresh_ms.unwrap_or_default()),
             }),
             fetching: following.bulk,
+            refreshed: following.detour,
             last_end: following.replica.last_end,
             failure: following.failure,
         }
