@@ -2,7 +2,7 @@
 
 use planaria_replication::primary::{self, GroupAction, SessionAction};
 use planaria_replication::secondary::Action;
-use planaria_replication::{Lane, Message, Millis, RewindItem};
+use planaria_replication::{Lane, Message, RewindItem};
 use planaria_types::{Epoch, EpochOrder, Uid};
 
 use crate::store::Store;
@@ -81,7 +81,7 @@ impl World {
     pub(crate) fn act_secondary(&mut self, node: usize, action: Action) -> Checked {
         self.note(&format!("node {node} does {action:?}"));
         let epoch = self.epoch_of_session(node);
-        let now = Millis(self.now);
+        let now = self.time(node);
         let state = &mut self.nodes[node];
         let store = &mut state.store;
         match action {
@@ -215,7 +215,7 @@ impl World {
         let Some(answer) = self.nodes[node].answers.pop_front() else {
             return Ok(());
         };
-        let now = Millis(self.now);
+        let now = self.time(node);
         match answer {
             Answer::Read { session, read } => self.answer_read(node, session, read),
             Answer::Promotable(sets, uid) => {
@@ -253,7 +253,7 @@ impl World {
     }
 
     pub(crate) fn answer_bulk(&mut self, node: usize, at_least: Uid) -> Checked {
-        let now = Millis(self.now);
+        let now = self.time(node);
         let source = match &self.nodes[node].role {
             Role::Secondary { connection: Some(number), .. } => {
                 self.connections.get(number).map(|ends| ends.primary)
@@ -282,7 +282,7 @@ impl World {
     }
 
     pub(crate) fn answer_read(&mut self, node: usize, number: u64, read: SessionAction) {
-        let now = Millis(self.now);
+        let now = self.time(node);
         let expire = self.faults && self.random.one_in(60);
         let Node { store, role: Role::Primary { group, sessions }, answers, .. } = &mut self.nodes[node]
         else {
