@@ -22,6 +22,7 @@ macro_rules! planted {
 pub mod bulk;
 mod following;
 mod leading;
+pub mod promotion;
 
 pub use following::{FollowingCopy, local};
 pub use leading::{Answer, Kept, Leading, Outcome, Registrar, SessionReads, lead, persist_sets, tell_news};
