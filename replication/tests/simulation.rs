@@ -186,6 +186,11 @@ fn what_failed_once_does_not_fail_again() {
     for (seed, why) in seeds {
         assert!(run(seed, None).is_ok(), "seed {seed} fails again: {why}");
     }
+    let of_a_promotion =
+        [(770_011_156, "a change of the promotable set that another primary had ended was taken back")];
+    for (seed, why) in of_a_promotion {
+        assert!(run_swarm(seed, None).is_ok(), "seed {seed} fails again: {why}");
+    }
 }
 
 #[test]
