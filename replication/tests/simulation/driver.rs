@@ -115,7 +115,7 @@ impl World {
                 self.coverage.quarantines += 1;
                 store.quarantined.push((above, through));
             }
-            Action::TakeBack(to) => {
+            Action::TakeBack(to, _) => {
                 self.coverage.clips += 1;
                 store.take_back(&to)?;
             }

@@ -55,7 +55,7 @@ impl World {
             Action::Install(install) => self.coverage.reconciled += u64::from(install.reconciled),
             _ => {}
         }
-        self.coverage.take_backs += u64::from(matches!(action, Action::TakeBack(_)));
+        self.coverage.take_backs += u64::from(matches!(action, Action::TakeBack(..)));
         let Some(Following { copy, machine, .. }) = self.following(node) else { return Ok(()) };
         match copy.perform(action, machine, now) {
             Ok(Some(Action::Connect)) => self.connect(node),
