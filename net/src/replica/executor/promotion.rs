@@ -170,6 +170,10 @@ fn take_over(
     done: &mut Promotion,
 ) -> Result<Uid, RemoteError> {
     let heard = have_promised(contender, others, epoch)?;
+    // One that handed its lead over and has not promised takes updates again after a while.
+    let leads =
+        |other: &Other, instance| other.answer.is_some_and(|own| own.leads && own.instance == instance);
+    done.handed_over &= heard.iter().any(|copy| others.iter().any(|other| leads(other, copy.instance)));
     if !done.handed_over {
         // Only what is said after the promise counts: until then others may have followed the old primary, and this
         // copy may have heard of another promotable set.
@@ -324,3 +328,7 @@ impl Terms {
 fn remote(error: planaria_engine::Error) -> RemoteError {
     RemoteError::new(error.code(), error.to_string())
 }
+
+#[cfg(test)]
+#[path = "promotion_tests.rs"]
+mod tests;
