@@ -107,7 +107,7 @@ fn run_many(count: u64, run: fn(u64, Option<Planted>) -> Result<Coverage, String
 #[test]
 fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
     let (count, total) = run_many(300, run);
-    if count >= 300 {
+    if count >= 300 && number("PLANARIA_SEED").is_none() {
         let reached = [
             total.tails,
             total.deltas,
@@ -133,7 +133,7 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
 #[test]
 fn ranges_are_compared_and_replaced_under_faults_and_everything_becomes_equal() {
     let (count, total) = run_many(200, run_reconciling);
-    if count >= 200 {
+    if count >= 200 && number("PLANARIA_SEED").is_none() {
         let reached = [total.reconciles, total.pinned_reconciles, total.resumed, total.again, total.lost];
         assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
     }
@@ -142,7 +142,7 @@ fn ranges_are_compared_and_replaced_under_faults_and_everything_becomes_equal() 
 #[test]
 fn the_lead_changes_hands_under_faults_that_each_seed_draws() {
     let (count, total) = run_many(200, run_swarm);
-    if count >= 200 {
+    if count >= 200 && number("PLANARIA_SEED").is_none() {
         let reached = [
             total.safe_promotions,
             total.unsafe_refused,
