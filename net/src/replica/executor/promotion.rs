@@ -114,7 +114,7 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
     if db.role() == Role::Primary && db.deposed().is_none() {
         return Err(RemoteError::new("leads", "this node leads already"));
     }
-    let lead = db.lead().map_err(remote)?;
+    let lead = db.lead().map_err(|error| remote(&error))?;
     let others = ask_all(contender, &db, lead.as_ref())?;
     let led_by = others.iter().find(|other| other.answer.as_ref().is_some_and(|answer| answer.leads));
     let mut done = Promotion { instance: db.instance(), ..Promotion::default() };
@@ -178,7 +178,7 @@ fn take_over(
         // Only what is said after the promise counts: until then others may have followed the old primary, and this
         // copy may have heard of another promotable set.
         let db = contender.database();
-        let lead = db.lead().map_err(remote)?;
+        let lead = db.lead().map_err(|error| remote(&error))?;
         name_losses(contender, &db, lead.as_ref(), &sets_of(lead.as_ref()), &heard, done);
         terms.refuse_losses(lead.as_ref(), done)?;
     }
@@ -202,7 +202,7 @@ fn ask_all(
     db: &Database,
     lead: Option<&Lead>,
 ) -> Result<Vec<Other>, RemoteError> {
-    let known = db.registrations().map_err(remote)?;
+    let known = db.registrations().map_err(|error| remote(&error))?;
     let mut places: Vec<(String, SocketAddr)> = known
         .into_iter()
         .filter(|known| known.instance != db.instance())
@@ -325,7 +325,7 @@ impl Terms {
     }
 }
 
-fn remote(error: planaria_engine::Error) -> RemoteError {
+fn remote(error: &planaria_engine::Error) -> RemoteError {
     RemoteError::new(error.code(), error.to_string())
 }
 
