@@ -32,6 +32,8 @@ pub enum Planted {
     TellUnsynced,
     /// What interrupted the exchange of a copy for its successor is not mended at the next start.
     SkipSettle,
+    /// A batch that comes again is committed again.
+    ForgetTokens,
 }
 
 /// Whether a fault is planted; never without the feature.

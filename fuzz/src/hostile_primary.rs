@@ -130,7 +130,7 @@ impl World<'_> {
                 self.promised = epoch;
             }
             Action::PersistHistory(history) => self.local.history = history,
-            Action::TakeBack(to) => {
+            Action::TakeBack(to, _) => {
                 self.local.history.truncate(&to);
                 self.local.appended = to.uid;
                 self.local.durable = self.local.durable.min(to.uid);

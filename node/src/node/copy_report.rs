@@ -2,12 +2,13 @@
 
 use planaria_engine::{Database, Role};
 use planaria_net::replica::FollowStatus;
+use planaria_net::replica::executor::promotion::newest_of;
 use planaria_net::wire::control::{BoundedSet, CopyReport, HISTORY_ENTRIES_MAX, SET_MAX};
 use planaria_replication::control::{CopyState, InstanceRole};
 use planaria_replication::secondary::State;
 use planaria_types::{History, InstanceId, Uid};
 
-use super::leadership::{Leadership, newest_of};
+use super::leadership::Leadership;
 
 /// How the copy of a node is now.
 pub(super) fn copy_report(leadership: &Leadership, name: &str, role: InstanceRole) -> CopyReport {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use planaria_engine::{Database, Options, Role};
 use planaria_net::quic::{Credentials, Transport};
+use planaria_net::replica::executor::promotion::{Asked, asked_to_promise, newest_of};
 use planaria_net::replica::{Follow, FollowStatus, Follower, Leading, Primary, ReplicaState, Slot};
 use planaria_net::wire::client::Client;
 use planaria_net::wire::message::{DatabaseStatus, Promised, RemoteError, Request, Response};
@@ -205,23 +206,7 @@ impl Leadership {
     pub(super) fn promise(&self, epoch: Epoch, leader: SocketAddr) -> Result<Promised, RemoteError> {
         let _changing = lock(&self.changing);
         let db = self.slot.get();
-        let promised = newest_of(&db);
-        match epoch.order(&promised) {
-            EpochOrder::Older | EpochOrder::Conflict => return Ok(self.promised(&db, promised)),
-            EpochOrder::Same if db.role() == Role::Primary => return Ok(self.promised(&db, promised)),
-            EpochOrder::Same | EpochOrder::Newer => {}
-        }
-        if let Some(primary) = self.primary() {
-            primary.depose(epoch);
-            db.promise(epoch).map_err(remote)?;
-            let handed_over = lock(&self.handed_over).take().is_some();
-            self.change(|standing| standing.elsewhere = Some(leader));
-            if handed_over {
-                // It has nothing that its successor lacks, so it may follow at once.
-                self.follow_from_now(&db, leader, false).map_err(failed)?;
-            }
-            return Ok(self.promised(&db, epoch));
-        }
+        let primary = self.primary();
         let lost = self.following().is_none_or(|(_, status)| {
             let is_offline = status.replica.state == planaria_replication::secondary::State::Offline;
             // One that followed a primary which follows somebody else now is counted on by the next primary. One that was told to
@@ -229,15 +214,31 @@ impl Leadership {
             let stays = self.is_cascade() || status.met_fed == Some(true);
             !stays && (is_offline || status.replica.fed)
         });
-        let is_new = epoch.order(&promised) == EpochOrder::Newer;
-        if db.role() == Role::Secondary && (is_new || (lost && self.leader() != Some(leader))) {
-            self.stop();
-            let db = self.slot.get();
-            db.promise(epoch).map_err(remote)?;
-            self.begin_to_follow(leader).map_err(failed)?;
-        } else {
-            db.promise(epoch).map_err(remote)?;
-            self.change(|standing| standing.elsewhere = Some(leader));
+        let is_lost = lost && self.leader() != Some(leader);
+        match asked_to_promise(&db, epoch, primary.is_some(), is_lost) {
+            Asked::Stays => return Ok(self.promised(&db, newest_of(&db))),
+            Asked::IsDeposed => {
+                if let Some(primary) = primary {
+                    primary.depose(epoch);
+                }
+                db.promise(epoch).map_err(remote)?;
+                let handed_over = lock(&self.handed_over).take().is_some();
+                self.change(|standing| standing.elsewhere = Some(leader));
+                if handed_over {
+                    // It has nothing that its successor lacks, so it may follow at once.
+                    self.follow_from_now(&db, leader, false).map_err(failed)?;
+                }
+            }
+            Asked::Follows => {
+                self.stop();
+                let db = self.slot.get();
+                db.promise(epoch).map_err(remote)?;
+                self.begin_to_follow(leader).map_err(failed)?;
+            }
+            Asked::Promises => {
+                db.promise(epoch).map_err(remote)?;
+                self.change(|standing| standing.elsewhere = Some(leader));
+            }
         }
         Ok(self.promised(&db, epoch))
     }
@@ -429,12 +430,6 @@ impl Leadership {
     fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> T {
         change(&mut self.standing.write().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// The newest epoch that a copy has promised or leads under.
-pub(super) fn newest_of(db: &Database) -> Epoch {
-    let (promised, own) = (db.promised(), db.epoch());
-    if own.order(&promised) == EpochOrder::Newer { own } else { promised }
 }
 
 fn wrong_answer(address: SocketAddr) -> RemoteError {

@@ -54,6 +54,9 @@ struct Change {
     forced: bool,
     /// It could not be written down: that is tried again.
     unwritten: bool,
+    /// A primary before this one began it, and may have ended it too: copies may count on the next set alone. So nothing takes
+    /// its place until a majority of both sets has followed this primary.
+    inherited: bool,
 }
 
 /// What all sessions of a primary share: epoch, history, positions, and who follows.
@@ -134,6 +137,7 @@ impl Group {
         if let Some(mut next) = sets.next {
             next.remove(&self.identity.instance);
             self.begin_change(next, false);
+            self.pending.iter_mut().for_each(|change| change.inherited = true);
         }
     }
 
@@ -239,6 +243,7 @@ impl Group {
     pub fn handle_tick(&mut self, now: Millis) {
         if let Some(change) = self.pending.take_if(|change| change.unwritten) {
             self.begin_change(change.next, change.forced);
+            self.pending.iter_mut().for_each(|again| again.inherited = change.inherited);
         }
         let limit = self.options.leave_after;
         let members = &self.members;
@@ -444,11 +449,15 @@ impl Group {
         }
     }
 
-    /// A copy that was about to leave is back: it stays.
+    /// A copy that was about to leave is back: it stays, unless the change is inherited.
     fn rejoin(&mut self, instance: InstanceId) {
         let Some(change) = &self.pending else { return };
         let leaves = self.promotable.contains(&instance) && !change.next.contains(&instance);
-        if leaves && !change.forced && self.members.get(&instance).is_some_and(|member| member.eligible) {
+        if leaves
+            && !change.forced
+            && !change.inherited
+            && self.members.get(&instance).is_some_and(|member| member.eligible)
+        {
             let mut next = change.next.clone();
             next.insert(instance);
             self.begin_change(next, false);
@@ -458,7 +467,9 @@ impl Group {
     /// Copies that were about to join are gone: a change that waits for them would never end. Every set written down so
     /// far has the one that is changed beside it, so another may take the place of the next one.
     fn join_without(&mut self, lost: &BTreeSet<InstanceId>) {
-        if let Some(change) = self.pending.take_if(|change| !change.forced && !lost.is_empty()) {
+        if let Some(change) =
+            self.pending.take_if(|change| !change.forced && !change.inherited && !lost.is_empty())
+        {
             let next = change.next.difference(lost).copied().collect();
             self.begin_change(next, false);
         }
@@ -467,7 +478,7 @@ impl Group {
     fn begin_change(&mut self, next: BTreeSet<InstanceId>, forced: bool) {
         let now = if forced { &next } else { &self.promotable };
         let sets = PromotableSets { now: self.with_own(now), next: (!forced).then(|| self.with_own(&next)) };
-        self.pending = Some(Change { next, at: None, forced, unwritten: false });
+        self.pending = Some(Change { next, at: None, forced, unwritten: false, inherited: false });
         self.actions.push_back(GroupAction::PersistPromotable(sets));
     }
 

@@ -341,6 +341,28 @@ fn a_copy_that_is_away_holds_no_floor_and_leaves_only_if_a_majority_says_so() {
 }
 
 #[test]
+fn a_change_that_another_primary_began_is_ended_before_a_copy_that_was_to_leave_may_stay() {
+    const SECOND: InstanceId = InstanceId(77);
+    let group = &mut group(10);
+    for (copy, name) in [(COPY, "one"), (SECOND, "two")] {
+        group.restore(copy, name.to_owned(), Uid::new(10), true, NOW);
+    }
+    // The primary before may have ended it, and the second copy may count on itself alone.
+    let leaves = sets(&[COPY, SECOND], Some(&[SECOND]));
+    group.restore_promotable(leaves.clone());
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(leaves.clone())));
+    let at = commit_at(group, 11);
+    group.handle_promotable(&leaves, at);
+    let mut session = welcomed(group, hello(10), &survey(10), Options::default());
+    drain(&mut session, group);
+    session.handle_message(group, ack(10, 0), NOW);
+    session.handle_message(group, ack(11, 0), NOW);
+    group.handle_tick(Millis(NOW.0 + Options::default().leave_after.0));
+    assert_eq!(group.poll_action(), None, "the second copy has yet to follow this primary");
+    assert_eq!(group.acknowledged(Level::One), Some(Uid::ZERO));
+}
+
+#[test]
 fn an_operator_forgets_one_copy_after_the_other() {
     const SECOND: InstanceId = InstanceId(77);
     let group = &mut group(10);

@@ -100,8 +100,9 @@ pub enum Action {
         through: Uid,
     },
     /// Cut off everything above this position, durably; the visible cut falls to it, and the history is truncated to its
-    /// epoch. A floor that has passed it is a failure.
-    TakeBack(Position),
+    /// epoch. A floor that has passed it is a failure. With it comes the history hash there as the primary knows it, if it does:
+    /// the copy's own log may not reach back so far.
+    TakeBack(Position, Option<HistoryHash>),
     /// Append commits to the log: [`super::Replica::handle_appended`], and [`super::Replica::handle_durable`] whenever more of
     /// the log becomes durable. A commit that does not follow the end of the log is a failure.
     Append(Vec<Commit>),

@@ -13,7 +13,7 @@ impl Action {
     /// before that it ends ([`crate::primary::Group::handle_feed`] with nothing). So must they before run files that were fetched
     /// take the copy's place; while they are fetched they are fed as before.
     pub const fn disturbs_feed(&self) -> bool {
-        matches!(self, Self::TakeBack(_) | Self::Install(_))
+        matches!(self, Self::TakeBack(..) | Self::Install(_))
     }
 }
 

@@ -94,7 +94,7 @@ fn what_is_beyond_the_fork_is_not_fed_on() {
     copy.handle_message(Message::Welcome(Box::new(welcome(2, 7))), NOW);
     let actions = drain(&mut copy);
     let disturbs: Vec<_> = actions.iter().filter(|action| action.disturbs_feed()).collect();
-    assert!(matches!(disturbs[..], [Action::TakeBack(fork)] if fork.uid == Uid::new(7)), "{actions:?}");
+    assert!(matches!(disturbs[..], [Action::TakeBack(fork, _)] if fork.uid == Uid::new(7)), "{actions:?}");
     assert_eq!(copy.feed().map(|feed| feed.cut), Some(Uid::new(7)));
     // Where it can only be repaired, nobody is fed until it is.
     let mut copy = replica(10, 1);

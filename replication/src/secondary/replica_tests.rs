@@ -233,7 +233,7 @@ fn nothing_is_begun_after_an_action_that_failed() {
     let actions = drain(&mut replica);
     assert_eq!(bye(&actions), ByeCode::Engine);
     assert_eq!(actions.last(), Some(&Action::Disconnect));
-    assert!(!actions.iter().any(|action| matches!(action, Action::TakeBack(_))), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::TakeBack(..))), "{actions:?}");
 }
 
 #[test]
@@ -242,6 +242,7 @@ fn what_was_shown_beyond_the_fork_is_quarantined_before_it_is_taken_back() {
     drain(&mut replica);
     let mut message = welcome(1, 7, Way::Tail, 7);
     message.tail = Uid::new(7);
+    let fork_hash = message.fork_hash;
     replica.handle_message(Message::Welcome(Box::new(message)), NOW);
     let actions = drain(&mut replica);
     let (above, through) = (Uid::new(7), Uid::new(10));
@@ -249,7 +250,7 @@ fn what_was_shown_beyond_the_fork_is_quarantined_before_it_is_taken_back() {
         actions[..2],
         [
             Action::Quarantine { above, through },
-            Action::TakeBack(history(&[(1, 0)]).position_of(Uid::new(7)))
+            Action::TakeBack(history(&[(1, 0)]).position_of(Uid::new(7)), fork_hash)
         ]
     );
     assert_eq!(replica.status().counters.forks, 1);
@@ -264,7 +265,7 @@ fn a_fork_that_the_two_sides_compute_differently_ends_the_session() {
     replica.handle_message(Message::Welcome(Box::new(message)), NOW);
     let actions = drain(&mut replica);
     assert_eq!(bye(&actions), ByeCode::Protocol);
-    assert!(!actions.iter().any(|action| matches!(action, Action::TakeBack(_))));
+    assert!(!actions.iter().any(|action| matches!(action, Action::TakeBack(..))));
 }
 
 #[test]

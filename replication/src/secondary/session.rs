@@ -242,7 +242,7 @@ impl Replica {
             self.status.counters.forks += 1;
             if self.local.can_clip(fork) || planted!(self.options, ClipAnywhere) {
                 self.quarantine(fork);
-                self.actions.push_back(Action::TakeBack(welcome.fork));
+                self.actions.push_back(Action::TakeBack(welcome.fork, welcome.fork_hash));
                 self.local.take_back(&welcome.fork, welcome.fork_hash);
                 self.status.diverged = false;
             } else if self.local.can_rewind(fork) {

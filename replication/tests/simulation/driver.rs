@@ -2,7 +2,7 @@
 
 use planaria_replication::primary::{self, GroupAction, SessionAction};
 use planaria_replication::secondary::Action;
-use planaria_replication::{Lane, Message, Millis, RewindItem};
+use planaria_replication::{Lane, Message, RewindItem};
 use planaria_types::{Epoch, EpochOrder, Uid};
 
 use crate::store::Store;
@@ -97,7 +97,7 @@ impl World {
     pub(crate) fn act_secondary(&mut self, node: usize, action: Action) -> Checked {
         self.note(&format!("node {node} does {action:?}"));
         let epoch = self.epoch_of_session(node);
-        let now = Millis(self.now);
+        let now = self.time(node);
         let state = &mut self.nodes[node];
         if let Role::Secondary { group, .. } = &mut state.role
             && action.disturbs_feed()
@@ -141,7 +141,7 @@ impl World {
                 self.coverage.quarantines += 1;
                 store.quarantined.push((above, through));
             }
-            Action::TakeBack(to) => {
+            Action::TakeBack(to, _) => {
                 self.coverage.clips += 1;
                 store.take_back(&to)?;
             }
@@ -241,7 +241,7 @@ impl World {
         let Some(answer) = self.nodes[node].answers.pop_front() else {
             return Ok(());
         };
-        let now = Millis(self.now);
+        let now = self.time(node);
         match answer {
             Answer::Read { session, read } => self.answer_read(node, session, read),
             Answer::Promotable(sets, uid) => {
@@ -279,7 +279,7 @@ impl World {
     }
 
     pub(crate) fn answer_bulk(&mut self, node: usize, at_least: Uid) -> Checked {
-        let now = Millis(self.now);
+        let now = self.time(node);
         let source = match &self.nodes[node].role {
             Role::Secondary { connection: Some(number), .. } => {
                 self.connections.get(number).map(|ends| ends.primary)
@@ -312,7 +312,7 @@ impl World {
     }
 
     pub(crate) fn answer_read(&mut self, node: usize, number: u64, read: SessionAction) {
-        let now = Millis(self.now);
+        let now = self.time(node);
         let expire = self.faults && self.random.one_in(60);
         let Node { store, role, answers, .. } = &mut self.nodes[node];
         let Some((group, sessions)) = role.serving() else { return };

@@ -1,14 +1,15 @@
 //! What the workload and the faults do to nodes and connections.
 
 use crate::store::{KEYS, Op};
-use planaria_replication::{Heard, Millis, Planted, Way, assess};
+use planaria_replication::{Heard, Planted, Way, assess};
 use planaria_types::{Epoch, HistoryEntry, Uid};
 
 use crate::world::{Checked, NODES, Node, Role, World, id};
 
 impl World {
     pub(crate) fn primaries(&self) -> Vec<usize> {
-        (0..NODES).filter(|node| matches!(self.nodes[*node].role, Role::Primary { .. })).collect()
+        let leads = |node: &usize| matches!(self.nodes[*node].role, Role::Primary { .. });
+        (0..NODES).filter(|node| leads(node) && !self.is_paused(*node)).collect()
     }
 
     pub(crate) fn write(&mut self) {
@@ -59,7 +60,7 @@ impl World {
     }
 
     pub(crate) fn sync(&mut self, node: usize) {
-        let now = Millis(self.now);
+        let now = self.time(node);
         let Node { store, role, .. } = &mut self.nodes[node];
         store.synced = store.appended;
         match role {
@@ -143,7 +144,7 @@ impl World {
 
     /// An operator asks for a refresh.
     pub(crate) fn ask(&mut self, node: usize, way: Way) {
-        let now = Millis(self.now);
+        let now = self.time(node);
         if let Role::Secondary { replica, .. } = &mut self.nodes[node].role {
             replica.handle_refresh_asked(way, now);
             self.note(&format!("node {node} is asked for a {way}"));
@@ -183,10 +184,14 @@ impl World {
     /// they have, and the copy leads if that is enough. Whoever is down or cut off is not heard.
     pub(crate) fn promote_carefully(&mut self, node: usize) -> Checked {
         let is_secondary = matches!(self.nodes[node].role, Role::Secondary { .. });
-        if node == self.leader || !is_secondary || !self.nodes[node].store.sets().contains(id(node)) {
+        let led = node == self.leader && self.swarm.is_none();
+        if led || !is_secondary || !self.nodes[node].store.sets().contains(id(node)) {
             return Ok(());
         }
-        let up = |other: &usize| *other != node && !matches!(self.nodes[*other].role, Role::Down);
+        let up = |other: &usize| {
+            let is_up = !matches!(self.nodes[*other].role, Role::Down) && !self.is_paused(*other);
+            *other != node && is_up && self.hears(node, *other) && self.hears(*other, node)
+        };
         let up: Vec<usize> = (0..NODES).filter(up).collect();
         // The old primary is down or cut off more often than not: that is why somebody else is to lead.
         let leader = self.leader;
@@ -210,11 +215,13 @@ impl World {
             let store = &self.nodes[node].store;
             Heard { instance: id(node), position: store.history.position_of(store.synced) }
         };
-        let answers: Vec<Heard> = heard.iter().map(|node| position(*node)).collect();
-        let assessed = assess(&self.options, &position(node), &answers, &self.nodes[node].store.sets());
+        let own = position(node);
+        let mut answers: Vec<Heard> = heard.iter().map(|node| position(*node)).collect();
+        self.lose_answers(&mut answers);
+        let assessed = assess(&self.options, &own, &answers, &self.nodes[node].store.sets());
         if !assessed.is_safe() {
             self.coverage.unsafe_refused += 1;
-            if heard.contains(&leader) {
+            if heard.contains(&leader) && self.swarm.is_none() {
                 // It was made to stop, and nobody may take its place: an operator has it lead on.
                 self.lead(leader, term + 1);
             }

@@ -5,6 +5,7 @@ use planaria_replication::primary::Group;
 use planaria_replication::secondary::{Replica, State};
 use planaria_types::{Position, Uid};
 
+use crate::store::Content;
 use crate::world::{Checked, NODES, Role, World, id};
 
 impl World {
@@ -16,9 +17,12 @@ impl World {
         let store = &self.nodes[node].store;
         if store.visible > Uid::ZERO {
             let position = self.position(node, store.visible);
-            let shown = store.content(store.visible);
             let expected = self.truth.get(&(position.epoch, position.uid));
-            if expected != Some(&shown) {
+            let as_expected = |expected: &Content| {
+                store.live(store.visible).eq(expected.iter().map(|(key, value)| (*key, *value)))
+            };
+            if !expected.is_some_and(as_expected) {
+                let shown = store.content(store.visible);
                 let what = format!("node {node} at {position} shows {shown:?}, which is {expected:?}");
                 return Err(format!("R1/R4/R15/R16/R21: {what}"));
             }

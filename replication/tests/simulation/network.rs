@@ -1,14 +1,14 @@
 //! Connections: delivery in any order of lanes, loss, cuts that only one end notices.
 
 use planaria_replication::primary::{Session, SessionId};
-use planaria_replication::{ByeCode, Message, Millis, Refusal, Way};
+use planaria_replication::{ByeCode, Message, Refusal, Way};
 use std::collections::VecDeque;
 
+use crate::swarm::Swarm;
 use crate::world::{Connection, NODES, Role, World};
 
 impl World {
     pub(crate) fn cut(&mut self, connection: u64, up: bool, down: bool) {
-        let now = Millis(self.now);
         let Some(ends) = self.connections.get_mut(&connection) else {
             return;
         };
@@ -20,6 +20,7 @@ impl World {
         if down {
             ends.down_open = false;
         }
+        let (now, primary_now) = (self.time(secondary), self.time(primary));
         if tell_secondary
             && let Role::Secondary { replica, connection: current, .. } = &mut self.nodes[secondary].role
             && *current == Some(connection)
@@ -29,7 +30,7 @@ impl World {
         }
         if tell_primary && let Some((group, sessions)) = self.nodes[primary].role.serving() {
             if let Some(mut session) = sessions.remove(&connection) {
-                session.handle_disconnected(group, now);
+                session.handle_disconnected(group, primary_now);
             }
             self.nodes[primary].store.pins.remove(&connection);
         }
@@ -43,7 +44,9 @@ impl World {
             .iter()
             .filter(|(_, ends)| {
                 let silent = ends.up.is_empty() && ends.control.is_empty() && ends.bulk.is_empty();
-                !(ends.up_open && ends.down_open) && (silent || !ends.up_open && !ends.down_open)
+                let hears =
+                    self.hears(ends.primary, ends.secondary) && self.hears(ends.secondary, ends.primary);
+                !(ends.up_open && ends.down_open) && hears && (silent || !ends.up_open && !ends.down_open)
             })
             .map(|(id, _)| *id)
             .collect();
@@ -63,6 +66,15 @@ impl World {
         let connection = ids[self.random.below(ids.len() as u64) as usize];
         let lane = self.random.below(3);
         let lose = self.faults && self.random.one_in(25);
+        let Some(ends) = self.connections.get(&connection) else {
+            return;
+        };
+        let (from, to) =
+            if lane == 0 { (ends.secondary, ends.primary) } else { (ends.primary, ends.secondary) };
+        if !self.hears(to, from) || self.is_paused(to) {
+            return;
+        }
+        let now = self.time(to);
         let Some(ends) = self.connections.get_mut(&connection) else {
             return;
         };
@@ -86,7 +98,6 @@ impl World {
             // Whoever feeds others may have come to follow another epoch since the connection was made.
             ends.epoch = welcome.epoch;
         }
-        let now = Millis(self.now);
         self.note(&format!("connection {connection} delivers {message:?}"));
         self.count(&message);
         if lane == 0 {
@@ -133,8 +144,9 @@ impl World {
     }
 
     pub(crate) fn tick(&mut self, node: usize) {
-        self.now += self.random.below(40);
-        let now = Millis(self.now);
+        let most = self.swarm.as_ref().map_or(40, Swarm::tick_ms_max);
+        self.now += self.random.below(most);
+        let now = self.time(node);
         match &mut self.nodes[node].role {
             Role::Primary { group, sessions } => {
                 group.handle_tick(now);
@@ -169,10 +181,11 @@ impl World {
         let stray = self.faults && self.random.one_in(4);
         let target = if stray { self.random.below(NODES as u64) as usize } else { self.leader };
         let target = self.middle_for(node).unwrap_or(target);
-        let now = Millis(self.now);
+        let (now, target_now) = (self.time(node), self.time(target));
+        let answers = self.hears(target, node) && self.hears(node, target) && !self.is_paused(target);
         let (number, options) = (self.next_connection, self.options.clone());
         let leads = matches!(self.nodes[target].role, Role::Primary { .. });
-        let serves = leads || (self.cascading.is_some() && target != node);
+        let serves = answers && (leads || (self.cascading.is_some() && target != node));
         let Some((group, sessions)) = self.nodes[target].role.serving().filter(|_| serves) else {
             if let Role::Secondary { replica, .. } = &mut self.nodes[node].role {
                 replica.handle_disconnected("nobody leads there", now);
@@ -181,7 +194,7 @@ impl World {
         };
         self.next_connection += 1;
         let epoch = group.epoch();
-        sessions.insert(number, Session::new(SessionId(number), options, now));
+        sessions.insert(number, Session::new(SessionId(number), options, target_now));
         let ends = Connection {
             secondary: node,
             primary: target,

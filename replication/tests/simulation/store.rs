@@ -73,10 +73,17 @@ fn decode(bytes: &[u8]) -> Vec<Op> {
 
 impl Store {
     pub(crate) fn content(&self, cut: Uid) -> Content {
-        let newest = |versions: &BTreeMap<Uid, Option<u64>>| {
-            versions.range(..=cut).next_back().and_then(|(uid, value)| value.map(|value| (*uid, value)))
+        self.live(cut).collect()
+    }
+
+    /// What a cut shows, in the order of keys.
+    pub(crate) fn live(&self, cut: Uid) -> impl Iterator<Item = (u8, (Uid, u64))> {
+        let newest = move |versions: &BTreeMap<Uid, Option<u64>>| {
+            let last = versions.last_key_value().filter(|(uid, _)| **uid <= cut);
+            let last = last.or_else(|| versions.range(..=cut).next_back());
+            last.and_then(|(uid, value)| value.map(|value| (*uid, value)))
         };
-        self.records.iter().filter_map(|(key, versions)| Some((*key, newest(versions)?))).collect()
+        self.records.iter().filter_map(move |(key, versions)| Some((*key, newest(versions)?)))
     }
 
     /// The history hash after everything appended; the hash of the empty state if nothing is.

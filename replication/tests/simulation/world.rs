@@ -1,6 +1,8 @@
 //! Nodes, network and faults: the driver of the state machines, one small step at a time.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use planaria_replication::primary::{self, Group, Session, SessionAction};
 use planaria_replication::secondary::{self, Replica, State};
@@ -9,11 +11,14 @@ use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, InstanceId, KeyRang
 
 use crate::random::Random;
 use crate::store::{Content, Store};
+use crate::swarm::Swarm;
 
 pub(crate) const NODES: usize = 3;
 pub(crate) const STEPS: u64 = 900;
 /// A comparison takes many steps, and fewer faults.
 const RECONCILING_STEPS: u64 = 2_500;
+/// The lead changes hands several times, each time once copies have caught up.
+const SWARM_STEPS: u64 = 4_000;
 pub(crate) const SETTLE_STEPS: u64 = 60_000;
 pub(crate) type Checked = Result<(), String>;
 
@@ -45,6 +50,14 @@ pub(crate) struct Coverage {
     pub(crate) behind: u64,
     pub(crate) loops: u64,
     pub(crate) moved: u64,
+    pub(crate) cuts: u64,
+    pub(crate) broken_links: u64,
+    pub(crate) pauses: u64,
+    pub(crate) clock_jumps: u64,
+    pub(crate) stray_restarts: u64,
+    pub(crate) lost_answers: u64,
+    /// Of all that happened, as it is told to people.
+    pub(crate) digest: u64,
 }
 
 #[expect(clippy::large_enum_variant, reason = "three nodes")]
@@ -130,6 +143,8 @@ pub(crate) struct World {
     reconciling: Option<Random>,
     /// Where copies follow secondaries as well: drawn apart from everything else.
     pub(crate) cascading: Option<Random>,
+    /// What goes wrong here, and how often, where the seed draws that; the weights of all worlds else.
+    pub(crate) swarm: Option<Swarm>,
     /// How rarely what was appended becomes visible at the primary.
     publish_one_in: u64,
     /// Whether promotions hear enough copies first; otherwise an operator forces them.
@@ -141,6 +156,7 @@ pub(crate) struct World {
     /// The highest UID that was durable on the primary of each epoch.
     pub(crate) durable: HashMap<Epoch, Uid>,
     pub(crate) trace: VecDeque<String>,
+    trace_lines_max: usize,
     pub(crate) coverage: Coverage,
 }
 
@@ -192,12 +208,14 @@ impl World {
             partial: false,
             reconciling: None,
             cascading: None,
+            swarm: None,
             publish_one_in,
             careful: seed % 2 == 1,
             protected: BTreeMap::new(),
             truth: HashMap::new(),
             durable: HashMap::new(),
             trace: VecDeque::new(),
+            trace_lines_max: crate::number("PLANARIA_TRACE").unwrap_or(120) as usize,
             coverage: Coverage::default(),
         };
         world.lead(0, 1);
@@ -233,6 +251,19 @@ impl World {
         world
     }
 
+    /// A world that draws its faults from the seed, and in which the lead changes hands often.
+    pub(crate) fn swarming(seed: u64, planted: Option<Planted>) -> Self {
+        let mut world = Self::new(seed, planted);
+        world.careful = true;
+        world.swarm = Some(Swarm::draw(seed));
+        world
+    }
+
+    /// The time that a node's clock tells: any, but it never goes back.
+    pub(crate) fn time(&self, node: usize) -> Millis {
+        Millis(self.now + self.swarm.as_ref().map_or(0, |swarm| swarm.ahead(node)))
+    }
+
     /// Whether a comparison is asked for now, and whether a fault is let happen.
     fn reconciling_now(&mut self) -> (bool, bool) {
         let faults = self.faults;
@@ -240,16 +271,21 @@ impl World {
     }
 
     pub(crate) fn note(&mut self, line: &str) {
-        if self.trace.len() >= 120 {
+        if self.trace.len() >= self.trace_lines_max {
             self.trace.pop_front();
         }
-        self.trace.push_back(format!("{:>6} {line}", self.coverage.steps));
+        let line = format!("{:>6} {line}", self.coverage.steps);
+        let mut hasher = DefaultHasher::new();
+        (self.coverage.digest, &line).hash(&mut hasher);
+        self.coverage.digest = hasher.finish();
+        self.trace.push_back(line);
     }
 
     /// Runs the workload under faults, then lets everything settle.
     pub(crate) fn run(&mut self) -> Checked {
         // A promotable set takes some time to come about.
         let steps = match (&self.reconciling, self.careful) {
+            _ if self.swarm.is_some() => SWARM_STEPS,
             (Some(_), _) => RECONCILING_STEPS,
             (None, true) => 2 * STEPS,
             (None, false) => STEPS,
@@ -258,6 +294,7 @@ impl World {
             self.step()?;
         }
         self.faults = false;
+        self.calm_swarm();
         self.heal();
         for round in 0..SETTLE_STEPS {
             self.step()?;
@@ -336,6 +373,10 @@ impl World {
 
     pub(crate) fn step(&mut self) -> Checked {
         self.coverage.steps += 1;
+        if self.swarm.is_some() {
+            self.swarm_step()?;
+            return self.check_all();
+        }
         let node = self.random.below(NODES as u64) as usize;
         let (compares, fails) = self.reconciling_now();
         if compares {
@@ -357,6 +398,10 @@ impl World {
             98 if self.faults => self.garbage(node),
             _ => self.drop_dead(),
         }
+        self.check_all()
+    }
+
+    fn check_all(&mut self) -> Checked {
         for node in 0..NODES {
             self.feed(node);
             self.note_protected(node)?;
@@ -373,7 +418,7 @@ impl World {
     }
 
     pub(crate) fn lead_as(&mut self, node: usize, epoch: Epoch) {
-        let now = Millis(self.now);
+        let now = self.time(node);
         let options = self.options.clone();
         let state = &mut self.nodes[node];
         state.led = epoch;
@@ -411,7 +456,7 @@ impl World {
 
     pub(crate) fn follow(&mut self, node: usize) {
         self.drop_connections_of(node);
-        let now = Millis(self.now);
+        let now = self.time(node);
         let seed = self.random.next();
         let options = self.options.clone();
         let state = &mut self.nodes[node];

@@ -8,11 +8,13 @@ use planaria_engine::{CLONE_CHUNK_BYTES, CloneRecord, CloneRole, CloneTarget, Da
 use planaria_net::replica::executor::bulk::{self, Places, Range, Terms};
 
 use crate::node::{DIR, Process};
-use crate::world::{Checked, PRIMARY, World};
+use crate::world::{Checked, World};
 
 /// A transfer under way.
 pub(crate) struct Transfer {
     terms: Terms,
+    /// The node that the files come from.
+    pub(crate) source: usize,
     /// The connection that it has, once the source has pinned its files.
     pub(crate) connection: Option<u64>,
     target: Option<CloneTarget>,
@@ -20,8 +22,8 @@ pub(crate) struct Transfer {
 }
 
 impl Transfer {
-    pub(crate) fn new(terms: Terms) -> Self {
-        Self { terms, connection: None, target: None, ranges: VecDeque::new() }
+    pub(crate) fn new(terms: Terms, source: usize) -> Self {
+        Self { terms, source, connection: None, target: None, ranges: VecDeque::new() }
     }
 }
 
@@ -30,7 +32,9 @@ impl World {
     pub(crate) fn transfer(&mut self, node: usize) -> Checked {
         let Some(mut transfer) = self.take_transfer(node) else { return Ok(()) };
         let cut = self.faults && self.random.once_in(40);
-        let gone = cut || self.parted[node] || self.nodes[PRIMARY].process.is_none();
+        let source = transfer.source;
+        let leads = matches!(self.nodes[source].process, Some(Process::Primary(_)));
+        let gone = cut || !leads || !self.reaches(node, source);
         let step = match (&transfer.connection, transfer.ranges.front().copied()) {
             _ if gone => Err("the source is gone".to_owned()),
             (None, _) => self.begin_transfer(node, &mut transfer),
@@ -38,7 +42,7 @@ impl World {
             (Some(number), None) => {
                 let number = *number;
                 let finished = self.finish_transfer(node, transfer);
-                self.end_transfer(Some(number));
+                self.end_transfer(source, Some(number));
                 return match finished {
                     Ok(checked) => checked,
                     Err(error) => {
@@ -56,7 +60,7 @@ impl World {
                 Ok(())
             }
             Err(error) => {
-                self.end_transfer(transfer.connection);
+                self.end_transfer(source, transfer.connection);
                 self.fail_transfer(node, &error);
                 Ok(())
             }
@@ -73,7 +77,7 @@ impl World {
     fn begin_transfer(&mut self, node: usize, transfer: &mut Transfer) -> Result<(), String> {
         let places = Places::of(Path::new(DIR));
         places.prepare(&self.nodes[node].faulty).map_err(|error| error.to_string())?;
-        let Some(Process::Primary(leading)) = &mut self.nodes[PRIMARY].process else {
+        let Some(Process::Primary(leading)) = &mut self.nodes[transfer.source].process else {
             return Err("nobody answers".into());
         };
         let pin = leading.db.pin_files().map_err(|error| format!("the source: {error}"))?;
@@ -94,7 +98,7 @@ impl World {
     }
 
     fn fetch_chunk(&mut self, number: u64, range: Range, transfer: &mut Transfer) -> Result<(), String> {
-        let Some(Process::Primary(leading)) = &self.nodes[PRIMARY].process else {
+        let Some(Process::Primary(leading)) = &self.nodes[transfer.source].process else {
             return Err("the source is gone".into());
         };
         let pin = leading.pins.get(&number).ok_or("the source let go of its files")?;
@@ -116,6 +120,7 @@ impl World {
 
     /// Puts the complete copy in the place of the old one and begins anew with it.
     fn finish_transfer(&mut self, node: usize, transfer: Transfer) -> Result<Checked, String> {
+        let source = transfer.source;
         let target = transfer.target.ok_or("no target")?;
         // Somewhere between the sync of the first file and the first read of the new copy.
         self.doom(node, 40);
@@ -147,11 +152,12 @@ impl World {
         let position = db.position();
         self.note(format_args!("node {node} is taken anew at {position:?}"));
         self.nodes[node].end();
-        Ok(self.became_secondary(node, db))
+        self.copy_was_replaced(node);
+        Ok(self.became_secondary(node, db, source))
     }
 
     /// Has a node die now and then within the next calls: where there is much to go wrong.
-    fn doom(&mut self, node: usize, calls: u64) {
+    pub(crate) fn doom(&mut self, node: usize, calls: u64) {
         if self.faults && self.random.once_in(2) {
             let call = 1 + self.random.below(calls);
             let state = &mut self.nodes[node];
@@ -160,9 +166,9 @@ impl World {
         }
     }
 
-    fn end_transfer(&mut self, connection: Option<u64>) {
-        let instance = self.nodes[PRIMARY].database().map(Database::instance);
-        let Some(Process::Primary(leading)) = &mut self.nodes[PRIMARY].process else { return };
+    fn end_transfer(&mut self, source: usize, connection: Option<u64>) {
+        let instance = self.nodes[source].database().map(Database::instance);
+        let Some(Process::Primary(leading)) = &mut self.nodes[source].process else { return };
         let Some(pin) = connection.and_then(|number| leading.pins.remove(&number)) else { return };
         let record = CloneRecord {
             name: "remote".into(),
@@ -174,7 +180,7 @@ impl World {
             created_ms: leading.db.now_millis(),
         };
         if let Err(error) = leading.db.record_clone(&record) {
-            self.failed_action(PRIMARY, &error.to_string());
+            self.failed_action(source, &error.to_string());
         }
     }
 

@@ -8,7 +8,7 @@ use planaria_net::replica::executor;
 
 use crate::leading::Leading;
 use crate::node::{DIR, Process};
-use crate::world::{Checked, NODES, PRIMARY, World};
+use crate::world::{Checked, NODES, World};
 
 /// The calls that are made to fail.
 const CALLS: [Call; 10] = [
@@ -26,6 +26,9 @@ const CALLS: [Call; 10] = [
 
 impl World {
     pub(crate) fn fault(&mut self, node: usize) -> Checked {
+        if self.moves && self.random.once_in(2) {
+            return self.move_lead(node);
+        }
         match self.random.below(43) {
             0..8 => {
                 let numbers: Vec<u64> = self.connections.keys().copied().collect();
@@ -60,7 +63,7 @@ impl World {
                 self.note(format_args!("node {node} parted {parted}"));
             }
             37 => self.jump(node),
-            38 if node != PRIMARY && self.random.once_in(3) => self.wipe(node),
+            38 if self.may_be_wiped(node) && self.random.once_in(3) => self.wipe(node),
             39..42 => return self.burst(node),
             42 => self.ask(node),
             _ => {}
@@ -80,16 +83,17 @@ impl World {
 
     /// Many commits while somebody is away, and a log that is let go.
     fn burst(&mut self, node: usize) -> Checked {
-        if node != PRIMARY && self.random.once_in(2) {
+        if node != self.leader && self.random.once_in(2) {
             self.stop(node);
         }
         for _ in 0..self.random.below(50) {
             self.write()?;
         }
-        if let Some(db) = self.nodes[PRIMARY].database().cloned() {
-            self.note(format_args!("node {PRIMARY} flushes and merges"));
+        let leader = self.leader;
+        if let Some(db) = self.nodes[leader].database().cloned() {
+            self.note(format_args!("node {leader} flushes and merges"));
             if let Err(error) = db.flush().and_then(|()| db.work_once(Task::Compact)) {
-                self.failed_action(PRIMARY, &error.to_string());
+                self.failed_action(leader, &error.to_string());
             }
         }
         Ok(())
@@ -133,15 +137,22 @@ impl World {
     }
 
     /// What others hold on behalf of a node that ends.
-    fn let_go(&mut self, node: usize) {
+    pub(crate) fn let_go(&mut self, node: usize) {
         self.cut_all_of(node);
+        if let Some(Process::Primary(leading)) = &self.nodes[node].process
+            && self.moves
+        {
+            // What it holds for those who lead after it.
+            let durable = leading.db.durable();
+            self.nodes[node].acknowledged = durable;
+        }
         let transfer = match &self.nodes[node].process {
             Some(Process::Secondary(following)) => following.transfer.as_ref(),
             _ => None,
         };
-        let number = transfer.and_then(|transfer| transfer.connection);
-        if let Some(number) = number
-            && let Some(Process::Primary(leading)) = &mut self.nodes[PRIMARY].process
+        let pinned = transfer.and_then(|transfer| Some((transfer.source, transfer.connection?)));
+        if let Some((source, number)) = pinned
+            && let Some(Process::Primary(leading)) = &mut self.nodes[source].process
         {
             leading.pins.remove(&number);
         }
@@ -154,9 +165,7 @@ impl World {
         self.coverage.crashes += 1;
         self.coverage.power_cuts += u64::from(style != CrashStyle::ProcessKill);
         self.let_go(node);
-        if node == PRIMARY {
-            self.oracle.died(style == CrashStyle::ProcessKill);
-        }
+        self.oracle.died(node, style == CrashStyle::ProcessKill);
         self.nodes[node].lose(style, seed);
         self.note(format_args!("node {node} dies: {style:?}"));
     }
@@ -166,6 +175,7 @@ impl World {
         self.let_go(node);
         let seed = self.random.number();
         self.nodes[node].wipe(seed);
+        self.oracle.ended(node);
         self.note(format_args!("node {node} gets an empty disk"));
     }
 
@@ -205,10 +215,10 @@ impl World {
             other => other,
         };
         let started = match opened {
-            Ok(Some(db)) if node == PRIMARY => self.become_primary(db),
+            Ok(Some(db)) if self.leads_again(node, &db) => self.become_primary(node, db),
             // Its first process may have died before it was one.
             Ok(Some(db)) => match db.become_secondary(self.database) {
-                Ok(()) => self.became_secondary(node, db),
+                Ok(()) => self.began_to_follow(node, db),
                 Err(error) => self.check_refusal(node, &error.to_string()),
             },
             Ok(None) => Ok(()),
@@ -231,32 +241,43 @@ impl World {
         }
     }
 
-    fn become_primary(&mut self, db: Database) -> Checked {
-        let lost = self.oracle.restart(&db)?;
+    pub(crate) fn become_primary(&mut self, node: usize, db: Database) -> Checked {
+        if self.moves && !self.oracle.leads(node) {
+            // It died after its promotion, and before anybody heard of that.
+            self.was_promoted(node, &db)?;
+        }
+        let lost = self.oracle.restart(node, &db)?;
+        if node == self.leader {
+            self.holds_protected(&db).map_err(|what| format!("R7/E1: node {node} leads again: {what}"))?;
+        }
         self.coverage.commits_lost += lost;
         // What a copy has beyond what the primary recovered is of another history.
         let end = db.log_end().0;
         self.told.values_mut().for_each(|told| *told = end.min(*told));
-        self.absorb(&db)?;
+        self.absorb(node, &db)?;
+        self.begin_to_lead(node, db, lost)
+    }
+
+    pub(crate) fn begin_to_lead(&mut self, node: usize, db: Database, lost: u64) -> Checked {
         let now = self.millis();
-        match executor::lead(&db, self.protocol.clone(), executor::Leading::default(), now) {
+        match executor::lead(&db, self.protocol.clone(), self.terms_of_lead(node), now) {
             Ok(group) => {
                 // The lead was written down.
-                self.absorb(&db)?;
+                self.absorb(node, &db)?;
                 let end = db.log_end().0;
-                self.note(format_args!("node 0 leads as {} from {end}, {lost} lost", group.0.epoch()));
+                self.note(format_args!("node {node} leads as {} from {end}, {lost} lost", group.0.epoch()));
                 match Leading::new(db, group) {
-                    Ok(leading) => self.nodes[PRIMARY].process = Some(Process::Primary(leading)),
-                    Err(error) => return self.check_refusal(PRIMARY, &error),
+                    Ok(leading) => self.nodes[node].process = Some(Process::Primary(leading)),
+                    Err(error) => return self.check_refusal(node, &error),
                 }
                 Ok(())
             }
-            Err(error) => self.check_refusal(PRIMARY, &error.to_string()),
+            Err(error) => self.check_refusal(node, &error.to_string()),
         }
     }
 
     /// A copy was opened, or taken anew: what it acknowledged and promised before must be in it.
-    pub(crate) fn became_secondary(&mut self, node: usize, db: Database) -> Checked {
+    pub(crate) fn became_secondary(&mut self, node: usize, db: Database, primary: usize) -> Checked {
         let (end, promised) = (db.log_end().0, db.promised());
         let state = &mut self.nodes[node];
         state.made = true;
@@ -270,8 +291,8 @@ impl World {
         state.mark_floor = db.mark_floor();
         let (now, protocol) = (self.millis(), self.protocol.clone());
         self.coverage.sparse_copies += u64::from(!db.sparse().is_empty());
-        self.nodes[node].follow(db, format!("node {node}"), &protocol, now);
-        self.note(format_args!("node {node} follows from {end}"));
+        self.nodes[node].follow(db, format!("node {node}"), primary, &protocol, now);
+        self.note(format_args!("node {node} follows node {primary} from {end}"));
         Ok(())
     }
 }

@@ -9,8 +9,9 @@ use planaria_replication::primary::{Group, GroupAction, Session, SessionAction, 
 use planaria_replication::{Lane, Message, Millis};
 use planaria_types::{InstanceId, Uid};
 
+use crate::leads::address_of;
 use crate::node::Process;
-use crate::world::{Checked, PRIMARY, World};
+use crate::world::{Checked, World};
 
 pub(crate) struct Leading {
     pub(crate) db: Database,
@@ -21,10 +22,21 @@ pub(crate) struct Leading {
     pub(crate) sessions: BTreeMap<u64, Serving>,
     /// The files that are pinned for a clone, by its connection.
     pub(crate) pins: BTreeMap<u64, FilePin>,
-    /// Commits whose writers wait for another copy.
-    pub(crate) waiting: Vec<Uid>,
+    /// Commits whose writers wait for other copies.
+    pub(crate) waiting: Vec<Waiting>,
+    /// It takes no commits until its successor is promoted, or was not.
+    pub(crate) handed_over: bool,
     /// Secondaries that nothing is preserved for any more.
     given_up: BTreeMap<InstanceId, GivenUp>,
+}
+
+/// A writer who waits for a level.
+#[derive(Clone, Copy)]
+pub(crate) struct Waiting {
+    pub(crate) uid: Uid,
+    pub(crate) level: Level,
+    /// The number of the batch.
+    pub(crate) number: u64,
 }
 
 /// A session with one secondary.
@@ -47,11 +59,12 @@ impl Leading {
             sessions: BTreeMap::new(),
             pins: BTreeMap::new(),
             waiting: Vec::new(),
+            handed_over: false,
         })
     }
 
     /// What a driver does after every input.
-    fn after_input(&mut self, now: Millis) -> Result<(), String> {
+    pub(crate) fn after_input(&mut self, now: Millis) -> Result<(), String> {
         let mut outcome = Ok(());
         while let Some(action) = self.group.poll_action() {
             match action {
@@ -68,7 +81,11 @@ impl Leading {
                         }
                     }
                 }
-                GroupAction::Deposed(epoch) => outcome = Err(format!("deposed by {epoch}")),
+                GroupAction::Deposed(epoch) => {
+                    if let Err(error) = self.db.promise(epoch) {
+                        outcome = Err(error.to_string());
+                    }
+                }
             }
         }
         if let Err(error) = self.keep_to_caps(now) {
@@ -112,7 +129,8 @@ impl World {
         if there.len() < self.nodes.len() {
             return Ok(());
         }
-        let Some(leading) = self.leading() else { return Ok(()) };
+        let leader = self.leader;
+        let Some(leading) = self.leading(leader) else { return Ok(()) };
         let is_gone = |instance: &&InstanceId| !there.contains(instance);
         let gone: Vec<_> = leading.group.members().keys().filter(is_gone).copied().collect();
         for instance in gone {
@@ -122,17 +140,23 @@ impl World {
         Ok(())
     }
 
-    fn leading(&mut self) -> Option<&mut Leading> {
-        match self.nodes[PRIMARY].process.as_mut()? {
+    pub(crate) fn leading(&mut self, node: usize) -> Option<&mut Leading> {
+        match self.nodes[node].process.as_mut()? {
             Process::Primary(leading) => Some(leading),
             Process::Secondary(_) => None,
         }
     }
 
+    /// The primary's end of a connection.
+    fn serving_end(&mut self, number: u64) -> Option<&mut Leading> {
+        let node = self.connections.get(&number)?.primary;
+        self.leading(node)
+    }
+
     /// A secondary has connected.
     pub(crate) fn accept(&mut self, number: u64) {
         let (now, options) = (self.millis(), self.protocol.clone());
-        if let Some(leading) = self.leading() {
+        if let Some(leading) = self.serving_end(number) {
             let machine = Session::new(SessionId(number), options, now);
             let reads = SessionReads::new(leading.db.clone());
             leading.sessions.insert(number, Serving { machine, reads });
@@ -142,7 +166,7 @@ impl World {
     /// The primary's end of a connection learns that it is gone.
     pub(crate) fn session_lost(&mut self, number: u64) {
         let now = self.millis();
-        if let Some(leading) = self.leading() {
+        if let Some(leading) = self.serving_end(number) {
             leading.pins.remove(&number);
             if let Some(mut serving) = leading.sessions.remove(&number) {
                 serving.machine.handle_disconnected(&mut leading.group, now);
@@ -155,7 +179,7 @@ impl World {
     /// A message came to the primary.
     pub(crate) fn primary_hears(&mut self, number: u64, message: Message) {
         let now = self.millis();
-        if let Some(leading) = self.leading()
+        if let Some(leading) = self.serving_end(number)
             && let Some(serving) = leading.sessions.get_mut(&number)
         {
             let closed = leading.db.visible();
@@ -164,9 +188,9 @@ impl World {
         }
     }
 
-    pub(crate) fn tick_primary(&mut self) {
+    pub(crate) fn tick_primary(&mut self, node: usize) {
         let now = self.millis();
-        if let Some(leading) = self.leading() {
+        if let Some(leading) = self.leading(node) {
             let closed = leading.db.visible();
             executor::tell_news(&leading.db, &mut leading.group, closed, now);
             for serving in leading.sessions.values_mut() {
@@ -176,26 +200,28 @@ impl World {
     }
 
     /// One action of one session.
-    pub(crate) fn act_primary(&mut self) {
+    pub(crate) fn act_primary(&mut self, node: usize) {
         let now = self.millis();
         let choice = self.random.number();
-        let Some(leading) = self.leading() else { return };
+        let Some(leading) = self.leading(node) else { return };
         let closed = leading.db.visible();
         executor::tell_news(&leading.db, &mut leading.group, closed, now);
         let numbers: Vec<u64> = leading.sessions.keys().copied().collect();
         if !numbers.is_empty() {
             let number = numbers[choice as usize % numbers.len()];
-            self.act_session(number, now);
+            self.act_session(node, number, now);
         }
-        if let Some(leading) = self.leading()
+        if let Some(leading) = self.leading(node)
             && let Err(error) = leading.after_input(now)
         {
-            self.failed_action(PRIMARY, &error);
+            self.failed_action(node, &error);
         }
     }
 
-    fn act_session(&mut self, number: u64, now: Millis) {
-        let Some(leading) = self.leading() else { return };
+    fn act_session(&mut self, node: usize, number: u64, now: Millis) {
+        let secondary = self.connections.get(&number).map(|link| link.secondary);
+        let address = secondary.filter(|_| self.moves).map(address_of);
+        let Some(leading) = self.leading(node) else { return };
         let Some(serving) = leading.sessions.get_mut(&number) else { return };
         let group = &mut leading.group;
         let outcome = serving.reads.retry().and_then(|answers| {
@@ -211,9 +237,9 @@ impl World {
             Ok(Some(Outcome::Driver(SessionAction::Register { instance, name, durable }))) => {
                 let given_up = leading.given_up.get(&instance).copied();
                 let known = Registration::new(instance, name, durable);
-                let registration = Registration { given_up, ..known };
+                let registration = Registration { given_up, address, ..known };
                 if let Err(error) = leading.registrar.register(&registration, now) {
-                    self.session_failed(number, &error.to_string());
+                    self.session_failed(node, number, &error.to_string());
                 }
             }
             Ok(Some(Outcome::Driver(SessionAction::Send(message)))) => {
@@ -231,47 +257,64 @@ impl World {
                     link.primary_open = false;
                 }
             }
-            Err(error) => self.session_failed(number, &error.to_string()),
+            Err(error) => self.session_failed(node, number, &error.to_string()),
         }
     }
 
     /// The engine could not carry out what a session asked: its connection ends.
-    fn session_failed(&mut self, number: u64, error: &str) {
-        self.failed_action(PRIMARY, error);
+    fn session_failed(&mut self, node: usize, number: u64, error: &str) {
+        self.failed_action(node, error);
         self.session_lost(number);
         if let Some(link) = self.connections.get_mut(&number) {
             link.primary_open = false;
         }
     }
 
-    /// What a waiting writer would be told now.
-    pub(crate) fn acknowledge(&mut self) -> Checked {
+    /// What the writers who wait at a primary would be told now.
+    pub(crate) fn acknowledge(&mut self, node: usize) -> Checked {
         let now = self.millis();
-        let Some(leading) = self.leading() else { return Ok(()) };
+        let Some(leading) = self.leading(node) else { return Ok(()) };
         if leading.waiting.is_empty() {
             return Ok(());
         }
         let closed = leading.db.visible();
         executor::tell_news(&leading.db, &mut leading.group, closed, now);
-        let Some(acknowledged) = leading.group.acknowledged(Level::One) else { return Ok(()) };
-        let (done, waiting) = leading.waiting.iter().partition(|uid| **uid <= acknowledged);
+        if leading.group.deposed().is_some() {
+            // They are told that it is not known, and may come again.
+            leading.waiting.clear();
+            return Ok(());
+        }
+        let group = &leading.group;
+        let has = |waiting: &Waiting| {
+            group.acknowledged(waiting.level).is_some_and(|acknowledged| acknowledged >= waiting.uid)
+        };
+        let (done, waiting) = leading.waiting.iter().partition(|waiting| has(waiting));
         leading.waiting = waiting;
-        let done: Vec<Uid> = done;
-        let Some(last) = done.iter().max().copied() else { return Ok(()) };
+        let done: Vec<Waiting> = done;
+        let Some(last) = done.iter().map(|waiting| waiting.uid).max() else { return Ok(()) };
         let promotable = leading.group.promotable().clone();
+        let history = leading.db.history();
         self.coverage.acknowledged += done.len() as u64;
-        self.oracle.acknowledged = self.oracle.acknowledged.max(last);
-        let holds = |node: &crate::node::Node| {
+        self.oracle.acknowledged(node, last);
+        // A majority of one copy protects nothing.
+        let is_protected = |waiting: &Waiting| waiting.level.copies_of(promotable.len() + 1) > 1;
+        let done: Vec<Waiting> = done.into_iter().filter(is_protected).collect();
+        let Some(last) = done.iter().map(|waiting| waiting.uid).max() else { return Ok(()) };
+        let position = history.position_of(last);
+        let moves = self.moves;
+        let holds = |other: &usize| {
+            let node = &self.nodes[*other];
             node.database().map_or(node.acknowledged.max(node.greeted) >= last, |db| {
-                promotable.contains(&db.instance())
+                (moves || promotable.contains(&db.instance()))
                     && db.durable() >= last
-                    && self.oracle.is_on_line(db.history().position_of(last))
+                    && db.history().position_of(last) == position
             })
         };
-        if self.nodes.iter().skip(1).any(holds) {
-            Ok(())
-        } else {
-            Err(format!("R7: {last} is acknowledged at the level one, and no secondary holds it"))
+        if !(0..self.nodes.len()).filter(|other| *other != node).any(|other| holds(&other)) {
+            return Err(format!(
+                "R7: {last} is acknowledged at a protected level, and no other node holds it"
+            ));
         }
+        if moves { self.note_protected(node, &done) } else { Ok(()) }
     }
 }

@@ -7,21 +7,28 @@ mod bulk;
 mod faults;
 mod invariants;
 mod leading;
+mod leads;
 mod network;
 mod node;
 mod oracle;
 mod planted;
+mod protected;
+#[path = "../../../replication/tests/simulation/report.rs"]
+mod report;
 mod secondary;
 mod trace;
 mod workload;
 mod world;
 
 use planted::Fault;
-use trace::Coverage;
+use report::Report;
+use trace::{Coverage, Moves};
 use world::World;
 
 /// Seeds of a plain test run.
 const SEEDS: u64 = 40;
+/// The same where the lead changes hands.
+const MOVING_SEEDS: u64 = 20;
 /// From so many seeds on, nothing of what a run may do must be missing.
 const SEEDS_THAT_REACH_ALL: u64 = 200;
 /// Seeds within which a planted fault must be caught.
@@ -31,11 +38,28 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
+/// What a seed did.
+#[derive(Default, Debug)]
+struct Done {
+    coverage: Coverage,
+    moves: Moves,
+    /// Of the whole trace.
+    digest: u64,
+}
+
 /// What a seed did, or why it failed, with its trace.
-fn run(seed: u64, planted: Option<Fault>) -> Result<(Coverage, u64), String> {
-    let mut world = World::new(seed, planted)?;
+fn run(seed: u64, planted: Option<Fault>) -> Result<Done, String> {
+    finish(World::new(seed, planted)?, seed)
+}
+
+/// The same in a world in which the lead changes hands.
+fn run_moving(seed: u64, planted: Option<Fault>) -> Result<Done, String> {
+    finish(World::moving(seed, planted)?, seed)
+}
+
+fn finish(mut world: World, seed: u64) -> Result<Done, String> {
     match world.run() {
-        Ok(()) => Ok((world.coverage, world.trace.hash())),
+        Ok(()) => Ok(Done { coverage: world.coverage, moves: world.moved, digest: world.trace.hash() }),
         Err(what) => {
             let trace = world.trace.lines();
             Err(format!("{trace}\nseed {seed}: {what}\nreplay with PLANARIA_SEED={seed}"))
@@ -43,22 +67,45 @@ fn run(seed: u64, planted: Option<Fault>) -> Result<(Coverage, u64), String> {
     }
 }
 
-#[test]
-fn all_invariants_hold_under_faults_and_all_copies_become_equal() {
+/// Runs as many seeds as are asked for, else a few, and says what that was.
+fn run_many(count: u64, run: fn(u64, Option<Fault>) -> Result<Done, String>) -> (u64, Done) {
     let (first, count) = match number("PLANARIA_SEED") {
         Some(seed) => (seed, number("PLANARIA_SEEDS").unwrap_or(1)),
-        None => (0, number("PLANARIA_SEEDS").unwrap_or(SEEDS)),
+        None => (0, number("PLANARIA_SEEDS").unwrap_or(count)),
     };
-    let mut total = Coverage::default();
+    let report = Report::begin(first);
+    let mut total = Done::default();
     for seed in first..first + count {
         match run(seed, None) {
-            Ok((coverage, _)) => total.add(&coverage),
+            Ok(done) => {
+                total.digest ^= done.digest;
+                total.coverage.add(&done.coverage);
+                total.moves.add(&done.moves);
+            }
             Err(report) => panic!("{report}"),
         }
     }
-    println!("{count} seeds: {total:?}");
-    if count >= SEEDS_THAT_REACH_ALL {
-        let missed = total.never();
+    println!("digest {:x}", total.digest);
+    report.print(count, total.coverage.steps, total.coverage.simulated_ms);
+    (count, total)
+}
+
+#[test]
+fn all_invariants_hold_under_faults_and_all_copies_become_equal() {
+    let (count, total) = run_many(SEEDS, run);
+    println!("{:?}", total.coverage);
+    if count >= SEEDS_THAT_REACH_ALL && number("PLANARIA_SEED").is_none() {
+        let missed = total.coverage.never();
+        assert!(missed.is_empty(), "never reached: {missed:?} in {total:?}");
+    }
+}
+
+#[test]
+fn the_lead_changes_hands_and_nothing_protected_is_lost_or_made_twice() {
+    let (count, total) = run_many(MOVING_SEEDS, run_moving);
+    println!("{:?}\n{:?}", total.moves, total.coverage);
+    if count >= SEEDS_THAT_REACH_ALL && number("PLANARIA_SEED").is_none() {
+        let missed = total.moves.never();
         assert!(missed.is_empty(), "never reached: {missed:?} in {total:?}");
     }
 }
@@ -66,8 +113,10 @@ fn all_invariants_hold_under_faults_and_all_copies_become_equal() {
 #[test]
 fn one_seed_gives_one_run() {
     for seed in 0..3 {
-        let (first, second) = (run(seed, None), run(seed, None));
-        assert_eq!(format!("{first:?}"), format!("{second:?}"));
+        for run in [run, run_moving] {
+            let (first, second) = (run(seed, None), run(seed, None));
+            assert_eq!(format!("{first:?}"), format!("{second:?}"));
+        }
     }
 }
 
@@ -88,17 +137,23 @@ fn what_failed_once_does_not_fail_again() {
 
 #[test]
 fn every_planted_fault_is_caught() {
+    let missed = [catch(&planted::FAULTS, run), catch(&planted::FAULTS_OF_MOVES, run_moving)].concat();
+    assert!(missed.is_empty(), "not caught within {PLANTED_SEEDS} seeds: {missed:?}");
+}
+
+/// Which faults no seed caught.
+fn catch(faults: &[(Fault, u64)], run: fn(u64, Option<Fault>) -> Result<Done, String>) -> Vec<Fault> {
     let mut missed = Vec::new();
-    for (fault, near) in planted::FAULTS {
-        let seeds = (near..near + PLANTED_SEEDS)
-            .find_map(|seed| run(seed, Some(fault)).err().map(|report| (seed, report)));
+    for (fault, near) in faults {
+        let seeds = (*near..near + PLANTED_SEEDS)
+            .find_map(|seed| run(seed, Some(*fault)).err().map(|report| (seed, report)));
         let Some((seed, report)) = seeds else {
-            missed.push(fault);
+            missed.push(*fault);
             continue;
         };
         let what = report.lines().find(|line| line.starts_with("seed")).unwrap_or_default();
         println!("{fault:?}: {}", what.chars().take(150).collect::<String>());
         assert!(run(seed, None).is_ok(), "seed {seed} fails without {fault:?}, too");
     }
-    assert!(missed.is_empty(), "not caught within {PLANTED_SEEDS} seeds: {missed:?}");
+    missed
 }

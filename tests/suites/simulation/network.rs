@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use planaria_replication::{Message, Way};
 
 use crate::node::Process;
-use crate::world::{PRIMARY, World};
+use crate::world::World;
 
-/// A connection of a secondary to the primary.
+/// A connection of a secondary to a primary.
 #[derive(Default)]
 pub(crate) struct Connection {
     pub(crate) secondary: usize,
+    pub(crate) primary: usize,
     pub(crate) up: VecDeque<Message>,
     pub(crate) control: VecDeque<Message>,
     pub(crate) bulk: VecDeque<Message>,
@@ -22,15 +23,31 @@ pub(crate) struct Connection {
 }
 
 impl World {
+    /// Whether a secondary and a primary hear each other.
+    pub(crate) fn reaches(&self, secondary: usize, primary: usize) -> bool {
+        !self.parted[secondary] && !(self.moves && self.parted[primary])
+    }
+
+    /// Whom a node follows, or would.
+    pub(crate) fn primary_of(&self, node: usize) -> usize {
+        match &self.nodes[node].process {
+            Some(Process::Secondary(following)) => following.primary,
+            _ => self.leader,
+        }
+    }
+
     /// A secondary tries to connect.
     pub(crate) fn connect(&mut self, node: usize) {
         let now = self.millis();
-        let reachable = self.nodes[PRIMARY].process.is_some() && !self.parted[node];
+        let primary = self.primary_of(node);
+        let leads = matches!(self.nodes[primary].process, Some(Process::Primary(_)));
+        let reachable = leads && self.reaches(node, primary) && !self.is_paused(primary);
         let number = self.next_connection;
         if reachable {
             self.next_connection += 1;
             let link = Connection {
                 secondary: node,
+                primary,
                 secondary_open: true,
                 primary_open: true,
                 ..Connection::default()
@@ -74,10 +91,10 @@ impl World {
     /// All connections of a node that died.
     pub(crate) fn cut_all_of(&mut self, node: usize) {
         for link in self.connections.values_mut() {
-            if node == PRIMARY || link.secondary == node {
+            if link.primary == node || link.secondary == node {
                 link.dead = true;
-                link.primary_open &= node != PRIMARY;
-                link.secondary_open &= node == PRIMARY;
+                link.primary_open &= link.primary != node;
+                link.secondary_open &= link.secondary != node;
             }
         }
     }
@@ -111,8 +128,9 @@ impl World {
         let lane = self.random.below(3);
         let now = self.millis();
         let link = self.connections.get_mut(&number)?;
-        let node = link.secondary;
-        if link.dead || self.parted[node] {
+        let (node, primary) = (link.secondary, link.primary);
+        let hears = if lane == 0 { primary } else { node };
+        if link.dead || self.is_paused(hears) || !self.reaches(node, primary) {
             return None;
         }
         let blocked = lane > 0 && self.is_transferring(node);
@@ -132,7 +150,7 @@ impl World {
             if primary_open {
                 self.primary_hears(number, message);
             }
-            return Some(PRIMARY);
+            return Some(primary);
         }
         self.count(&message);
         if secondary_open

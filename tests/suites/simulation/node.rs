@@ -29,6 +29,8 @@ pub(crate) enum Process {
 pub(crate) struct Following {
     pub(crate) copy: FollowingCopy,
     pub(crate) machine: Replica,
+    /// The node that it follows.
+    pub(crate) primary: usize,
     pub(crate) connection: Option<u64>,
     pub(crate) transfer: Option<Transfer>,
 }
@@ -45,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) failing: bool,
     /// Steps until a death that did not come is called off.
     pub(crate) doomed_for: u64,
+    /// The step at which a process that stands still goes on.
+    pub(crate) paused_until: u64,
     /// The directory was made durable once, so that it must be found.
     pub(crate) made: bool,
     /// What it acknowledged to its primary.
@@ -71,6 +75,7 @@ impl Node {
             hurt: false,
             failing: false,
             doomed_for: 0,
+            paused_until: 0,
             made: false,
             acknowledged: Uid::ZERO,
             greeted: Uid::ZERO,
@@ -152,11 +157,18 @@ impl Node {
     }
 
     /// A secondary's process over an open database.
-    pub(crate) fn follow(&mut self, db: Database, name: String, protocol: &Protocol, now: Millis) {
+    pub(crate) fn follow(
+        &mut self,
+        db: Database,
+        name: String,
+        primary: usize,
+        protocol: &Protocol,
+        now: Millis,
+    ) {
         let copy = FollowingCopy::new(db);
         let machine = copy.machine(name, protocol.clone(), now);
-        self.process =
-            Some(Process::Secondary(Following { copy, machine, connection: None, transfer: None }));
+        let following = Following { copy, machine, primary, connection: None, transfer: None };
+        self.process = Some(Process::Secondary(following));
     }
 }
 

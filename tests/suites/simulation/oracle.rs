@@ -7,7 +7,7 @@ use bytes::Bytes;
 use planaria_engine::{CommitOp, Database, Durability, Followed, LoggedCommit, RecordKind};
 use planaria_types::{Epoch, Position, TableId, Uid};
 
-use crate::world::Checked;
+use crate::world::{Checked, NODES};
 
 /// The live records of a state, each with the commit that wrote it.
 pub(crate) type Content = BTreeMap<(TableId, Bytes), (Uid, Bytes)>;
@@ -19,20 +19,40 @@ pub(crate) type Ops = Vec<(TableId, Bytes, Option<Bytes>)>;
 pub(crate) struct Oracle {
     /// The content that each position names, of all histories that there ever were.
     named: HashMap<(Epoch, Uid), Rc<Content>>,
-    /// The history of the primary that leads now: the epoch of each commit.
+    /// The highest UID of each epoch that was durable on a primary.
+    durable: HashMap<Epoch, Uid>,
+    /// What each node has done as a primary.
+    reigns: [Reign; NODES],
+    /// Batches that were given to a primary, by the number in their first row, and where they were committed.
+    asked: HashMap<u64, (Ops, Vec<Position>)>,
+    /// The last position of each epoch that was acknowledged at a protected level.
+    protected: Vec<Position>,
+    /// The batches that were.
+    settled: Vec<u64>,
+    /// Batches are given under a token, so that the same one may come again.
+    pub(crate) again: bool,
+}
+
+/// What a node has done as a primary, since it was made one.
+#[derive(Default)]
+struct Reign {
+    leads: bool,
+    /// Its history: the epoch of each commit.
     line: BTreeMap<Uid, Epoch>,
-    /// The highest UID that was ever drawn.
+    /// The highest UID that it drew.
     drawn: Uid,
-    /// What the primary last said to be durable.
-    pub(crate) durable: Uid,
     /// The last commit that was acknowledged, at any level.
-    pub(crate) acknowledged: Uid,
+    acknowledged: Uid,
     /// The last commit that a writer was told of, at any level.
     written: Uid,
     /// What the next start must find whatever the level was: the process ended, the machine did not.
     survives: Uid,
-    /// Batches that were given to a primary and are not known to be logged, by the number in their first row.
-    submitted: HashMap<u64, Ops>,
+}
+
+impl Reign {
+    fn end(&self) -> Uid {
+        self.line.last_key_value().map_or(Uid::ZERO, |(uid, _)| *uid)
+    }
 }
 
 /// What was new in a primary's log.
@@ -48,33 +68,97 @@ pub(crate) struct Absorbed {
 
 impl Oracle {
     pub(crate) fn submit(&mut self, number: u64, ops: Ops) {
-        self.submitted.insert(number, ops);
+        self.asked.entry(number).or_insert((ops, Vec::new()));
     }
 
     /// A writer was told that its commit is done.
-    pub(crate) fn wrote(&mut self, uid: Uid, durability: Durability) {
-        self.written = uid;
+    pub(crate) fn wrote(&mut self, node: usize, uid: Uid, durability: Durability) {
+        let reign = &mut self.reigns[node];
+        reign.written = uid;
         if durability == Durability::Synced {
-            self.acknowledged = uid;
+            reign.acknowledged = uid;
         }
     }
 
-    /// The primary died; its machine lives on, or does not.
-    pub(crate) fn died(&mut self, machine_lives: bool) {
+    /// A writer was told that its commit is on so many copies.
+    pub(crate) fn acknowledged(&mut self, node: usize, uid: Uid) {
+        let reign = &mut self.reigns[node];
+        reign.acknowledged = reign.acknowledged.max(uid);
+    }
+
+    /// A primary has told that this is durable there.
+    pub(crate) fn note_durable(&mut self, position: Position) {
+        let durable = self.durable.entry(position.epoch).or_default();
+        *durable = position.uid.max(*durable);
+    }
+
+    /// Whether a position was durable on a primary.
+    pub(crate) fn is_durable(&self, position: Position) -> bool {
+        self.durable.get(&position.epoch).copied().unwrap_or_default() >= position.uid
+    }
+
+    /// A node died; its machine lives on, or does not.
+    pub(crate) fn died(&mut self, node: usize, machine_lives: bool) {
+        let reign = &mut self.reigns[node];
         if !machine_lives {
-            self.written = self.acknowledged;
+            reign.written = reign.acknowledged;
         }
-        self.survives = self.written;
+        reign.survives = reign.written;
     }
 
-    /// The last commit of the line.
-    pub(crate) fn end(&self) -> Uid {
-        self.line.last_key_value().map_or(Uid::ZERO, |(uid, _)| *uid)
+    /// Whether a node leads, or did when it was seen last.
+    pub(crate) fn leads(&self, node: usize) -> bool {
+        self.reigns[node].leads
     }
 
-    /// Whether the position lies on the line of the primary that leads now.
-    pub(crate) fn is_on_line(&self, position: Position) -> bool {
-        position.uid == Uid::ZERO || self.line.get(&position.uid) == Some(&position.epoch)
+    /// The first primary of all begins.
+    pub(crate) fn begins(&mut self, node: usize) {
+        self.reigns[node].leads = true;
+    }
+
+    /// A batch was acknowledged at a protected level.
+    pub(crate) fn protect(&mut self, number: u64, position: Position) {
+        self.settled.push(number);
+        match self.protected.iter_mut().find(|last| last.epoch == position.epoch) {
+            Some(last) => last.uid = position.uid.max(last.uid),
+            None => self.protected.push(position),
+        }
+    }
+
+    pub(crate) fn protected(&self) -> impl Iterator<Item = &Position> {
+        self.protected.iter()
+    }
+
+    pub(crate) fn settled(&self) -> impl Iterator<Item = u64> {
+        self.settled.iter().copied()
+    }
+
+    /// A node leads no more: another one decides what stays of its commits.
+    pub(crate) fn ended(&mut self, node: usize) {
+        self.reigns[node] = Reign::default();
+    }
+
+    /// A node was promoted: its history is what it inherits, all of it durable.
+    pub(crate) fn promoted(&mut self, node: usize, db: &Database) {
+        let (history, end) = (db.history(), db.log_end().0);
+        let lies_there =
+            |(epoch, uid): &(Epoch, Uid)| *uid <= end && history.position_of(*uid).epoch == *epoch;
+        let line = self.named.keys().filter(|at| lies_there(at)).map(|(epoch, uid)| (*uid, *epoch)).collect();
+        self.note_durable(history.position_of(end));
+        self.reigns[node] =
+            Reign { leads: true, line, drawn: end, acknowledged: end, written: end, survives: end };
+    }
+
+    /// Whether a batch was committed where a position on this history says so, and how often it was on this history.
+    pub(crate) fn times(&self, number: u64, db: &Database) -> usize {
+        let (history, end) = (db.history(), db.log_end().0);
+        let lies_there = |at: &&Position| at.uid <= end && history.position_of(at.uid) == **at;
+        self.asked.get(&number).map_or(0, |(_, made)| made.iter().filter(lies_there).count())
+    }
+
+    /// Whether a batch was committed at a position.
+    pub(crate) fn was_made_at(&self, number: u64, position: Position) -> bool {
+        self.asked.get(&number).is_some_and(|(_, made)| made.contains(&position))
     }
 
     /// The content that a position names.
@@ -87,30 +171,34 @@ impl Oracle {
 
     /// A primary has started: what is not in its log any more is lost, which nobody may have been promised. How many commits
     /// are.
-    pub(crate) fn restart(&mut self, db: &Database) -> Result<u64, String> {
+    pub(crate) fn restart(&mut self, node: usize, db: &Database) -> Result<u64, String> {
         let end = db.log_end().0;
-        let lost = self.line.split_off(&end.next());
-        if end < self.acknowledged {
-            return Err(format!("E1: {} was acknowledged, recovered is {end}", self.acknowledged));
+        let reign = &mut self.reigns[node];
+        if !reign.leads {
+            return Ok(0);
         }
-        if end < self.survives {
+        let lost = reign.line.split_off(&end.next());
+        if end < reign.acknowledged {
+            return Err(format!("E1: {} was acknowledged, recovered is {end}", reign.acknowledged));
+        }
+        if end < reign.survives {
             return Err(format!(
                 "E1: {} was written before the process died, recovered is {end}",
-                self.survives
+                reign.survives
             ));
         }
-        self.written = self.written.min(end);
-        self.durable = self.durable.min(end);
+        reign.written = reign.written.min(end);
+        self.note_durable(db.history().position_of(end));
         Ok(lost.len() as u64)
     }
 
-    /// Takes in what is new in the log of the primary.
-    pub(crate) fn absorb(&mut self, db: &Database) -> Result<Absorbed, String> {
+    /// Takes in what is new in the log of a primary.
+    pub(crate) fn absorb(&mut self, node: usize, db: &Database) -> Result<Absorbed, String> {
         let mut absorbed = Absorbed::default();
-        if db.log_end().0 == self.end() {
+        if db.log_end().0 == self.reigns[node].end() {
             return Ok(absorbed);
         }
-        let mut follower = db.follow(self.end());
+        let mut follower = db.follow(self.reigns[node].end());
         loop {
             let commits = match follower.next(1 << 20).map_err(|error| error.to_string())? {
                 Followed::Commits(commits) => commits,
@@ -120,24 +208,31 @@ impl Oracle {
                 return Ok(absorbed);
             }
             for logged in &commits {
-                self.append(db, logged, &mut absorbed)?;
+                self.append(node, db, logged, &mut absorbed)?;
             }
         }
     }
 
-    fn append(&mut self, db: &Database, logged: &LoggedCommit, absorbed: &mut Absorbed) -> Checked {
-        let (uid, end) = (logged.commit.uid(), self.end());
+    fn append(
+        &mut self,
+        node: usize,
+        db: &Database,
+        logged: &LoggedCommit,
+        absorbed: &mut Absorbed,
+    ) -> Checked {
+        let reign = &mut self.reigns[node];
+        let (uid, end) = (logged.commit.uid(), reign.end());
         if logged.commit.prev() != end || uid <= end {
             return Err(format!("R2: commit {uid} names {}, before it comes {end}", logged.commit.prev()));
         }
-        if uid <= self.drawn {
-            return Err(format!("E15: {uid} was drawn again, {} was drawn before", self.drawn));
+        if uid <= reign.drawn {
+            return Err(format!("E15: {uid} was drawn again, {} was drawn before", reign.drawn));
         }
-        self.drawn = uid;
-        let before = self.line.last_key_value().map(|(uid, epoch)| Position { epoch: *epoch, uid: *uid });
+        reign.drawn = uid;
+        let before = reign.line.last_key_value().map(|(uid, epoch)| Position { epoch: *epoch, uid: *uid });
         let before = self.content(before.unwrap_or_default()).ok_or("the line has a gap")?;
         let ops: Vec<CommitOp<'_>> = logged.commit.ops().collect();
-        self.recognise(&ops, uid, absorbed)?;
+        self.recognise(&ops, db, uid, absorbed)?;
         let mut content = Content::clone(&before);
         for op in ops {
             let place = (op.table, Bytes::copy_from_slice(op.key));
@@ -147,7 +242,7 @@ impl Oracle {
             };
         }
         let epoch = db.history().epoch_of(uid);
-        self.line.insert(uid, epoch);
+        self.reigns[node].line.insert(uid, epoch);
         if self.named.insert((epoch, uid), Rc::new(content)).is_some() {
             return Err(format!("R1: {uid} of {epoch} names two contents"));
         }
@@ -155,16 +250,23 @@ impl Oracle {
     }
 
     /// Every commit is one that was asked for, whole, or one that the store makes by itself.
-    fn recognise(&mut self, ops: &[CommitOp<'_>], uid: Uid, absorbed: &mut Absorbed) -> Checked {
+    fn recognise(
+        &mut self,
+        ops: &[CommitOp<'_>],
+        db: &Database,
+        uid: Uid,
+        absorbed: &mut Absorbed,
+    ) -> Checked {
         if ops.iter().all(|op| op.table == TableId::SYSTEM) {
             absorbed.own += 1;
             absorbed.splits += u64::from(ops.len() == 1 && ops[0].row.len() == 8);
             return Ok(());
         }
         absorbed.commits += 1;
+        // Tokens are beside what was asked for.
+        let ops: Vec<_> = ops.iter().filter(|op| op.table != TableId::SYSTEM).collect();
         let number =
             ops.iter().find_map(|op| op.row.first_chunk::<8>()).map(|head| u64::from_le_bytes(*head));
-        let asked = number.and_then(|number| self.submitted.remove(&number));
         let made: Ops = ops
             .iter()
             .map(|op| {
@@ -172,10 +274,20 @@ impl Oracle {
                 (op.table, Bytes::copy_from_slice(op.key), row)
             })
             .collect();
-        if asked.as_ref() == Some(&made) {
-            Ok(())
-        } else {
-            Err(format!("E3/E4: commit {uid} is not what was written"))
+        let Some(number) =
+            number.filter(|number| self.asked.get(number).is_some_and(|asked| asked.0 == made))
+        else {
+            return Err(format!("E3/E4: commit {uid} is not what was written"));
+        };
+        let before = self.times(number, db);
+        let known = self.asked.get(&number).map_or(0, |(_, made)| made.len());
+        if before > 0 || known > 0 && !self.again {
+            return Err(format!("R19: batch {number} is committed again, at {uid}"));
         }
+        let position = db.history().position_of(uid);
+        if let Some((_, made)) = self.asked.get_mut(&number) {
+            made.push(position);
+        }
+        Ok(())
     }
 }

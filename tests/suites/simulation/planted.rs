@@ -20,6 +20,9 @@ impl Fault {
     }
 }
 
+/// Those that take clients who come again to be caught.
+pub(crate) const FAULTS_OF_MOVES: [(Fault, u64); 1] = [(Fault::Engine(Engine::ForgetTokens), 0)];
+
 pub(crate) const FAULTS: [(Fault, u64); 17] = [
     (Fault::Engine(Engine::SkipSettle), 0),
     (Fault::Engine(Engine::SkipLogSync), 0),

@@ -55,7 +55,8 @@ impl World {
             Action::Install(install) => self.coverage.reconciled += u64::from(install.reconciled),
             _ => {}
         }
-        self.coverage.take_backs += u64::from(matches!(action, Action::TakeBack(_)));
+        self.coverage.take_backs += u64::from(matches!(action, Action::TakeBack(..)));
+        let kept = self.kept_by(node, &action)?;
         let Some(Following { copy, machine, .. }) = self.following(node) else { return Ok(()) };
         match copy.perform(action, machine, now) {
             Ok(Some(Action::Connect)) => self.connect(node),
@@ -65,10 +66,10 @@ impl World {
                 let terms = Terms::of(copy.database(), at_least);
                 self.note(format_args!("node {node} takes run files: {reason}"));
                 if let Some(following) = self.following(node) {
-                    following.transfer = Some(Transfer::new(terms));
+                    following.transfer = Some(Transfer::new(terms, following.primary));
                 }
             }
-            Ok(_) => {}
+            Ok(_) => self.was_taken_back(node, kept),
             Err(error) => {
                 copy.failed(&error.to_string(), machine, now);
                 self.failed_action(node, &error.to_string());

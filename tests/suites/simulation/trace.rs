@@ -5,20 +5,25 @@ use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-const LINES_MAX: usize = 250;
+/// Lines that are kept, unless `PLANARIA_TRACE` says how many.
+const LINES_MAX: u64 = 250;
 
 /// The last lines of a run, and a hash over all of them.
 #[derive(Default)]
 pub(crate) struct Trace {
     lines: VecDeque<String>,
     hasher: DefaultHasher,
+    lines_max: Option<usize>,
 }
 
 impl Trace {
     pub(crate) fn note(&mut self, step: u64, now: u64, what: fmt::Arguments<'_>) {
         let line = format!("{step:>6} {now:>7} ms  {what}");
         line.hash(&mut self.hasher);
-        if self.lines.len() >= LINES_MAX {
+        let most = *self
+            .lines_max
+            .get_or_insert_with(|| crate::number("PLANARIA_TRACE").unwrap_or(LINES_MAX) as usize);
+        if self.lines.len() >= most {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
@@ -35,14 +40,14 @@ impl Trace {
 }
 
 macro_rules! coverage {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// How often things happened, to show that a run reaches what it is to test.
+    ($(#[$about:meta])* $counts:ident: $($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        $(#[$about])*
         #[derive(Default, Clone, Debug)]
-        pub(crate) struct Coverage {
+        pub(crate) struct $counts {
             $($(#[$doc])* pub(crate) $name: u64,)*
         }
 
-        impl Coverage {
+        impl $counts {
             pub(crate) fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
             }
@@ -57,6 +62,8 @@ macro_rules! coverage {
 }
 
 coverage! {
+    /// How often things happened, to show that a run reaches what it is to test.
+    Coverage:
     steps,
     simulated_ms,
     commits,
@@ -94,4 +101,26 @@ coverage! {
     marks_dropped,
     failed_actions,
     contents_compared,
+}
+
+coverage! {
+    /// The same for worlds in which the lead changes hands.
+    Moves:
+    promotions,
+    promotions_refused,
+    hand_overs,
+    promises,
+    lost_questions,
+    lost_answers,
+    deposed,
+    stray_starts,
+    stray_commits,
+    rejoined,
+    pauses,
+    protected,
+    retried,
+    known_by_token,
+    quarantines,
+    taken_back,
+    rewinds,
 }

@@ -15,6 +15,7 @@ const KEYS: u64 = 16;
 const ROW_BYTES_MAX: u64 = 3_000;
 
 /// A batch, and how it is asked for.
+#[derive(Clone)]
 pub(crate) struct Write {
     pub(crate) number: u64,
     pub(crate) ops: Ops,

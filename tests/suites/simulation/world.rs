@@ -6,24 +6,25 @@ use std::fmt;
 use planaria_engine::os::Os;
 use planaria_engine::{Database, Options, ReadMode, Task};
 use planaria_net::replica::executor;
+use planaria_replication::ack::Level;
 use planaria_replication::secondary::State;
 use planaria_replication::{Millis, Options as Protocol};
 use planaria_tests::cluster::Random;
 use planaria_types::{DatabaseId, InstanceId, Uid};
 
-use crate::leading::Leading;
+use crate::leading::{Leading, Waiting};
 use crate::network::Connection;
 use crate::node::{DIR, Node, Process};
 use crate::oracle::Oracle;
 use crate::planted::Fault;
-use crate::trace::{Coverage, Trace};
+use crate::trace::{Coverage, Moves, Trace};
 use crate::workload::{Write, create_tables};
 
 pub(crate) const NODES: usize = 3;
-/// The node that leads.
-pub(crate) const PRIMARY: usize = 0;
 /// Steps under faults.
 const STEPS: u64 = 3_000;
+/// Steps under faults where the lead changes hands, each time once copies are promotable.
+const MOVING_STEPS: u64 = 6_000;
 /// Steps within which everything must be equal once faults have ended.
 const SETTLE_STEPS: u64 = 30_000;
 
@@ -39,18 +40,27 @@ pub(crate) struct World {
     /// Secondaries that reach nobody.
     pub(crate) parted: [bool; NODES],
     pub(crate) database: DatabaseId,
+    /// The node that was made the primary last: the first one, where the lead changes never.
+    pub(crate) leader: usize,
+    /// The lead changes hands here.
+    pub(crate) moves: bool,
+    /// Batches whose writers were not told that they are done: they may come again, under the same token.
+    pub(crate) unsettled: Vec<Write>,
     /// What is preserved for secondaries has caps that bite.
     pub(crate) capped: bool,
     /// What each copy has told a primary to be durable there; a registration may say less.
     pub(crate) told: BTreeMap<InstanceId, Uid>,
     /// How rarely a commit waits for the disk, and how rarely the background syncs.
-    synced_one_in: u64,
+    pub(crate) synced_one_in: u64,
     now: u64,
-    numbers: u64,
+    pub(crate) numbers: u64,
     pub(crate) faults: bool,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
     pub(crate) coverage: Coverage,
+    pub(crate) moved: Moves,
+    /// What was found in the middle of a step.
+    pub(crate) broken: Checked,
 }
 
 fn limits(random: &mut Random, capped: bool, planted: Option<Fault>) -> Options {
@@ -73,7 +83,17 @@ fn limits(random: &mut Random, capped: bool, planted: Option<Fault>) -> Options 
 }
 
 impl World {
+    /// A world in which node 0 leads, and nobody takes its place.
     pub(crate) fn new(seed: u64, planted: Option<Fault>) -> Result<Self, String> {
+        Self::of_kind(seed, planted, false)
+    }
+
+    /// A world in which the lead changes hands.
+    pub(crate) fn moving(seed: u64, planted: Option<Fault>) -> Result<Self, String> {
+        Self::of_kind(seed, planted, true)
+    }
+
+    fn of_kind(seed: u64, planted: Option<Fault>, moves: bool) -> Result<Self, String> {
         let mut random = Random::new(seed);
         let protocol = Protocol {
             live_window_bytes: 1_000 + random.below(20_000),
@@ -93,6 +113,8 @@ impl World {
             leave_after: Millis(300 + random.below(2_000)),
             planted: planted.and_then(Fault::protocol),
         };
+        let leave_after = if moves { Millis(protocol.leave_after.0 + 4_000) } else { protocol.leave_after };
+        let protocol = Protocol { leave_after, ..protocol };
         let capped = random.once_in(3);
         let synced_one_in = if random.once_in(2) { 2 } else { 30 };
         let nodes = (0..NODES).map(|_| Node::new(random.number(), limits(&mut random, capped, planted)));
@@ -110,6 +132,9 @@ impl World {
             next_connection: 1,
             parted: [false; NODES],
             database: DatabaseId::default(),
+            leader: 0,
+            moves,
+            unsettled: Vec::new(),
             capped,
             told: BTreeMap::new(),
             synced_one_in,
@@ -119,6 +144,8 @@ impl World {
             oracle: Oracle::default(),
             trace: Trace::default(),
             coverage: Coverage::default(),
+            moved: Moves::default(),
+            broken: Ok(()),
         };
         world.begin().map_err(|error| format!("seed {seed}: {error}"))?;
         Ok(world)
@@ -126,14 +153,17 @@ impl World {
 
     fn begin(&mut self) -> Checked {
         let text = |error: planaria_engine::Error| error.to_string();
-        let db = Database::open_with(DIR, self.nodes[PRIMARY].options(true)).map_err(text)?;
+        let node = self.leader;
+        let db = Database::open_with(DIR, self.nodes[node].options(true)).map_err(text)?;
         create_tables(&db).map_err(text)?;
         self.database = db.id();
-        self.nodes[PRIMARY].made = true;
-        let group = executor::lead(&db, self.protocol.clone(), executor::Leading::default(), self.millis());
+        self.oracle.again = self.moves;
+        self.oracle.begins(node);
+        self.nodes[node].made = true;
+        let group = executor::lead(&db, self.protocol.clone(), self.terms_of_lead(node), self.millis());
         let group = group.map_err(|error| error.to_string())?;
-        self.absorb(&db)?;
-        self.nodes[PRIMARY].process = Some(Process::Primary(Leading::new(db, group)?));
+        self.absorb(node, &db)?;
+        self.nodes[node].process = Some(Process::Primary(Leading::new(db, group)?));
         Ok(())
     }
 
@@ -153,7 +183,7 @@ impl World {
 
     /// Runs the workload under faults, then lets everything settle.
     pub(crate) fn run(&mut self) -> Checked {
-        for _ in 0..STEPS {
+        for _ in 0..if self.moves { MOVING_STEPS } else { STEPS } {
             self.step()?;
         }
         self.faults = false;
@@ -162,6 +192,7 @@ impl World {
             self.heal(node);
             self.nodes[node].failing = false;
             self.parted[node] = false;
+            self.nodes[node].paused_until = 0;
             if self.nodes[node].hurt {
                 self.stop(node);
             }
@@ -173,11 +204,15 @@ impl World {
                 for node in 0..NODES {
                     self.start(node)?;
                 }
+                if self.moves {
+                    self.settle_lead(round)?;
+                }
                 self.forget_the_gone()?;
             }
             if round % 16 == 0 && self.is_settled() {
                 self.coverage.simulated_ms = self.now;
-                return self.check_equal();
+                self.check_equal()?;
+                return self.check_protected(self.leader);
             }
         }
         let states: Vec<String> = (0..NODES).map(|node| self.describe(node)).collect();
@@ -198,7 +233,8 @@ impl World {
 
     /// Everybody is online, promotable, and shows what the primary has.
     fn is_settled(&self) -> bool {
-        let Some(Process::Primary(leading)) = &self.nodes[PRIMARY].process else { return false };
+        let leader = self.leader;
+        let Some(Process::Primary(leading)) = &self.nodes[leader].process else { return false };
         let end = leading.db.log_end().0;
         let follows = |node: &Node| match &node.process {
             Some(Process::Secondary(following)) => {
@@ -209,16 +245,25 @@ impl World {
             }
             _ => false,
         };
-        leading.db.visible() == end && leading.db.durable() == end && self.nodes.iter().skip(1).all(follows)
+        leading.db.visible() == end
+            && leading.db.durable() == end
+            && (0..NODES).filter(|node| *node != leader).all(|node| follows(&self.nodes[node]))
     }
 
     fn step(&mut self) -> Checked {
         self.coverage.steps += 1;
         let node = self.random.below(NODES as u64) as usize;
-        let touched = match self.random.below(100) {
+        if self.moves && self.faults && self.weather(node)? {
+            return self.after_step(Some(node));
+        }
+        let choice = self.random.below(100);
+        if self.is_paused(node) && !(10..42).contains(&choice) {
+            return Ok(());
+        }
+        let touched = match choice {
             0..5 if self.faults => {
                 self.write()?;
-                Some(PRIMARY)
+                Some(self.leader)
             }
             5..10 => {
                 self.maintain(node);
@@ -240,31 +285,48 @@ impl World {
                 self.act(node)?;
                 Some(node)
             }
-            95 if self.faults => {
+            95 if self.faults && !self.moves => {
                 self.fault(node)?;
                 Some(node)
             }
             _ => {
                 self.notice_dead();
-                Some(PRIMARY)
+                Some(self.leader)
             }
         };
+        self.after_step(touched)
+    }
+
+    /// What must hold after every step.
+    fn after_step(&mut self, touched: Option<usize>) -> Checked {
         self.bury();
-        if let Some(db) = self.nodes[PRIMARY].database().cloned() {
-            self.absorb(&db)?;
-            self.oracle.durable = db.durable().max(self.oracle.durable);
+        std::mem::replace(&mut self.broken, Ok(()))?;
+        for node in 0..NODES {
+            let Some(Process::Primary(leading)) = &self.nodes[node].process else { continue };
+            let db = leading.db.clone();
+            self.absorb(node, &db)?;
+            self.oracle.note_durable(db.history().position_of(db.durable()));
+            self.acknowledge(node)?;
         }
-        self.acknowledge()?;
         touched.map_or(Ok(()), |node| self.check(node))
     }
 
     fn act(&mut self, node: usize) -> Checked {
-        if node == PRIMARY {
-            self.act_primary();
+        if self.is_primary(node) {
+            self.act_primary(node);
             Ok(())
         } else {
             self.act_secondary(node)
         }
+    }
+
+    pub(crate) fn is_primary(&self, node: usize) -> bool {
+        matches!(self.nodes[node].process, Some(Process::Primary(_)))
+    }
+
+    /// Whether a node's process stands still.
+    pub(crate) fn is_paused(&self, node: usize) -> bool {
+        self.coverage.steps < self.nodes[node].paused_until
     }
 
     /// Time passes for all, and one node notices.
@@ -274,14 +336,14 @@ impl World {
         for other in &self.nodes {
             other.disk.advance(std::time::Duration::from_millis(by));
         }
-        if node == PRIMARY { self.tick_primary() } else { self.tick_secondary(node) }
+        if self.is_primary(node) { self.tick_primary(node) } else { self.tick_secondary(node) }
     }
 
     /// What threads in the background do, and what people ask for.
     fn maintain(&mut self, node: usize) {
         let choice = self.random.below(16);
         let Some(db) = self.nodes[node].database().cloned() else { return };
-        if node == PRIMARY && self.faults && !self.random.once_in(self.synced_one_in / 2) {
+        if self.is_primary(node) && self.faults && !self.random.once_in(self.synced_one_in / 2) {
             return;
         }
         let (what, done) = match choice {
@@ -300,31 +362,35 @@ impl World {
 
     /// A client writes.
     pub(crate) fn write(&mut self) -> Checked {
+        if self.moves {
+            return self.write_once();
+        }
+        let node = self.leader;
         self.numbers += 1;
         let write = Write::draw(&mut self.random, self.numbers, self.synced_one_in);
         let waits = self.random.once_in(3);
-        let Some(Process::Primary(leading)) = &mut self.nodes[PRIMARY].process else { return Ok(()) };
+        let Some(Process::Primary(leading)) = &mut self.nodes[node].process else { return Ok(()) };
         self.oracle.submit(write.number, write.ops.clone());
         match leading.db.write(write.batch(), write.durability) {
             Ok(uid) => {
                 if waits {
-                    leading.waiting.push(uid);
+                    leading.waiting.push(Waiting { uid, level: Level::One, number: write.number });
                 }
                 let db = leading.db.clone();
-                self.oracle.wrote(uid, write.durability);
+                self.oracle.wrote(node, uid, write.durability);
                 self.note(format_args!(
                     "commit {uid} of {} records, {:?}",
                     write.ops.len(),
                     write.durability
                 ));
-                self.absorb(&db)
+                self.absorb(node, &db)
             }
-            Err(error) => self.check_refusal(PRIMARY, &error.to_string()),
+            Err(error) => self.check_refusal(node, &error.to_string()),
         }
     }
 
-    pub(crate) fn absorb(&mut self, db: &Database) -> Checked {
-        match self.oracle.absorb(db) {
+    pub(crate) fn absorb(&mut self, node: usize, db: &Database) -> Checked {
+        match self.oracle.absorb(node, db) {
             Ok(absorbed) => {
                 self.coverage.commits += absorbed.commits;
                 self.coverage.commits_of_the_store += absorbed.own;
@@ -332,9 +398,7 @@ impl World {
                 Ok(())
             }
             // A disk that fails may not be readable either; what was missed is found at the next start.
-            Err(error) if self.nodes[PRIMARY].hurt && !error.contains(": ") => {
-                self.check_refusal(PRIMARY, &error)
-            }
+            Err(error) if self.nodes[node].hurt && !error.contains(": ") => self.check_refusal(node, &error),
             Err(error) => Err(error),
         }
     }

@@ -17,7 +17,8 @@ const NOW: Millis = Millis(1_000);
 
 fn database(os: &MemOs) -> Database {
     let os = Arc::new(os.clone());
-    Database::open_with("/db", EngineOptions { background: false, os, ..EngineOptions::default() }).unwrap()
+    let options = EngineOptions { background: false, log_tail_bytes: 0, os, ..EngineOptions::default() };
+    Database::open_with("/db", options).unwrap()
 }
 
 fn put(table: &Table, db: &Database, key: &'static str, durability: Durability) -> Uid {
@@ -111,6 +112,27 @@ fn what_a_flush_has_synced_is_shown_and_acknowledged() {
     pair.run();
     assert_eq!(pair.copy.database().visible(), uid);
     assert_eq!(pair.group.members().values().next().unwrap().durable, uid);
+}
+
+#[test]
+fn a_copy_whose_log_was_released_takes_back_to_the_hash_that_its_primary_knows() {
+    let mut pair = Pair::new();
+    let kept = put(&pair.table, &pair.db, "a", Durability::Synced);
+    put(&pair.table, &pair.db, "b", Durability::Synced);
+    pair.run();
+    let hash = pair.db.history_hash_at(kept).unwrap();
+    let copy = pair.copy.database().clone();
+    drop(copy.pin_files().unwrap());
+    put(&pair.table, &pair.db, "c", Durability::Synced);
+    pair.run();
+    copy.flush().unwrap();
+    assert!(hash.is_some() && copy.history_hash_at(kept).unwrap().is_none());
+    let fork = copy.history().position_of(kept);
+    let take_back = |hash| Action::TakeBack(fork, hash);
+    let refused = pair.copy.perform(take_back(None), &mut pair.machine, NOW);
+    assert!(refused.is_err(), "a hash that nobody knows would part the copy from its primary for good");
+    pair.copy.perform(take_back(hash), &mut pair.machine, NOW).unwrap();
+    assert_eq!(copy.history_hash_at(kept).unwrap(), hash);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use planaria_engine::{Change, Database, Reconcile, Refresh, RefreshEnd};
 use planaria_replication::secondary::{Action, Identity, Install, Local, Replica};
 use planaria_replication::{Millis, Options, Record, RewindItem, Span};
-use planaria_types::{GroupId, HistoryHash, InstanceId, Portion, TableId, Uid};
+use planaria_types::{GroupId, InstanceId, Portion, TableId, Uid};
 
 use super::super::convert;
 use crate::{Error, Result};
@@ -96,8 +96,10 @@ impl FollowingCopy {
                 machine.handle_hash(uid, hash, now);
             }
             Action::Quarantine { above, through } => self.db.quarantine(above, through)?,
-            Action::TakeBack(fork) => {
-                let hash = self.db.history_hash_at(fork.uid)?.unwrap_or(HistoryHash(0));
+            Action::TakeBack(fork, known) => {
+                let hash = self.db.history_hash_at(fork.uid)?.or(known).ok_or_else(|| {
+                    Error::Protocol(format!("nobody knows the history hash at the fork {}", fork.uid))
+                })?;
                 self.db.take_back(fork, hash)?;
             }
             Action::Append(commits) => {

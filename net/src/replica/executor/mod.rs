@@ -22,6 +22,7 @@ macro_rules! planted {
 pub mod bulk;
 mod following;
 mod leading;
+pub mod promotion;
 
 pub use following::{FollowingCopy, local};
 pub(crate) use leading::estimate;

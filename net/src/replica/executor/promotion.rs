@@ -1,0 +1,346 @@
+//! How a secondary becomes the primary: it hears the others, names what may be lost, and begins a new epoch.
+//!
+//! What is asked of other nodes, and what stops and starts on this one, is the driver's: [`Contender`].
+
+use std::net::SocketAddr;
+
+use planaria_engine::{Database, Lead, Role};
+use planaria_replication::{Assessment, Heard, Options, PromotableSets, assess};
+use planaria_types::{Epoch, EpochOrder, InstanceId, Position, Uid};
+
+use crate::wire::message::{Promised, Promotion, PromotionWish, RemoteError};
+
+/// Another copy, as it answered.
+struct Other {
+    name: String,
+    address: SocketAddr,
+    /// What it said of itself; none if it could not be heard.
+    answer: Option<Standing>,
+}
+
+/// How another node says that it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The copy.
+    pub instance: InstanceId,
+    /// What is durable there.
+    pub position: Position,
+    /// The newest epoch that it has promised.
+    pub promised: Epoch,
+    /// Whether it leads.
+    pub leads: bool,
+}
+
+/// On which terms a copy becomes the primary.
+#[derive(Clone, Copy, Debug)]
+pub enum Terms {
+    /// What an operator accepts: what may be lost is lost only if the wish says so.
+    Wish(PromotionWish),
+    /// Nothing is lost that a protected level acknowledged, and nobody leads.
+    ///
+    /// What the lost primary acknowledged at level `local` alone is not protected; a database whose own level that is refuses.
+    WithoutLoss,
+}
+
+/// A node that is to lead. Nothing else changes its standing while it is promoted.
+pub trait Contender {
+    /// Its copy.
+    fn database(&self) -> Database;
+    /// The limits of the protocol.
+    fn options(&self) -> Options;
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+    /// Whom it follows, or where another node leads, as far as is known.
+    fn leader(&self) -> Option<SocketAddr>;
+    /// Where updates are taken, as far as is known: one that follows a secondary knows it from the log.
+    fn led_at(&self) -> Option<SocketAddr> {
+        self.leader()
+    }
+    /// What the primary that it follows had durable when it was last heard; zero if it follows nobody.
+    fn primary_durable(&self) -> Uid;
+    /// Asks another node how it is; none if it cannot be heard, hosts another database, or is this one.
+    fn ask_standing(&mut self, address: SocketAddr) -> Option<Standing>;
+    /// Asks another node to promise an epoch, and to follow this one.
+    fn ask_promise(&mut self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError>;
+    /// Asks the primary to hand its lead over to this node; gives the end of its log.
+    fn ask_hand_over(&mut self, address: SocketAddr) -> Result<Uid, RemoteError>;
+    /// Takes its place among the secondaries: it was a primary that was deposed.
+    fn step_down(&mut self) -> Result<(), RemoteError>;
+    /// Ends its pursuit of a primary, in good order; gives whose it was.
+    fn stop(&mut self) -> Option<SocketAddr>;
+    /// Follows a primary as before.
+    fn follow_again(&mut self, primary: SocketAddr);
+    /// Leads from now on, under this epoch; gives the last commit that it inherits.
+    fn take_the_lead(&mut self, epoch: Epoch) -> Result<Uid, RemoteError>;
+}
+
+/// What a node does that is asked to promise an epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// It stays as it is: it has promised a newer epoch, or one that this contradicts, or leads under this very one.
+    Stays,
+    /// It leads, and does so no more: first it takes no more updates, then it promises.
+    IsDeposed,
+    /// It ends its session, promises, and follows whoever asks.
+    Follows,
+    /// It promises, and goes on.
+    Promises,
+}
+
+/// What a node does that is asked to promise `epoch`. It may lead now, and may have lost whom it follows and know of none
+/// but the one who asks.
+pub fn asked_to_promise(db: &Database, epoch: Epoch, leads: bool, is_lost: bool) -> Asked {
+    let order = epoch.order(&newest_of(db));
+    match order {
+        EpochOrder::Older | EpochOrder::Conflict => Asked::Stays,
+        EpochOrder::Same if db.role() == Role::Primary => Asked::Stays,
+        EpochOrder::Same | EpochOrder::Newer if leads => Asked::IsDeposed,
+        EpochOrder::Same | EpochOrder::Newer => {
+            let follows = db.role() == Role::Secondary && (order == EpochOrder::Newer || is_lost);
+            if follows { Asked::Follows } else { Asked::Promises }
+        }
+    }
+}
+
+/// The newest epoch that a copy has promised or leads under.
+pub fn newest_of(db: &Database) -> Epoch {
+    let (promised, own) = (db.promised(), db.epoch());
+    if own.order(&promised) == EpochOrder::Newer { own } else { promised }
+}
+
+/// Makes a node the primary, if the terms allow it.
+///
+/// # Errors
+///
+/// `leads` if it does already, `primary_heard`, `not_promotable` and `may_lose` if the terms do not allow it, `superseded` if
+/// another copy is being promoted, `not_online` if the primary cannot hand its lead over; else what the driver says.
+pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion, RemoteError> {
+    let looks_only = matches!(terms, Terms::Wish(wish) if wish.looks_only);
+    let db = contender.database();
+    if db.role() == Role::Primary && db.deposed().is_none() {
+        return Err(RemoteError::new("leads", "this node leads already"));
+    }
+    db.check_whole("cannot lead").map_err(|error| remote(&error))?;
+    let lead = db.lead().map_err(|error| remote(&error))?;
+    let others = ask_all(contender, &db, lead.as_ref())?;
+    let led_by = others.iter().find(|other| other.answer.as_ref().is_some_and(|answer| answer.leads));
+    let mut done = Promotion { instance: db.instance(), ..Promotion::default() };
+    for other in &others {
+        let named = format!("{} at {}", other.name, other.address);
+        if other.answer.is_some() { done.heard.push(named) } else { done.unheard.push(named) }
+    }
+    let sets = sets_of(lead.as_ref());
+    let promised = others.iter().filter_map(|other| other.answer.as_ref()).map(|answer| answer.promised);
+    let known = promised.chain([newest_of(&db)]).max_by_key(|epoch| (epoch.term, epoch.incarnation));
+    let epoch = db.next_epoch(known.unwrap_or(Epoch::NONE));
+    if let Some(primary) = led_by {
+        terms.refuse_moving(primary)?;
+        done.handed_over = true;
+        if looks_only {
+            return Ok(done);
+        }
+        let end = contender.ask_hand_over(primary.address)?;
+        if contender.database().durable() < end {
+            return Err(RemoteError::new("not_online", "this copy has not reached the end of its primary"));
+        }
+    } else {
+        let heard: Vec<Heard> = others.iter().filter_map(|other| other.answer.as_ref()).map(heard).collect();
+        name_losses(contender, &db, lead.as_ref(), &sets, &heard, &mut done);
+        if looks_only {
+            return Ok(done);
+        }
+        terms.refuse_losses(lead.as_ref(), &done)?;
+    }
+    if db.role() == Role::Primary {
+        contender.step_down()?;
+    }
+    // From here on nothing more comes from the old primary: neither commits nor another promotable set.
+    let followed = contender.stop();
+    let taken = take_over(contender, terms, &others, epoch, &mut done);
+    if taken.is_err()
+        && let Some(primary) = followed
+    {
+        contender.follow_again(primary);
+    }
+    done.inherited = taken?;
+    done.epoch = Some(epoch);
+    tracing::warn!(%epoch, inherited = %done.inherited, "leads from now on");
+    Ok(done)
+}
+
+/// Has the others promise the epoch, and begins it if nothing is lost by that which the terms do not accept.
+fn take_over(
+    contender: &mut impl Contender,
+    terms: Terms,
+    others: &[Other],
+    epoch: Epoch,
+    done: &mut Promotion,
+) -> Result<Uid, RemoteError> {
+    let heard = have_promised(contender, others, epoch)?;
+    // One that handed its lead over and has not promised takes updates again after a while.
+    let leads =
+        |other: &Other, instance| other.answer.is_some_and(|own| own.leads && own.instance == instance);
+    done.handed_over &= heard.iter().any(|copy| others.iter().any(|other| leads(other, copy.instance)));
+    if !done.handed_over {
+        // Only what is said after the promise counts: until then others may have followed the old primary, and this
+        // copy may have heard of another promotable set.
+        let db = contender.database();
+        let lead = db.lead().map_err(|error| remote(&error))?;
+        name_losses(contender, &db, lead.as_ref(), &sets_of(lead.as_ref()), &heard, done);
+        terms.refuse_losses(lead.as_ref(), done)?;
+    }
+    contender.take_the_lead(epoch)
+}
+
+fn heard(answer: &Standing) -> Heard {
+    Heard { instance: answer.instance, position: answer.position }
+}
+
+fn sets_of(lead: Option<&Lead>) -> PromotableSets {
+    lead.map_or_else(PromotableSets::default, |lead| PromotableSets {
+        now: lead.promotable.clone(),
+        next: lead.next.clone(),
+    })
+}
+
+/// Asks the primary and all registered copies how they are.
+fn ask_all(
+    contender: &mut impl Contender,
+    db: &Database,
+    lead: Option<&Lead>,
+) -> Result<Vec<Other>, RemoteError> {
+    let known = db.registrations().map_err(|error| remote(&error))?;
+    let mut places: Vec<(String, SocketAddr)> = known
+        .into_iter()
+        .filter(|known| known.instance != db.instance())
+        .filter_map(|known| Some((known.name, known.address?)))
+        .collect();
+    // One that follows a secondary must hear the primary, too, and the one that it follows may have promised more.
+    let followed = contender.leader();
+    let led_at = contender.led_at().or(lead.and_then(|lead| lead.address));
+    let own = contender.address();
+    for primary in [led_at, followed].into_iter().flatten().filter(|address| *address != own) {
+        if places.iter().all(|(_, address)| *address != primary) {
+            let is_led = Some(primary) == led_at;
+            let name = lead.filter(|_| is_led).map(|lead| lead.name.clone());
+            places.push((name.unwrap_or_else(|| "the copy that is followed".to_owned()), primary));
+        }
+    }
+    let ask = |(name, address)| Other { name, address, answer: contender.ask_standing(address) };
+    Ok(places.into_iter().map(ask).collect())
+}
+
+/// Has all that can be heard promise the epoch; what they have is what they say then.
+fn have_promised(
+    contender: &mut impl Contender,
+    others: &[Other],
+    epoch: Epoch,
+) -> Result<Vec<Heard>, RemoteError> {
+    let mut heard = Vec::new();
+    for other in others.iter().filter(|other| other.answer.is_some()) {
+        match contender.ask_promise(other.address, epoch) {
+            Ok(promised) if promised.promised.order(&epoch) == EpochOrder::Same => {
+                heard.push(Heard { instance: promised.instance, position: promised.position });
+            }
+            Ok(promised) => {
+                let what = format!("{} has promised epoch {} meanwhile", other.name, promised.promised);
+                let mut error = RemoteError::new("superseded", what);
+                error.hint = "another copy is being promoted: look who leads, then try again".into();
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::warn!(copy = %other.name, error = error.what, "does not promise the new epoch");
+            }
+        }
+    }
+    Ok(heard)
+}
+
+/// Names what the promotion may lose, and what stands against it.
+fn name_losses(
+    contender: &impl Contender,
+    db: &Database,
+    lead: Option<&Lead>,
+    sets: &PromotableSets,
+    heard: &[Heard],
+    done: &mut Promotion,
+) {
+    let own = Heard { instance: db.instance(), position: db.position() };
+    let Assessment { is_promotable, heard: count, needed, further } =
+        assess(&contender.options(), &own, heard, sets);
+    (done.copies_heard, done.copies_needed) = (count as u32, needed as u32);
+    (done.losses, done.obstacles) = (Vec::new(), Vec::new());
+    let primary = lead.filter(|lead| heard.iter().all(|other| other.instance != lead.instance));
+    if let Some(primary) = primary.filter(|primary| primary.instance != own.instance) {
+        let uid = own.position.uid;
+        let mut loss =
+            format!("what {} acknowledged at level local after {uid}: it was not heard", primary.name);
+        let told = contender.primary_durable();
+        if told > uid {
+            loss = format!("{loss}, and had {told} when it last was");
+        }
+        done.losses.push(loss);
+    }
+    if count < needed {
+        done.losses.push(format!(
+            "what was acknowledged at the levels one and above after {}: {count} of {needed} copies that must be heard were",
+            own.position.uid
+        ));
+    }
+    if let Some(further) = further {
+        done.obstacles.push(format!(
+            "copy {} has more, up to {}: promote that one",
+            further.instance, further.position
+        ));
+    }
+    if !is_promotable {
+        done.obstacles.push(
+            "this copy is not in the promotable set: it never was online, or was away for too long".into(),
+        );
+    }
+}
+
+impl Terms {
+    /// Refuses to take the lead from a primary that is heard.
+    fn refuse_moving(self, primary: &Other) -> Result<(), RemoteError> {
+        match self {
+            Self::Wish(_) => Ok(()),
+            Self::WithoutLoss => {
+                let what = format!("{} at {} is heard, and leads", primary.name, primary.address);
+                Err(RemoteError::new("primary_heard", what))
+            }
+        }
+    }
+
+    fn refuse_losses(self, lead: Option<&Lead>, done: &Promotion) -> Result<(), RemoteError> {
+        let (accepts_obstacles, may_lose) = match self {
+            Self::Wish(wish) => (wish.force, !done.losses.is_empty() && !wish.accepts_loss && !wish.force),
+            Self::WithoutLoss => {
+                let is_protected =
+                    lead.is_some_and(|lead| matches!(lead.level.as_str(), "one" | "quorum" | "all"));
+                (false, !is_protected || done.copies_heard < done.copies_needed)
+            }
+        };
+        if !done.obstacles.is_empty() && !accepts_obstacles {
+            let mut error = RemoteError::new("not_promotable", "this copy should not lead");
+            error.why = done.obstacles.join("; ");
+            error.hint = "promote another copy, or say --force to lose what the others have".into();
+            return Err(error);
+        }
+        if may_lose {
+            let mut error = RemoteError::new("may_lose", "the promotion may lose commits");
+            error.why = done.losses.join("; ");
+            error.hint = "start the copies that were not heard, or say --yes to go on without them".into();
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+fn remote(error: &planaria_engine::Error) -> RemoteError {
+    RemoteError::new(error.code(), error.to_string())
+}
+
+#[cfg(test)]
+#[path = "promotion_tests.rs"]
+mod tests;
