@@ -42,7 +42,7 @@ impl Holding {
         self.is_partial.load(Ordering::Acquire).then(|| Arc::clone(&self.held.read()))
     }
 
-    fn set(&self, held: Held) {
+    pub(crate) fn set(&self, held: Held) {
         *self.held.write() = Arc::new(held);
         self.is_partial.store(true, Ordering::Release);
     }
@@ -87,6 +87,20 @@ impl Store {
         // Of what cannot be read nothing is held.
         let spans = spans_of(&version, at, &portion).unwrap_or_default();
         self.holding.set(Held { portion, spans });
+    }
+
+    /// What will be held of a version at a cut, to be told with the cut: whoever waits for it asks at once.
+    pub(crate) fn holding_at(
+        &self,
+        version: &StoreVersion,
+        at: Uid,
+        portion: Option<&Portion>,
+    ) -> Option<Held> {
+        self.holding.get()?;
+        let portion = portion?.clone();
+        // What cannot be read now is told by the update behind the installation.
+        let spans = spans_of(version, at, &portion).ok()?;
+        Some(Held { portion, spans })
     }
 
     /// Has readers ask for what the manifest says to be held.

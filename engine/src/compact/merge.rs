@@ -197,9 +197,10 @@ fn needs_rewriting(reference: &RunRef) -> bool {
 /// Whether a bottom reference may hold marks or shadowed versions that were kept for a copy which no longer needs them.
 fn holds_what_may_go(reference: &RunRef, retain: &Retain) -> bool {
     let meta = reference.run.meta();
-    // Where each key has one version and that is a row, as many rows were summed up as there are records.
-    let rows = meta.fingerprint.map_or(meta.puts, |fingerprint| fingerprint.count);
-    meta.records > rows && meta.smallest_uid <= retain.stable
+    let has_marks = meta.records > meta.puts;
+    // Where no row is shadowed, as many were summed up as there are.
+    let has_shadowed = meta.fingerprint.is_some_and(|fingerprint| meta.puts > fingerprint.count);
+    has_marks && meta.smallest_uid <= retain.marks || has_shadowed && meta.smallest_uid <= retain.stable
 }
 
 fn find(version: &StoreVersion, id: FragmentId, range: &KeyRange) -> Option<Arc<Fragment>> {

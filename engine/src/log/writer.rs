@@ -425,9 +425,10 @@ impl Shared {
         }
         let serial = state.draw_spare_serial();
         let file_bytes = needed.max(state.hasty_bytes);
+        let spare = pool::create_spare(&*self.os, &self.dir, serial, file_bytes)
+            .map_err(|not_begun| state.not_begun(not_begun))?;
         state.hasty_bytes = (2 * state.hasty_bytes).min(self.options.segment_bytes);
-        pool::create_spare(&*self.os, &self.dir, serial, file_bytes)
-            .map_err(|not_begun| state.not_begun(not_begun))
+        Ok(spare)
     }
 
     /// Makes the active segment durable, under the lock. No sync runs outside of it.

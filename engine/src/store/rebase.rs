@@ -175,9 +175,13 @@ impl Store {
         manifest.group.visible = cut;
         manifest.log_start = segment.number;
         manifest.segments = vec![segment];
+        let holding = self.holding_at(&next, cut, manifest.group.portion.as_ref());
         let synced = self.synced.lock();
         self.write_manifest(&manifest)?;
         let old = self.published.rebase(next, cut);
+        if let Some(held) = holding {
+            self.holding.set(held);
+        }
         *self.segments.lock() = [segment].into();
         **writer = Writer { segment: segment.number, ..state };
         self.appended.store(state.last.get(), Ordering::Release);

@@ -151,7 +151,10 @@ impl Endpoint {
     /// [`Error::Handshake`] if a certificate is not accepted, [`Error::TimedOut`] if nobody answers.
     pub async fn connect_early(&self, address: SocketAddr, name: &str) -> Result<ReplicaSession> {
         let quic = self.handshake(self.client_config(Service::Replica)?, address, name).await?;
-        ReplicaSession::over(Connection::greet_early(quic).await?)
+        let greeting = tokio::time::timeout(HELLO_TIMEOUT, Connection::greet_early(quic)).await;
+        ReplicaSession::over(
+            greeting.map_err(|_| Error::TimedOut { peer: address, when: "to the greeting" })??,
+        )
     }
 
     fn client_config(&self, service: Service) -> Result<ClientConfig> {

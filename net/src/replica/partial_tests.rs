@@ -166,7 +166,21 @@ fn a_partial_copy_that_is_to_hold_something_else_compares_and_gives_up_the_rest(
     caught_up(&cluster, &slot, &follower);
     follower.stop();
     let after = portion(&[("b", range(400, 800)), ("c", KeyRange::ALL)]);
-    let follower = cluster.follow_holding(&slot, Some(after.clone()));
+    // The primary is written to all the while: the ranges are compared at a pin, whatever comes after it.
+    let busy = std::sync::atomic::AtomicBool::new(true);
+    let follower = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while busy.load(std::sync::atomic::Ordering::Relaxed) {
+                fill(&db, &a, 0..1, "all the while");
+            }
+        });
+        let follower = cluster.follow_holding(&slot, Some(after.clone()));
+        until("compared, and going on in rounds", &follower, |status| {
+            status.replica.counters.reconciles == 1 && status.replica.counters.refreshes > 1
+        });
+        busy.store(false, std::sync::atomic::Ordering::Relaxed);
+        follower
+    });
     let status = caught_up(&cluster, &slot, &follower);
     assert_eq!(status.replica.counters.reconciles, 1, "{status:?}");
     let moved = status.replica.counters.records;

@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
 /// What the requests share.
 struct Shared {
     observer: Observer,
-    room: Semaphore,
+    room: Arc<Semaphore>,
 }
 
 impl Metrics {
@@ -50,7 +50,7 @@ impl Metrics {
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "figures can be read from other machines, by anybody, unencrypted");
         }
-        let shared = Arc::new(Shared { observer, room: Semaphore::new(REQUESTS_MAX) });
+        let shared = Arc::new(Shared { observer, room: Arc::new(Semaphore::new(REQUESTS_MAX)) });
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
@@ -79,11 +79,15 @@ impl Metrics {
 
 /// Looks at the node on a thread that may wait for disks.
 async fn observe(shared: Arc<Shared>) -> Result<Observed, Response> {
-    let Ok(_permit) = shared.room.try_acquire() else {
+    let Ok(permit) = Arc::clone(&shared.room).try_acquire_owned() else {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time\n").into_response());
     };
-    let own = Arc::clone(&shared);
-    let observed = tokio::task::spawn_blocking(move || own.observer.observe()).await;
+    let observed = tokio::task::spawn_blocking(move || {
+        // Whoever asked may be gone; the thread is taken until this ends.
+        let _permit = permit;
+        shared.observer.observe()
+    });
+    let observed = observed.await;
     let refuse = |why: String| (StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")).into_response();
     match observed {
         Ok(Ok(observed)) => Ok(observed),

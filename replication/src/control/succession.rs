@@ -299,8 +299,9 @@ fn unfit(
         return Some(ContenderReason::Refused);
     }
     let heard = |copy: &Contender| Heard { instance: copy.instance, position: copy.position };
-    let others: Vec<Heard> =
-        present.iter().filter(|other| other.instance != copy.instance).map(|other| heard(other)).collect();
+    // What a partial copy has beyond others makes it no successor.
+    let counts = |other: &&&Contender| other.instance != copy.instance && other.state != CopyState::Partial;
+    let others: Vec<Heard> = present.iter().filter(counts).map(|other| heard(other)).collect();
     let Assessment { is_promotable, heard, needed, further } =
         assess(options, &heard(copy), &others, &copy.sets);
     if !is_promotable {

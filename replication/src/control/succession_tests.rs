@@ -130,6 +130,17 @@ fn a_copy_that_is_not_refreshed_is_never_asked() {
 }
 
 #[test]
+fn a_partial_copy_that_has_more_holds_no_successor_up() {
+    // What the lost primary acknowledged at no protected level, the partial copy may have alone.
+    let partial = Contender { state: CopyState::Partial, ..standby(9, 20) };
+    let succession = choose(&[standby(2, 9), standby(3, 9), partial]);
+    assert_eq!(succession.successor, Ok(InstanceId(2)));
+    let chosen = [ContenderReason::Chosen, ContenderReason::NotPromotable];
+    let reasons = reasons(&succession);
+    assert_eq!([reasons[0], reasons[2]], chosen, "{reasons:?}");
+}
+
+#[test]
 fn too_few_copies_give_nobody_the_lead() {
     let alone = [lost(), standby(2, 9), Contender { heard_ago_ms: Some(10_000), ..standby(3, 8) }];
     let succession = choose(&alone);

@@ -53,6 +53,7 @@ impl Replica {
     pub(super) fn check_round(&mut self, welcome: &Welcome) -> Result<(), End> {
         let other = self.other_portion().is_some();
         let durable = self.local.durable;
+        let begins_anew = welcome.epoch != self.local.history.current();
         let Some(partial) = &mut self.partial else {
             return Ok(());
         };
@@ -64,7 +65,8 @@ impl Replica {
         }
         let forked = welcome.fork.uid < durable;
         partial.keeps_up &= !forked && !welcome.way.reconciles();
-        if forked {
+        if forked || begins_anew {
+            // Another primary may draw UIDs below what the one before had closed.
             partial.closed = Uid::ZERO;
         }
         Ok(())

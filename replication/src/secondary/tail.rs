@@ -80,7 +80,10 @@ impl Replica {
 
     /// Takes what came live before the round could begin, unless it did not begin.
     pub(super) fn catch_up(&mut self, early: Vec<Live>, now: Millis) {
-        let begun = matches!(self.phase, Phase::Tailing(_) | Phase::Refreshing(_) | Phase::Installing(_));
+        let begun = matches!(
+            self.phase,
+            Phase::Tailing(_) | Phase::Refreshing(_) | Phase::Installing(_) | Phase::Resting(_)
+        );
         if !begun {
             return;
         }

@@ -45,7 +45,7 @@ fn a_link_in_bad_weather_costs_time_and_nothing_else() {
 }
 
 #[test]
-fn a_return_over_a_slow_link_that_breaks_again_and_again_comes_to_an_end() {
+fn a_copy_that_is_killed_again_and_again_on_its_return_over_a_slow_link_comes_to_an_end() {
     let site = Site::new();
     let primary = Node::primary(&site, "primary");
     load(&primary, &TableFile::sightings(&site, ROWS), &[]);
@@ -58,7 +58,7 @@ fn a_return_over_a_slow_link_that_breaks_again_and_again_comes_to_an_end() {
     load(&primary, &changed, &["--on-duplicate", "replace"]);
     link.set(slow);
     secondary.launch();
-    // Three times the link breaks when a third of what is under way has come through.
+    // Three times it is killed when a part of what is under way has come through.
     for _ in 0..3 {
         let before = link.passed(Direction::Back);
         wait_for(

@@ -408,11 +408,15 @@ impl SessionReads {
         Ok(Outcome::Answered(answer))
     }
 
-    fn survey(&self, round: u64, since: Uid) -> Result<Survey> {
+    fn survey(&mut self, round: u64, since: Uid) -> Result<Survey> {
         // Whoever lacks something of its own cannot tell others what they lack.
         self.db.check_whole("cannot feed other copies")?;
         let estimate = estimate(&self.db, self.portion.as_ref(), since)?;
-        let visible = self.db.visible();
+        // A partial copy takes what one pin shows. It begins here, where the hash that belongs to it can still be told:
+        // messages about ranges have no room for another one.
+        self.pin = None;
+        let visible =
+            if self.portion.is_some() { self.view(true)?.snapshot.uid() } else { self.db.visible() };
         Ok(Survey {
             round,
             retained: estimate.retained,

@@ -14,6 +14,8 @@ use crate::wire::message::{Promised, Promotion, PromotionWish, RemoteError};
 struct Other {
     name: String,
     address: SocketAddr,
+    /// Whether it holds a part of the database: it has to promise, and what it has beyond others makes it no successor.
+    is_partial: bool,
     /// What it said of itself; none if it could not be heard.
     answer: Option<Standing>,
 }
@@ -144,7 +146,8 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
             return Err(RemoteError::new("not_online", "this copy has not reached the end of its primary"));
         }
     } else {
-        let heard: Vec<Heard> = others.iter().filter_map(|other| other.answer.as_ref()).map(heard).collect();
+        let whole = others.iter().filter(|other| !other.is_partial);
+        let heard: Vec<Heard> = whole.filter_map(|other| other.answer.as_ref()).map(heard).collect();
         name_losses(contender, &db, lead.as_ref(), &sets, &heard, &mut done);
         if looks_only {
             return Ok(done);
@@ -210,23 +213,26 @@ fn ask_all(
     lead: Option<&Lead>,
 ) -> Result<Vec<Other>, RemoteError> {
     let known = db.registrations().map_err(|error| remote(&error))?;
-    let mut places: Vec<(String, SocketAddr)> = known
+    let mut places: Vec<(String, SocketAddr, bool)> = known
         .into_iter()
         .filter(|known| known.instance != db.instance())
-        .filter_map(|known| Some((known.name, known.address?)))
+        .filter_map(|known| Some((known.name, known.address?, known.portion.is_some())))
         .collect();
     // One that follows a secondary must hear the primary, too, and the one that it follows may have promised more.
     let followed = contender.leader();
     let led_at = contender.led_at().or(lead.and_then(|lead| lead.address));
     let own = contender.address();
     for primary in [led_at, followed].into_iter().flatten().filter(|address| *address != own) {
-        if places.iter().all(|(_, address)| *address != primary) {
+        if places.iter().all(|(_, address, _)| *address != primary) {
             let is_led = Some(primary) == led_at;
             let name = lead.filter(|_| is_led).map(|lead| lead.name.clone());
-            places.push((name.unwrap_or_else(|| "the copy that is followed".to_owned()), primary));
+            places.push((name.unwrap_or_else(|| "the copy that is followed".to_owned()), primary, false));
         }
     }
-    let ask = |(name, address)| Other { name, address, answer: contender.ask_standing(address) };
+    let ask = |(name, address, is_partial)| {
+        let answer = contender.ask_standing(address);
+        Other { name, address, is_partial, answer }
+    };
     Ok(places.into_iter().map(ask).collect())
 }
 
@@ -239,6 +245,7 @@ fn have_promised(
     let mut heard = Vec::new();
     for other in others.iter().filter(|other| other.answer.is_some()) {
         match contender.ask_promise(other.address, epoch) {
+            Ok(promised) if promised.promised.order(&epoch) == EpochOrder::Same && other.is_partial => {}
             Ok(promised) if promised.promised.order(&epoch) == EpochOrder::Same => {
                 heard.push(Heard { instance: promised.instance, position: promised.position });
             }
