@@ -25,7 +25,7 @@ pub(crate) struct Connection {
 impl World {
     /// Whether a secondary and a primary hear each other.
     pub(crate) fn reaches(&self, secondary: usize, primary: usize) -> bool {
-        !self.parted[secondary] && !(self.moves && self.parted[primary])
+        !(self.parted[secondary] || self.moves && self.parted[primary])
     }
 
     /// Whom a node follows, or would.
