@@ -139,12 +139,14 @@ impl World {
     /// What others hold on behalf of a node that ends.
     pub(crate) fn let_go(&mut self, node: usize) {
         self.cut_all_of(node);
-        if let Some(Process::Primary(leading)) = &self.nodes[node].process
-            && self.moves
-        {
-            // What it holds for those who lead after it.
-            let durable = leading.db.durable();
-            self.nodes[node].acknowledged = durable;
+        if let Some(Process::Primary(leading)) = &self.nodes[node].process {
+            let db = leading.db.clone();
+            // Within a step it may have told others of it already.
+            self.oracle.note_durable(db.history().position_of(db.durable()));
+            if self.moves {
+                // What it holds for those who lead after it.
+                self.nodes[node].acknowledged = db.durable();
+            }
         }
         let transfer = match &self.nodes[node].process {
             Some(Process::Secondary(following)) => following.transfer.as_ref(),
