@@ -268,6 +268,24 @@ impl Block {
         (end <= entries.len()).then_some(Entry { shared: shared as usize, suffix, row, end, kind })
     }
 
+    /// How many keys have their newest version in this block above `since`. A version that follows another one of its key is
+    /// older.
+    pub(crate) fn keys_above(&self, since: Uid) -> Result<u64, Malformed> {
+        let (mut key, mut keys) = (Vec::new(), 0);
+        let mut offset = if self.count() > 0 { self.restart_offset(0)? } else { 0 };
+        for position in 0..self.count() {
+            let entry = self.entry(offset)?;
+            offset = entry.end;
+            let suffix = self.part(entry.suffix..entry.row);
+            if position == 0 || key.get(entry.shared..) != Some(suffix) {
+                key.truncate(entry.shared);
+                key.extend_from_slice(suffix);
+                keys += u64::from(self.uid(position) > since);
+            }
+        }
+        Ok(keys)
+    }
+
     /// The last restart whose entry is at or before the newest version of `key` with a UID at or below `uid`, or the
     /// first of all.
     pub(crate) fn restart_at_or_before(&self, key: &[u8], uid: Uid) -> Result<usize, Malformed> {
