@@ -46,6 +46,10 @@ fn run_cascading(seed: u64, planted: Option<Planted>) -> Result<Coverage, String
     finish(World::cascading(seed, planted), seed)
 }
 
+fn run_partial(seed: u64, planted: Option<Planted>) -> Result<Coverage, String> {
+    finish(World::with_partial(seed, planted), seed)
+}
+
 fn run_swarm(seed: u64, planted: Option<Planted>) -> Result<Coverage, String> {
     finish(World::swarming(seed, planted), seed)
 }
@@ -141,19 +145,8 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
 
 #[test]
 fn a_partial_copy_follows_in_rounds_under_faults_and_counts_for_nothing() {
-    let (first, count) = match number("PLANARIA_SEED") {
-        Some(seed) => (seed, number("PLANARIA_SEEDS").unwrap_or(1)),
-        None => (0, number("PLANARIA_SEEDS").unwrap_or(200)),
-    };
-    let mut total = Coverage::default();
-    for seed in first..first + count {
-        match finish(World::with_partial(seed), seed) {
-            Ok(coverage) => add(&mut total, &coverage),
-            Err(report) => panic!("{report}"),
-        }
-    }
-    println!("{count} seeds: {total:?}");
-    if count >= 200 {
+    let (count, total) = run_many(200, run_partial);
+    if count >= 200 && number("PLANARIA_SEED").is_none() {
         let reached = [total.hops, total.pinned_reconciles, total.promotions, total.rewinds, total.clips];
         assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
     }

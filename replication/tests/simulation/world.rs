@@ -226,8 +226,8 @@ impl World {
     }
 
     /// A world in which the last node is a partial copy, which never leads.
-    pub(crate) fn with_partial(seed: u64) -> Self {
-        let mut world = Self::new(seed, None);
+    pub(crate) fn with_partial(seed: u64, planted: Option<Planted>) -> Self {
+        let mut world = Self::new(seed, planted);
         world.partial = true;
         world.follow(NODES - 1);
         world
