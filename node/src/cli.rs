@@ -13,7 +13,7 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use planaria_replication::ack::Level;
 
-pub(crate) use self::bench::{BenchCommand, LiveArgs, ResyncArgs};
+pub(crate) use self::bench::{BenchCommand, CloneArgs as CloneBenchArgs, CloneKind, LiveArgs, ResyncArgs};
 use self::choice::{LevelArgs, ReadArgs, WriteArgs};
 use self::cluster::MembershipArgs;
 pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};

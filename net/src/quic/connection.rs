@@ -323,6 +323,11 @@ impl Connection {
         Ok((FrameWriter::new(send, address), FrameReader::new(receive, address, &self.0.received)))
     }
 
+    /// The connection without our frames.
+    pub(super) fn bare(&self) -> &quinn::Connection {
+        &self.0.quic
+    }
+
     /// The next stream that the peer opens.
     pub(crate) async fn accept(&self) -> Result<(FrameWriter, FrameReader)> {
         let address = self.0.peer.address;

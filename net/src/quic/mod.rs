@@ -1,6 +1,7 @@
 //! How bytes move: certificates, settings, the socket, endpoints, connections and sessions.
 
 mod authority;
+pub mod ceiling;
 mod connection;
 mod endpoint;
 mod framed;

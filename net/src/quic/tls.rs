@@ -104,6 +104,11 @@ impl Credentials {
 
     /// The configuration of a side that accepts.
     pub(crate) fn server_config(&self) -> Result<QuicServerConfig> {
+        QuicServerConfig::try_from(self.tls_server_config()?).map_err(|error| self.unusable(&error))
+    }
+
+    /// The same without what QUIC adds.
+    pub(super) fn tls_server_config(&self) -> Result<ServerConfig> {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
             .build()
             .map_err(|error| self.unusable(&error))?;
@@ -124,16 +129,17 @@ impl Credentials {
         config.key_log = no_key_log();
         config.enable_secret_extraction = false;
         config.max_fragment_size = None;
-        QuicServerConfig::try_from(config).map_err(|error| self.unusable(&error))
+        Ok(config)
     }
 
     /// The configuration of a side that connects for `service`.
     pub(crate) fn client_config(&self, service: Service) -> Result<QuicClientConfig> {
-        self.client_config_with(service, true)
+        let config = self.tls_client_config(service, true)?;
+        QuicClientConfig::try_from(config).map_err(|error| self.unusable(&error))
     }
 
-    /// As [`Credentials::client_config`]; without `present` it shows no certificate, as a stranger would.
-    fn client_config_with(&self, service: Service, present: bool) -> Result<QuicClientConfig> {
+    /// The same without what QUIC adds; without `present` it shows no certificate, as a stranger would.
+    pub(super) fn tls_client_config(&self, service: Service, present: bool) -> Result<ClientConfig> {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
             .build()
             .map_err(|error| self.unusable(&error))?;
@@ -156,13 +162,14 @@ impl Credentials {
         config.key_log = no_key_log();
         config.enable_secret_extraction = false;
         config.max_fragment_size = None;
-        QuicClientConfig::try_from(config).map_err(|error| self.unusable(&error))
+        Ok(config)
     }
 
     /// The configuration of a stranger that shows no certificate.
     #[cfg(test)]
     pub(crate) fn client_config_without_certificate(&self, service: Service) -> Result<QuicClientConfig> {
-        self.client_config_with(service, false)
+        let config = self.tls_client_config(service, false)?;
+        QuicClientConfig::try_from(config).map_err(|error| self.unusable(&error))
     }
 
     fn roots(&self) -> Result<RootCertStore> {

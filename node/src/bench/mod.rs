@@ -1,6 +1,9 @@
-//! `planaria bench`: what catching up and following cost on this machine, measured on real nodes over QUIC on loopback.
+//! `planaria bench`: what catching up, following and cloning cost on this machine, measured on real nodes over QUIC on loopback.
 
+mod clone;
+mod latency;
 mod live;
+mod records;
 mod resync;
 
 use crate::cli::{BenchCommand, Global};
@@ -11,5 +14,6 @@ pub(crate) fn run(global: &Global, command: &BenchCommand) -> Result<(), CliErro
     match command {
         BenchCommand::Resync(arguments) => resync::run(global, arguments),
         BenchCommand::Live(arguments) => live::run(global, arguments),
+        BenchCommand::Clone(arguments) => clone::run(global, arguments),
     }
 }

@@ -15,6 +15,7 @@ use planaria_replication::secondary::State;
 use planaria_replication::{Reason, Way};
 use tokio::runtime::Runtime;
 
+use super::records;
 use crate::cli::{Global, ResyncArgs};
 use crate::commands::print;
 use crate::commands::serve::runtime;
@@ -22,8 +23,6 @@ use crate::node::{Node, NodeOptions};
 use crate::output::{Cell, CliError, Format, Report};
 use crate::stopwatch::Stopwatch;
 
-/// Records in a batch while data is made.
-const BATCH_RECORDS: u64 = 1_000;
 /// How long the secondary may take before the bench gives up.
 const ONLINE_WITHIN: Duration = Duration::from_mins(10);
 /// How often its state is looked at.
@@ -114,30 +113,6 @@ impl Work {
         changed + self.deleted * (KEY_BYTES + UID_BYTES)
     }
 
-    /// The record with this number: numbers are spread over all keys, each once.
-    fn key(number: u64) -> [u8; 8] {
-        mixed(number).to_be_bytes()
-    }
-
-    /// A row, half of it compressible; other rounds have other bytes.
-    fn row(&self, number: u64, round: u64) -> Vec<u8> {
-        let mut row = Vec::with_capacity(self.value_bytes + 8);
-        let mut state = mixed(number ^ round.rotate_left(40));
-        while row.len() < self.value_bytes / 2 {
-            state = mixed(state);
-            row.extend_from_slice(&state.to_le_bytes());
-        }
-        row.resize(self.value_bytes, b'.');
-        row
-    }
-}
-
-/// A permutation of all 64-bit numbers (the finaliser of `SplitMix64`, by Steele, Lea and Flood).
-fn mixed(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// What was measured.
@@ -200,7 +175,7 @@ impl Bench<'_> {
         let (table, live) = (db.create_raw_table(TABLE)?, db.create_raw_table(LIVE_TABLE)?);
         self.say(&format!("loading {} records", crate::output::count(self.work.records)));
         let stopwatch = Stopwatch::start();
-        self.write(&db, &table, 0..self.work.records, 0)?;
+        records::write(&db, &table, 0..self.work.records, 0, self.work.value_bytes)?;
         db.compact()?;
         let load = stopwatch.elapsed();
         self.say("a secondary takes its first copy");
@@ -270,39 +245,15 @@ impl Bench<'_> {
         }
     }
 
-    fn write(
-        &self,
-        db: &Database,
-        table: &Table,
-        numbers: impl Iterator<Item = u64>,
-        round: u64,
-    ) -> Result<(), CliError> {
-        let mut batch = Batch::new();
-        let mut waiting = 0;
-        for number in numbers {
-            batch.put(table.id(), Work::key(number), self.work.row(number, round));
-            waiting += 1;
-            if waiting == BATCH_RECORDS {
-                db.write(std::mem::take(&mut batch), Durability::Background)?;
-                waiting = 0;
-            }
-        }
-        if waiting > 0 {
-            db.write(batch, Durability::Background)?;
-        }
-        db.sync()?;
-        Ok(())
-    }
-
     /// The records with the lowest numbers change and the next ones go: their keys are spread over all others.
     fn change(&self, primary: &Node, table: &Table, live: &Table) -> Result<(), CliError> {
         let (work, db) = (&self.work, &primary.database());
         for round in 1..=work.overwrite {
-            self.write(db, table, 0..work.changed, round)?;
+            records::write(db, table, 0..work.changed, round, work.value_bytes)?;
         }
         let mut batch = Batch::new();
         for number in work.changed..work.changed + work.deleted {
-            batch.delete(table.id(), Work::key(number));
+            batch.delete(table.id(), records::key(number));
         }
         if work.deleted > 0 {
             db.write(batch, Durability::Synced)?;

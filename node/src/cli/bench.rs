@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// `planaria bench`.
 #[derive(Subcommand, Debug)]
@@ -15,6 +15,51 @@ pub(crate) enum BenchCommand {
     /// A primary that is written to at full speed, without a secondary and with one: commits and processor time
     #[command(after_help = "Example:\n  planaria bench live --seconds 5 --rounds 3 -o json")]
     Live(LiveArgs),
+    /// Clones of a database, beside what the transport and the disk give at most
+    #[command(after_help = "\
+The ceilings are plain bytes over QUIC with the same settings, the same written and made durable, and TLS over TCP.
+
+Examples:
+  planaria bench clone --records 2000000 --value-size 1000 -o json
+  planaria bench clone --kind local --writer
+  planaria bench clone --fan-out 8")]
+    Clone(CloneArgs),
+}
+
+/// How a database is cloned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum CloneKind {
+    /// On the same disk
+    Local,
+    /// From a node
+    #[default]
+    Remote,
+}
+
+/// `planaria bench clone`.
+#[derive(Args, Debug)]
+pub(crate) struct CloneArgs {
+    /// How many records there are
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) records: u64,
+    /// The bytes of a row, half of them compressible
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub(crate) value_size: usize,
+    /// Where the clone lies
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) kind: CloneKind,
+    /// Clones that are taken at once
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(crate) fan_out: u64,
+    /// Have a writer commit durably meanwhile, one record after the other, and tell its 99th percentile
+    #[arg(long)]
+    pub(crate) writer: bool,
+    /// How often all is measured, in turns; medians are told
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) rounds: u64,
+    /// Work in a new directory in here instead of the system's place for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// `planaria bench live`.

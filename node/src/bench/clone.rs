@@ -1,0 +1,246 @@
+//! `planaria bench clone`: clones of a database beside what the transport and the disk give at most.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use planaria_engine::{CloneRole, Database, Options, Table};
+use planaria_net::quic::{TlsStore, Transport, ceiling};
+use planaria_net::replica::clone_from;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use super::latency::{TimedWriter, p99_ms};
+use super::records;
+use crate::cli::{CloneBenchArgs, CloneKind, Global};
+use crate::commands::print;
+use crate::commands::serve::runtime;
+use crate::node::{Node, NodeOptions};
+use crate::output::{Cell, CliError, Format, Report};
+use crate::stopwatch::Stopwatch;
+
+/// How long the writer is timed alone.
+const ALONE_FOR: Duration = Duration::from_secs(3);
+/// Streams of the ceilings: as many as a clone has.
+const STREAMS: u64 = 4;
+const TABLE: &str = "records";
+const LIVE_TABLE: &str = "live";
+
+/// Measures clones.
+pub(crate) fn run(global: &Global, arguments: &CloneBenchArgs) -> Result<(), CliError> {
+    let dir = match &arguments.dir {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    };
+    let dir = dir.map_err(|error| CliError::new("io", format!("no temporary directory: {error}")))?;
+    TlsStore::named(dir.path().join("tls")).create()?;
+    let runtime = Arc::new(runtime()?);
+    let options = NodeOptions::beside_others(dir.path(), "source", Options::default());
+    let source = Node::start(&runtime, &options, |_| {})?;
+    let db = source.database();
+    let (table, live) = (db.create_raw_table(TABLE)?, db.create_raw_table(LIVE_TABLE)?);
+    let bench = Bench {
+        dir: dir.path(),
+        runtime,
+        source,
+        db,
+        table,
+        live,
+        arguments,
+        quiet: global.output == Format::Json,
+    };
+    let measured = bench.measure()?;
+    print(global, &measured.report(arguments))?;
+    if measured.equal {
+        return Ok(());
+    }
+    Err(CliError::new("bench", "the clones are not equal")
+        .hint("this is a bug: please report it with the output above"))
+}
+
+#[derive(Default)]
+struct Measured {
+    load: Duration,
+    /// Bytes of all clones of one round.
+    bytes: u64,
+    seconds: Vec<f64>,
+    raw_quic: Vec<f64>,
+    raw_quic_durable: Vec<f64>,
+    raw_tcp_tls: Vec<f64>,
+    alone_us: Vec<u64>,
+    during_us: Vec<u64>,
+    /// Bytes that this process, source and target, had the device read.
+    device_read: Option<u64>,
+    equal: bool,
+}
+
+impl Measured {
+    fn report(&self, arguments: &CloneBenchArgs) -> Report {
+        let rate = |seconds: &[f64]| {
+            median(seconds)
+                .filter(|seconds| *seconds > 0.0)
+                .map_or(Cell::None, |seconds| Cell::Bytes((self.bytes as f64 / seconds) as u64))
+        };
+        let ms = |took: &[u64]| p99_ms(took.to_vec()).map_or(Cell::None, Cell::Ratio);
+        let seconds = Duration::from_secs_f64(median(&self.seconds).unwrap_or_default());
+        Report::new()
+            .with("records", Cell::Count(arguments.records))
+            .with("value_bytes", Cell::Bytes(arguments.value_size as u64))
+            .with("fan_out", Cell::Count(arguments.fan_out))
+            .with("load_seconds", Cell::Duration(self.load))
+            .with("seconds", Cell::Duration(seconds))
+            .with("bytes", Cell::Bytes(self.bytes))
+            .with("bytes_per_second", rate(&self.seconds))
+            .with("raw_quic_bytes_per_second", rate(&self.raw_quic))
+            .with("raw_quic_durable_bytes_per_second", rate(&self.raw_quic_durable))
+            .with("raw_tcp_tls_bytes_per_second", rate(&self.raw_tcp_tls))
+            .with("writer_p99_ms_without", ms(&self.alone_us))
+            .with("writer_p99_ms_during", ms(&self.during_us))
+            .with("device_read_bytes", self.device_read.map_or(Cell::None, Cell::Bytes))
+            .with("digests_equal", Cell::Bool(self.equal))
+    }
+}
+
+struct Bench<'a> {
+    dir: &'a Path,
+    runtime: Arc<Runtime>,
+    source: Node,
+    db: Database,
+    table: Table,
+    live: Table,
+    arguments: &'a CloneBenchArgs,
+    quiet: bool,
+}
+
+impl Bench<'_> {
+    fn measure(&self) -> Result<Measured, CliError> {
+        let arguments = self.arguments;
+        self.say(&format!("loading {} records", crate::output::count(arguments.records)));
+        let stopwatch = Stopwatch::start();
+        records::write(&self.db, &self.table, 0..arguments.records, 0, arguments.value_size)?;
+        self.db.compact()?;
+        let mut measured = Measured { load: stopwatch.elapsed(), equal: true, ..Measured::default() };
+        for _ in 0..arguments.rounds {
+            self.round(&mut measured)?;
+        }
+        Ok(measured)
+    }
+
+    fn round(&self, measured: &mut Measured) -> Result<(), CliError> {
+        if self.arguments.writer {
+            let writer = TimedWriter::start(self.db.clone(), self.live.clone())?;
+            std::thread::park_timeout(ALONE_FOR);
+            measured.alone_us.extend(writer.end()?);
+        }
+        self.say("cloning");
+        let writer = self
+            .arguments
+            .writer
+            .then(|| TimedWriter::start(self.db.clone(), self.live.clone()))
+            .transpose()?;
+        let before = device_read();
+        let stopwatch = Stopwatch::start();
+        let (targets, bytes) = match self.arguments.kind {
+            CloneKind::Local => self.clone_locally()?,
+            CloneKind::Remote => self.clone_remotely()?,
+        };
+        measured.seconds.push(stopwatch.elapsed().as_secs_f64());
+        measured.device_read = device_read().zip(before).map(|(after, before)| after - before);
+        measured.bytes = bytes;
+        if let Some(writer) = writer {
+            measured.during_us.extend(writer.end()?);
+        }
+        let digest = self.db.snapshot().digest_of(self.table.definition())?;
+        for target in targets {
+            let clone = Database::open_with(&target, Options { create: false, ..Options::default() })?;
+            measured.equal &= clone.snapshot().digest_of(self.table.definition())? == digest;
+            drop(clone);
+            remove(&target)?;
+        }
+        if self.arguments.kind == CloneKind::Remote {
+            self.ceilings(measured, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn targets(&self) -> impl Iterator<Item = PathBuf> {
+        (0..self.arguments.fan_out).map(|number| self.dir.join(format!("clone-{number}")))
+    }
+
+    fn clone_locally(&self) -> Result<(Vec<PathBuf>, u64), CliError> {
+        let targets: Vec<PathBuf> = self.targets().collect();
+        let mut bytes = 0;
+        for target in &targets {
+            bytes += self.db.clone_to(target)?.bytes;
+        }
+        Ok((targets, bytes))
+    }
+
+    fn clone_remotely(&self) -> Result<(Vec<PathBuf>, u64), CliError> {
+        let targets: Vec<PathBuf> = self.targets().collect();
+        let cloned: Result<u64, CliError> = self.runtime.block_on(async {
+            let mut cloning = JoinSet::new();
+            for target in targets.clone() {
+                let (address, credentials) = (self.source.address(), self.source.credentials().clone());
+                cloning.spawn(async move {
+                    let (transport, options) = (Transport::default(), Options::default());
+                    let role = CloneRole::Detached;
+                    clone_from(address, &credentials, &transport, &target, role, &options, |_| {}).await
+                });
+            }
+            let mut bytes = 0;
+            while let Some(done) = cloning.join_next().await {
+                let done = done.map_err(|_| CliError::new("bench", "a clone broke off"))?;
+                bytes += done?.total_bytes;
+            }
+            Ok(bytes)
+        });
+        Ok((targets, cloned?))
+    }
+
+    fn ceilings(&self, measured: &mut Measured, bytes: u64) -> Result<(), CliError> {
+        let (credentials, transport) = (self.source.credentials(), Transport::default());
+        self.say("plain bytes over QUIC, written");
+        let dir = self.dir.join("raw");
+        std::fs::create_dir(&dir)
+            .map_err(|error| CliError::new("io", format!("cannot create {}: {error}", dir.display())))?;
+        let stopwatch = Stopwatch::start();
+        self.runtime.block_on(ceiling::quic(credentials, &transport, bytes, STREAMS, Some(&dir)))?;
+        measured.raw_quic_durable.push(stopwatch.elapsed().as_secs_f64());
+        remove(&dir)?;
+        self.say("plain bytes over QUIC");
+        let stopwatch = Stopwatch::start();
+        self.runtime.block_on(ceiling::quic(credentials, &transport, bytes, STREAMS, None))?;
+        measured.raw_quic.push(stopwatch.elapsed().as_secs_f64());
+        self.say("plain bytes over TCP with TLS");
+        let stopwatch = Stopwatch::start();
+        ceiling::tcp_tls(credentials, bytes)?;
+        measured.raw_tcp_tls.push(stopwatch.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn say(&self, what: &str) {
+        if !self.quiet {
+            // Whoever does not listen still gets the figures.
+            let _ = writeln!(std::io::stderr(), "{what}");
+        }
+    }
+}
+
+fn remove(dir: &Path) -> Result<(), CliError> {
+    std::fs::remove_dir_all(dir)
+        .map_err(|error| CliError::new("io", format!("cannot remove {}: {error}", dir.display())))
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+/// Bytes that this process had a device read so far; none where the system does not tell.
+fn device_read() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/io").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("read_bytes: ")?.parse().ok())
+}
