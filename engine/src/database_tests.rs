@@ -201,8 +201,8 @@ fn a_clone_that_follows_promises_the_epoch_of_its_source() {
     let pin = db.pin_files().unwrap();
     assert_eq!(pin.list().epoch(), db.epoch());
     let path = dir.path().join("copy");
-    let mut target = crate::CloneTarget::open(&path, pin.list().clone(), Options::default()).unwrap();
-    for chunk in target.missing().clone() {
+    let target = crate::CloneTarget::open(&path, pin.list().clone(), Options::default()).unwrap();
+    for chunk in target.missing() {
         target.write(chunk, &pin.read(chunk.kind, chunk.number, chunk.chunk).unwrap()).unwrap();
     }
     target.finish(crate::CloneRole::Secondary).unwrap();
@@ -226,10 +226,10 @@ fn a_clone_is_received_chunk_by_chunk_resumed_and_checked() {
     table.put("later", "than the pin").unwrap();
     db.compact().unwrap();
     let path = dir.path().join("copy");
-    let mut target = crate::CloneTarget::open(&path, pin.list().clone(), options.clone()).unwrap();
+    let target = crate::CloneTarget::open(&path, pin.list().clone(), options.clone()).unwrap();
     let half = target.missing().len() / 2;
     let fetch = |chunk: &crate::MissingChunk| pin.read(chunk.kind, chunk.number, chunk.chunk).unwrap();
-    for chunk in target.missing().iter().take(half).copied().collect::<Vec<_>>() {
+    for chunk in target.missing().into_iter().take(half) {
         assert_eq!(target.write(chunk, b"lies").unwrap_err().code(), "invalid");
         target.write(chunk, &fetch(&chunk)).unwrap();
     }
@@ -238,9 +238,9 @@ fn a_clone_is_received_chunk_by_chunk_resumed_and_checked() {
         Database::open_with(&path, Options { create: false, ..options.clone() }).unwrap_err().code(),
         "not_found"
     );
-    let mut target = crate::CloneTarget::open(&path, pin.list().clone(), options.clone()).unwrap();
+    let target = crate::CloneTarget::open(&path, pin.list().clone(), options.clone()).unwrap();
     assert!(target.resumed_bytes() > 0);
-    for chunk in target.missing().iter().copied().collect::<Vec<_>>() {
+    for chunk in target.missing() {
         target.write(chunk, &fetch(&chunk)).unwrap();
     }
     target.finish(crate::CloneRole::Detached).unwrap();

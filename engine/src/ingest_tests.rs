@@ -435,8 +435,8 @@ fn clones_of_ingested_files_equal_their_source_and_resume_over_another_ingest() 
     let receive = |most: usize| {
         let pin = db.pin_files().unwrap();
         let target = options(Arc::new(os.clone()));
-        let mut clone = CloneTarget::open("/remote", pin.list().clone(), target).unwrap();
-        let missing: Vec<_> = clone.missing().iter().copied().take(most).collect();
+        let clone = CloneTarget::open("/remote", pin.list().clone(), target).unwrap();
+        let missing: Vec<_> = clone.missing().into_iter().take(most).collect();
         for chunk in missing {
             let bytes = pin.read(chunk.kind, chunk.number, chunk.chunk).unwrap();
             clone.write(chunk, &bytes).unwrap();

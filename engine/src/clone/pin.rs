@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use crossbeam::queue::ArrayQueue;
 use planaria_types::{FileId, Position};
 
 use super::{CLONE_CHUNK_BYTES, CloneFile, FileKind, FileList, file_path};
@@ -12,6 +13,8 @@ use crate::store::Store;
 use crate::sync::Arc;
 use crate::version::{Manifest, Role, StoreVersion};
 
+/// Buffers that are kept to be filled again.
+const BUFFERS: usize = 16;
 /// Room for the seal behind the last record of a log segment, in bytes.
 const SEAL_BYTES: u64 = 4 << 10;
 
@@ -20,6 +23,9 @@ pub struct FilePin {
     list: FileList,
     /// Open files: what is removed from the directory stays readable.
     files: HashMap<(FileKind, u64), Arc<dyn OsFile>>,
+    /// Where each file stands in the list.
+    entries: HashMap<(FileKind, u64), usize>,
+    buffers: Arc<ArrayQueue<Vec<u8>>>,
     /// Keeps the runs from being removed.
     _version: Arc<StoreVersion>,
 }
@@ -99,6 +105,7 @@ impl Database {
             }
             Ok((list, files, Arc::clone(&cut.version)))
         })?;
+        let mut buffer = Vec::new();
         for entry in &mut list.files {
             let run = run_of(&version, entry);
             let stored = run.map(|run| run.chunk_hashes()).transpose()?;
@@ -108,11 +115,14 @@ impl Database {
             entry.chunks = stored.get(..whole as usize).unwrap_or_default().to_vec();
             // A run's own list ends with its contents; the last chunk of the file holds the list itself, too.
             while (entry.chunks.len() as u64) * CLONE_CHUNK_BYTES < entry.len {
-                let chunk = read_chunk(&**file, entry, entry.chunks.len() as u64)?;
-                entry.chunks.push(*blake3::hash(&chunk).as_bytes());
+                read_chunk(&**file, entry, entry.chunks.len() as u64, &mut buffer)?;
+                entry.chunks.push(*blake3::hash(&buffer).as_bytes());
             }
         }
-        Ok(FilePin { list, files, _version: version })
+        let entries = list.files.iter().enumerate();
+        let entries = entries.map(|(index, entry)| ((entry.kind, entry.number), index)).collect();
+        let buffers = Arc::new(ArrayQueue::new(BUFFERS));
+        Ok(FilePin { list, files, entries, buffers, _version: version })
     }
 }
 
@@ -122,12 +132,31 @@ fn run_of<'a>(version: &'a StoreVersion, entry: &CloneFile) -> Option<&'a Arc<Ru
     references.find(|reference| reference.file == file).map(|reference| &reference.run)
 }
 
-fn read_chunk(file: &dyn OsFile, entry: &CloneFile, index: u64) -> Result<Vec<u8>> {
+/// Fills `bytes` with one chunk.
+fn read_chunk(file: &dyn OsFile, entry: &CloneFile, index: u64, bytes: &mut Vec<u8>) -> Result<()> {
     let start = index * CLONE_CHUNK_BYTES;
-    let mut bytes = vec![0; (entry.len - start).min(CLONE_CHUNK_BYTES) as usize];
+    bytes.resize((entry.len - start).min(CLONE_CHUNK_BYTES) as usize, 0);
     let path = std::path::PathBuf::from(format!("{:?} {}", entry.kind, entry.number));
-    file.read_exact_at(&mut bytes, start).map_err(|error| Error::io("read", &path, error))?;
-    Ok(bytes)
+    file.read_exact_at(bytes, start).map_err(|error| Error::io("read", &path, error))
+}
+
+/// A buffer that goes back to where it came from when it was sent: a new one costs the system page after page.
+struct Lent {
+    bytes: Vec<u8>,
+    home: Arc<ArrayQueue<Vec<u8>>>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Where there are enough already, it goes.
+        let _ = self.home.push(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl FilePin {
@@ -143,17 +172,19 @@ impl FilePin {
     /// `Invalid` if the list has no such chunk, `Damaged` if the bytes are not those of the list any more.
     pub fn read(&self, kind: FileKind, number: u64, chunk: u64) -> Result<Bytes> {
         let unknown = || Error::Invalid(format!("the clone has no chunk {chunk} of {kind:?} {number}"));
-        let entry = self.list.files.iter().find(|file| file.kind == kind && file.number == number);
+        let entry = self.entries.get(&(kind, number)).and_then(|index| self.list.files.get(*index));
         let entry = entry.ok_or_else(unknown)?;
         let hash =
             usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk)).ok_or_else(unknown)?;
         let file = self.files.get(&(kind, number)).ok_or_else(unknown)?;
-        let bytes = read_chunk(&**file, entry, chunk)?;
-        if blake3::hash(&bytes) != *hash {
+        let bytes = self.buffers.pop().unwrap_or_default();
+        let mut lent = Lent { bytes, home: Arc::clone(&self.buffers) };
+        read_chunk(&**file, entry, chunk, &mut lent.bytes)?;
+        if blake3::hash(&lent.bytes) != *hash {
             let path = std::path::PathBuf::from(format!("{kind:?} {number}"));
             return Err(Error::damaged(&path, chunk * CLONE_CHUNK_BYTES, "the chunk's hash does not match"));
         }
-        Ok(bytes.into())
+        Ok(Bytes::from_owner(lent))
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use planaria_types::{DatabaseId, InstanceId};
@@ -12,7 +12,7 @@ use crate::options::Options;
 use crate::os::{OpenMode, Os, OsFile};
 use crate::planted::planted;
 use crate::store::log_dir;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use crate::version::{run_dir, write_file};
 
 /// The file list within a clone that is not complete: what a resumed clone must be of.
@@ -24,7 +24,7 @@ const FILES_MAX: usize = 1 << 20;
 const EXTENT_BEYOND_MAX: u64 = 4 << 30;
 
 /// A chunk that a target does not have yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct MissingChunk {
     /// The file's kind.
     pub kind: FileKind,
@@ -41,9 +41,15 @@ pub struct CloneTarget {
     target: PathBuf,
     partial: PathBuf,
     list: FileList,
-    files: BTreeMap<(FileKind, u64), Arc<dyn OsFile>>,
-    missing: VecDeque<MissingChunk>,
+    files: BTreeMap<(FileKind, u64), TargetFile>,
+    missing: Mutex<BTreeSet<MissingChunk>>,
     resumed_bytes: u64,
+}
+
+/// A file that is being received, and its place in the list.
+struct TargetFile {
+    file: Arc<dyn OsFile>,
+    entry: usize,
 }
 
 impl CloneTarget {
@@ -80,7 +86,7 @@ impl CloneTarget {
             target,
             partial,
             files: BTreeMap::new(),
-            missing: VecDeque::new(),
+            missing: Mutex::default(),
             resumed_bytes: 0,
             list,
             options,
@@ -94,7 +100,8 @@ impl CloneTarget {
         let needed: u64 = self.list.bytes();
         let space =
             os.disk_space(&self.partial).map_err(|error| Error::io("measure", &self.partial, error))?;
-        for entry in &self.list.files {
+        let mut missing = BTreeSet::new();
+        for (index, entry) in self.list.files.iter().enumerate() {
             let path = file_path(&self.partial, entry.kind, entry.number);
             let exists = os.exists(&path);
             if !exists && space.available_bytes < needed {
@@ -110,18 +117,18 @@ impl CloneTarget {
                 if exists && (unchecked || has_chunk(&*file, entry, chunk)) {
                     self.resumed_bytes += chunk_len(entry, chunk);
                 } else {
-                    let missing = MissingChunk { kind: entry.kind, number: entry.number, chunk };
-                    self.missing.push_back(missing);
+                    missing.insert(MissingChunk { kind: entry.kind, number: entry.number, chunk });
                 }
             }
-            self.files.insert((entry.kind, entry.number), file);
+            self.files.insert((entry.kind, entry.number), TargetFile { file, entry: index });
         }
+        self.missing = Mutex::new(missing);
         Ok(())
     }
 
     /// The chunks that are to be fetched, in order.
-    pub fn missing(&self) -> &VecDeque<MissingChunk> {
-        &self.missing
+    pub fn missing(&self) -> Vec<MissingChunk> {
+        self.missing.lock().iter().copied().collect()
     }
 
     /// Bytes that an earlier attempt had received.
@@ -134,46 +141,56 @@ impl CloneTarget {
         &self.list
     }
 
-    /// Takes in a chunk. It may come from any holder and in any order.
+    /// Takes in a chunk. It may come from any holder and in any order, and from several threads at once.
     ///
     /// # Errors
     ///
     /// `Invalid` if the bytes are not those that the list promises; nothing is written then.
-    pub fn write(&mut self, chunk: MissingChunk, bytes: &[u8]) -> Result<()> {
+    pub fn write(&self, chunk: MissingChunk, bytes: &[u8]) -> Result<()> {
         let wrong = |what: &str| {
             Error::Invalid(format!("chunk {} of {:?} {}: {what}", chunk.chunk, chunk.kind, chunk.number))
         };
-        let entry =
-            self.list.files.iter().find(|file| file.kind == chunk.kind && file.number == chunk.number);
-        let entry = entry.ok_or_else(|| wrong("not part of the clone"))?;
+        let known = self.files.get(&(chunk.kind, chunk.number));
+        let known = known.and_then(|known| Some((known, self.list.files.get(known.entry)?)));
+        let (known, entry) = known.ok_or_else(|| wrong("not part of the clone"))?;
         let hash = usize::try_from(chunk.chunk).ok().and_then(|index| entry.chunks.get(index));
         if hash.is_none_or(|hash| blake3::hash(bytes) != *hash) {
             return Err(wrong("the source sent other bytes than it promised"));
         }
-        let file = self.files.get(&(chunk.kind, chunk.number)).ok_or_else(|| wrong("not open"))?;
-        let path = file_path(&self.partial, chunk.kind, chunk.number);
-        file.write_all_at(bytes, chunk.chunk * CLONE_CHUNK_BYTES)
-            .map_err(|error| Error::io("write", &path, error))?;
-        match self.missing.front() {
-            Some(first) if *first == chunk => drop(self.missing.pop_front()),
-            _ => self.missing.retain(|other| *other != chunk),
-        }
+        known
+            .file
+            .write_all_at(bytes, chunk.chunk * CLONE_CHUNK_BYTES)
+            .map_err(|error| Error::io("write", &file_path(&self.partial, chunk.kind, chunk.number), error))?;
+        self.missing.lock().remove(&chunk);
         Ok(())
+    }
+
+    /// Makes a file durable if all of it is there: what is done for one while others arrive need not be waited for in the end.
+    pub fn sync_complete(&self, kind: FileKind, number: u64) -> Result<()> {
+        let start = MissingChunk { kind, number, chunk: 0 };
+        let end = MissingChunk { chunk: u64::MAX, ..start };
+        if self.missing.lock().range(start..=end).next().is_some() {
+            return Ok(());
+        }
+        let Some(known) = self.files.get(&(kind, number)) else { return Ok(()) };
+        known
+            .file
+            .sync_data()
+            .map_err(|error| Error::io("sync", &file_path(&self.partial, kind, number), error))
     }
 
     /// Completes the clone: syncs the files, gives it its identity, then its name. Nothing but the name was missing
     /// when this returns an error about the name.
     pub fn finish(self, role: CloneRole) -> Result<()> {
-        if let Some(missing) = self.missing.front() {
+        if let Some(missing) = self.missing.lock().first() {
             return Err(Error::Invalid(format!(
                 "{:?} {} of the clone is not complete",
                 missing.kind, missing.number
             )));
         }
         let os = &self.options.os;
-        for ((kind, number), file) in &self.files {
-            let path = file_path(&self.partial, *kind, *number);
-            file.sync_data().map_err(|error| Error::io("sync", &path, error))?;
+        for (kind, number) in self.files.keys() {
+            self.sync_complete(*kind, *number)?;
         }
         for dir in [run_dir(&self.partial), log_dir(&self.partial)] {
             os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
@@ -193,7 +210,7 @@ impl std::fmt::Debug for CloneTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CloneTarget")
             .field("target", &self.target)
-            .field("missing", &self.missing.len())
+            .field("missing", &self.missing.lock().len())
             .finish_non_exhaustive()
     }
 }

@@ -57,14 +57,38 @@ impl FrameReader {
             self.buffer.reserve(missing.min(READ_AHEAD_BYTES));
             // A long frame is read to its end and no further, so that what follows need not be moved.
             let take = if missing > READ_BYTES { missing } else { READ_BYTES };
-            match self.stream.read_chunk(take, true).await {
-                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
-                Ok(None) if self.buffer.is_empty() => return Ok(None),
-                Ok(None) => return Err(FrameError::Truncated.into()),
-                Err(ReadError::Reset(_)) => return Err(Error::Ended("it gave up sending")),
-                Err(ReadError::ConnectionLost(error)) => return Err(lost(self.peer, &error)),
-                Err(_) => return Err(Error::Closed),
+            match self.read_some(take).await? {
+                Some(bytes) => self.buffer.extend_from_slice(&bytes),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(FrameError::Truncated.into()),
             }
+        }
+    }
+
+    /// Puts the next `length` bytes, which are outside of frames, into `data`, over what it holds: one copy, into memory that is
+    /// used again.
+    pub(crate) async fn read_raw(&mut self, length: usize, data: &mut Vec<u8>) -> Result<()> {
+        data.clear();
+        data.reserve(length);
+        let ahead = self.buffer.len().min(length);
+        data.extend_from_slice(&self.buffer.split_to(ahead));
+        while data.len() < length {
+            match self.read_some(length - data.len()).await? {
+                Some(bytes) => data.extend_from_slice(&bytes),
+                None => return Err(FrameError::Truncated.into()),
+            }
+        }
+        self.received.0.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The next bytes of the stream, at most `most`; `None` if the other side has finished it.
+    async fn read_some(&mut self, most: usize) -> Result<Option<Bytes>> {
+        match self.stream.read_chunk(most, true).await {
+            Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+            Err(ReadError::Reset(_)) => Err(Error::Ended("it gave up sending")),
+            Err(ReadError::ConnectionLost(error)) => Err(lost(self.peer, &error)),
+            Err(_) => Err(Error::Closed),
         }
     }
 
@@ -97,12 +121,18 @@ impl FrameWriter {
 
     /// Sends one frame; waits while the windows are full.
     pub(crate) async fn write(&mut self, frame: Frame) -> Result<()> {
-        self.write_chunks(frame.encode()?).await
+        self.write_chunks(&mut frame.encode()?).await
     }
 
-    /// Sends an encoded frame without copying it.
-    pub(crate) async fn write_chunks(&mut self, mut chunks: [Bytes; 2]) -> Result<()> {
-        self.stream.write_all_chunks(&mut chunks).await.map_err(|error| match error {
+    /// Sends one frame and bytes that follow it outside of frames, without copying them.
+    pub(crate) async fn write_with(&mut self, frame: Frame, bytes: Bytes) -> Result<()> {
+        let [header, body] = frame.encode()?;
+        self.write_chunks(&mut [header, body, bytes]).await
+    }
+
+    /// Sends bytes that are frames already.
+    pub(crate) async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<()> {
+        self.stream.write_all_chunks(chunks).await.map_err(|error| match error {
             WriteError::Stopped(_) => Error::Ended("it no longer reads"),
             WriteError::ConnectionLost(error) => lost(self.peer, &error),
             WriteError::ClosedStream | WriteError::ZeroRttRejected => Error::Closed,

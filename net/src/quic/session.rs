@@ -308,7 +308,11 @@ impl FileSender {
         if bytes > self.remaining() {
             return Err(Error::TooLarge { what: "a chunk", bytes, limit: self.remaining() });
         }
-        self.writer.write_chunks(FileChunk { file: self.file, offset: self.offset, data }.encode()?).await?;
+        let length = u32::try_from(bytes).ok().filter(|length| *length <= FILE_CHUNK_BYTES_MAX);
+        let limit = u64::from(FILE_CHUNK_BYTES_MAX);
+        let length = length.ok_or(Error::TooLarge { what: "a chunk", bytes, limit })?;
+        let head = FileChunk { file: self.file, offset: self.offset, length };
+        self.writer.write_with(head.frame(), data).await?;
         self.offset += bytes;
         Ok(())
     }
@@ -394,11 +398,11 @@ impl FileReceiver {
         self.offset
     }
 
-    /// The next bytes; `None` once all are there.
+    /// Puts the next bytes into `data`, over what it holds, and tells their offset; `None` once all are there.
     ///
     /// Each chunk is of the file that was asked for and follows the last one. Content is verified by the caller,
-    /// against the hashes of the manifest.
-    pub async fn next(&mut self) -> Result<Option<FileChunk>> {
+    /// against the hashes of the manifest. Not to be dropped midway unless no more is wanted.
+    pub async fn next(&mut self, data: &mut Vec<u8>) -> Result<Option<u64>> {
         if self.done {
             return Ok(None);
         }
@@ -415,19 +419,15 @@ impl FileReceiver {
         let chunk = FileChunk::decode(frame)?;
         let fits = chunk.file == self.file
             && chunk.offset == self.offset
-            && !chunk.data.is_empty()
-            && chunk.data.len() as u64 <= self.end - self.offset;
+            && u64::from(chunk.length) <= self.end - self.offset;
         if !fits {
-            let why = format!(
-                "{} bytes of file {} at {} were not asked for",
-                chunk.data.len(),
-                chunk.file,
-                chunk.offset
-            );
+            let FileChunk { file, offset, length } = chunk;
+            let why = format!("{length} bytes of file {file} at {offset} were not asked for");
             return Err(FrameError::Body { kind: FrameKind::FileChunk, why }.into());
         }
-        self.offset += chunk.data.len() as u64;
-        Ok(Some(chunk))
+        self.reader.read_raw(chunk.length as usize, data).await?;
+        self.offset += u64::from(chunk.length);
+        Ok(Some(chunk.offset))
     }
 }
 

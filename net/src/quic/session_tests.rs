@@ -54,11 +54,11 @@ fn content(offset: u64, length: usize) -> Bytes {
 
 async fn fetch_all(session: &ReplicaSession, request: FileRequest) -> Result<u64> {
     let mut file = session.fetch(request).await?;
-    let mut bytes = 0;
-    while let Some(chunk) = file.next().await? {
-        assert_eq!(chunk.offset, request.offset + bytes);
-        assert!(chunk.data == content(chunk.offset, chunk.data.len()), "at {}", chunk.offset);
-        bytes += chunk.data.len() as u64;
+    let (mut bytes, mut data) = (0, Vec::new());
+    while let Some(offset) = file.next(&mut data).await? {
+        assert_eq!(offset, request.offset + bytes);
+        assert!(data == content(offset, data.len()), "at {offset}");
+        bytes += data.len() as u64;
     }
     Ok(bytes)
 }
@@ -148,7 +148,7 @@ async fn who_stops_fetching_stops_the_reading() {
         counted.fetch_add(1, Ordering::Relaxed);
         Ok(content(offset, length))
     }));
-    file.next().await.unwrap().unwrap();
+    file.next(&mut Vec::new()).await.unwrap().unwrap();
     drop(file);
     assert_eq!(serving.await.unwrap().unwrap_err().code(), "ended");
     assert!(reads.load(Ordering::Relaxed) < 1_000);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_engine::{CloneRole, CloneTarget, FileKind, FileList, FilePin, Options};
+use planaria_replication::Millis;
 use planaria_types::FileId;
 use tokio::task::JoinSet;
 
@@ -138,22 +139,26 @@ pub async fn fetch_clone(
     };
     progress(&state);
     let ranges = bulk::ranges(&target);
-    let shared = Arc::new((Mutex::new(target), Mutex::new(state), progress));
-    let mut fetching = JoinSet::new();
+    let shared = Arc::new(Shared { target, state: Mutex::new(state), progress, begun });
+    let (mut fetching, mut syncing) = (JoinSet::new(), JoinSet::new());
     for range in ranges {
         while fetching.len() >= STREAMS {
-            joined(fetching.join_next().await)?;
+            let Some(done) = fetching.join_next().await else { break };
+            syncing.spawn(sync(joined(done)?, Arc::clone(&shared)));
         }
-        fetching.spawn(fetch_range(session.clone(), range, Arc::clone(&shared), begun));
+        fetching.spawn(fetch_range(session.clone(), range, Arc::clone(&shared)));
     }
-    while !fetching.is_empty() {
-        joined(fetching.join_next().await)?;
+    while let Some(done) = fetching.join_next().await {
+        syncing.spawn(sync(joined(done)?, Arc::clone(&shared)));
     }
-    let parts = Arc::into_inner(shared).ok_or(Error::Closed)?;
-    let (target, mut state) = (parts.0.into_inner(), parts.1.into_inner());
+    while let Some(done) = syncing.join_next().await {
+        joined(done)?;
+    }
+    let Shared { target, state, progress, .. } = Arc::into_inner(shared).ok_or(Error::Closed)?;
+    let mut state = state.into_inner();
     blocking(move || Ok(target.finish(role)?)).await?;
     state.elapsed_ms = now().since(begun).0;
-    (parts.2)(&state);
+    progress(&state);
     Ok(state)
 }
 
@@ -171,42 +176,51 @@ async fn receive_list(session: &ReplicaSession) -> Result<FileList> {
     decode(&bytes)
 }
 
-type Shared<P> = Arc<(Mutex<CloneTarget>, Mutex<CloneProgress>, P)>;
+/// What the streams of a clone have in common.
+struct Shared<P> {
+    target: CloneTarget,
+    state: Mutex<CloneProgress>,
+    progress: P,
+    begun: Millis,
+}
 
-async fn fetch_range<P>(
-    session: ReplicaSession,
-    range: Range,
-    shared: Shared<P>,
-    begun: planaria_replication::Millis,
-) -> Result<()>
+impl<P: Fn(&CloneProgress)> Shared<P> {
+    fn write(&self, range: Range, offset: u64, data: &[u8]) -> Result<()> {
+        self.target.write(range.chunk_at(offset), data)?;
+        let mut state = self.state.lock();
+        state.done_bytes += data.len() as u64;
+        state.elapsed_ms = now().since(self.begun).0;
+        (self.progress)(&state);
+        Ok(())
+    }
+}
+
+/// Fetches chunks of a file; one is checked and written while the next one comes.
+async fn fetch_range<P>(session: ReplicaSession, range: Range, shared: Arc<Shared<P>>) -> Result<Range>
 where
     P: Fn(&CloneProgress) + Send + Sync + 'static,
 {
     let file = wire_number(range.kind, range.number);
     let request = FileRequest { lease: 0, file, offset: range.offset, length: range.length };
     let mut receiver = session.fetch(request).await?;
-    while let Some(chunk) = receiver.next().await? {
-        let missing = range.chunk_at(chunk.offset);
+    let (mut data, mut writing) = (Vec::new(), JoinSet::new());
+    while let Some(offset) = receiver.next(&mut data).await? {
+        let free = writing.join_next().await.map_or(Ok(Vec::new()), joined)?;
+        let full = std::mem::replace(&mut data, free);
         let shared = Arc::clone(&shared);
-        blocking(move || {
-            shared.0.lock().write(missing, &chunk.data)?;
-            let mut state = shared.1.lock();
-            state.done_bytes += chunk.data.len() as u64;
-            state.elapsed_ms = now().since(begun).0;
-            (shared.2)(&state);
-            Ok(())
-        })
-        .await?;
+        writing.spawn_blocking(move || shared.write(range, offset, &full).map(|()| full));
     }
-    Ok(())
+    writing.join_next().await.map_or(Ok(Vec::new()), joined)?;
+    Ok(range)
 }
 
-fn joined(outcome: Option<Result<Result<()>, tokio::task::JoinError>>) -> Result<()> {
-    match outcome {
-        Some(Ok(done)) => done,
-        Some(Err(error)) => Err(Error::Protocol(format!("a transfer broke off: {error}"))),
-        None => Ok(()),
-    }
+/// Makes a file that is there durable while others come.
+async fn sync<P: Send + Sync + 'static>(range: Range, shared: Arc<Shared<P>>) -> Result<()> {
+    blocking(move || Ok(shared.target.sync_complete(range.kind, range.number)?)).await
+}
+
+fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    outcome.unwrap_or_else(|error| Err(Error::Protocol(format!("a transfer broke off: {error}"))))
 }
 
 /// Runs what may block on a thread for it.

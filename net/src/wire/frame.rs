@@ -42,7 +42,7 @@ pub enum FrameKind {
     Bulk = 10,
     /// Opens a stream that asks for bytes of a file.
     FileOpen = 11,
-    /// Bytes of a file.
+    /// Announces bytes of a file, which follow the frame.
     FileChunk = 12,
     /// A bulk stream or a file is complete.
     BulkEnd = 13,
@@ -84,7 +84,7 @@ impl FrameKind {
             Self::Control => limits::CONTROL_BYTES_MAX,
             Self::BulkOpen | Self::FileOpen => limits::BULK_OPEN_BYTES_MAX,
             Self::Bulk => limits::BULK_BYTES_MAX,
-            Self::FileChunk => limits::FILE_CHUNK_BYTES_MAX + super::replica::FILE_CHUNK_PREFIX_BYTES as u32,
+            Self::FileChunk => super::replica::FILE_CHUNK_BYTES as u32,
         }
     }
 }
@@ -205,7 +205,22 @@ impl Frame {
     ///
     /// [`FrameError::TooLong`] if the body exceeds the limit of its kind.
     pub fn encode(self) -> Result<[Bytes; 2], FrameError> {
-        encode_parts(self.kind, &[], self.body)
+        let Self { kind, body } = self;
+        let limit = kind.body_bytes_max();
+        let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        if bytes > limit {
+            return Err(FrameError::TooLong { kind, bytes, limit });
+        }
+        let mut header = BytesMut::with_capacity(HEADER_BYTES);
+        header.put_u8(FRAME_MAGIC);
+        header.put_u8(kind as u8);
+        header.put_u16_le(0);
+        header.put_u32_le(bytes);
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&header);
+        crc.update(&body);
+        header.put_u32_le(crc.finalize());
+        Ok([header.freeze(), body])
     }
 
     /// Takes one frame off the front of `buffer` without copying its body; `None` if it is not there in full.
@@ -251,27 +266,6 @@ impl Frame {
     pub(crate) fn expect_kind(self, kind: FrameKind, wanted: &'static str) -> Result<Self, FrameError> {
         if self.kind == kind { Ok(self) } else { Err(FrameError::Unexpected { got: self.kind, wanted }) }
     }
-}
-
-/// The frame whose body is `prefix` followed by `body`, as chunks: the header with the prefix, and the body.
-pub(crate) fn encode_parts(kind: FrameKind, prefix: &[u8], body: Bytes) -> Result<[Bytes; 2], FrameError> {
-    let limit = kind.body_bytes_max();
-    let bytes = u32::try_from(prefix.len() + body.len()).unwrap_or(u32::MAX);
-    if bytes > limit {
-        return Err(FrameError::TooLong { kind, bytes, limit });
-    }
-    let mut header = BytesMut::with_capacity(HEADER_BYTES + prefix.len());
-    header.put_u8(FRAME_MAGIC);
-    header.put_u8(kind as u8);
-    header.put_u16_le(0);
-    header.put_u32_le(bytes);
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&header);
-    crc.update(prefix);
-    crc.update(&body);
-    header.put_u32_le(crc.finalize());
-    header.put_slice(prefix);
-    Ok([header.freeze(), body])
 }
 
 #[cfg(test)]

@@ -331,7 +331,7 @@ async fn an_oversized_or_damaged_frame_costs_its_stream_alone() {
         (Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n"), "0x47"),
     ] {
         let (mut writer, mut reader) = connection.open().await.unwrap();
-        writer.write_chunks([bytes, Bytes::new()]).await.unwrap();
+        writer.write_chunks(&mut [bytes]).await.unwrap();
         let frame = reader.expect(FrameKind::Error, "an error").await.unwrap();
         let error: RemoteError = frame.message().unwrap();
         assert_eq!(error.code, "protocol");

@@ -40,7 +40,7 @@ pub fn ranges(target: &CloneTarget) -> Vec<Range> {
         target.list().files.iter().map(|file| ((file.kind, file.number), file.len)).collect();
     let mut ranges: Vec<Range> = Vec::new();
     for missing in target.missing() {
-        let MissingChunk { kind, number, chunk } = *missing;
+        let MissingChunk { kind, number, chunk } = missing;
         let offset = chunk * CLONE_CHUNK_BYTES;
         let len = lengths.get(&(kind, number)).map_or(0, |len| (len - offset).min(CLONE_CHUNK_BYTES));
         match ranges.last_mut() {
