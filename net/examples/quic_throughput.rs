@@ -103,7 +103,7 @@ async fn transfer(transport: &Transport, length: u64) -> Result<(f64, f64, u16),
 async fn fetch(session: &ReplicaSession, length: u64) -> Result<(), planaria_net::Error> {
     let request = FileRequest { lease: 0, file: planaria_types::FileId(1), offset: 0, length };
     let mut file = session.fetch(request).await?;
-    let mut data = Vec::new();
+    let mut data = planaria_engine::os::AlignedBuffer::new(1 << 20);
     while file.next(&mut data).await?.is_some() {}
     Ok(())
 }

@@ -6,6 +6,7 @@
 //!
 //! [`Database::clone_to`]: crate::Database::clone_to
 
+mod file;
 mod local;
 mod pin;
 mod record;

@@ -13,8 +13,8 @@ use crate::store::Store;
 use crate::sync::Arc;
 use crate::version::{Manifest, Role, StoreVersion};
 
-/// Buffers that are kept to be filled again.
-const BUFFERS: usize = 16;
+/// Buffers that are kept to be filled again: about as many as are on their way at a time.
+const BUFFERS: usize = 48;
 /// Room for the seal behind the last record of a log segment, in bytes.
 const SEAL_BYTES: u64 = 4 << 10;
 

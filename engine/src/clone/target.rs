@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{DatabaseId, InstanceId};
 
+use super::file::TargetFile;
 use super::local::publish;
 use super::{
     CLONE_CHUNK_BYTES, CloneFile, CloneRole, FileKind, FileList, clone_manifest, file_path, partial_dir,
@@ -44,12 +45,6 @@ pub struct CloneTarget {
     files: BTreeMap<(FileKind, u64), TargetFile>,
     missing: Mutex<BTreeSet<MissingChunk>>,
     resumed_bytes: u64,
-}
-
-/// A file that is being received, and its place in the list.
-struct TargetFile {
-    file: Arc<dyn OsFile>,
-    entry: usize,
 }
 
 impl CloneTarget {
@@ -120,7 +115,7 @@ impl CloneTarget {
                     missing.insert(MissingChunk { kind: entry.kind, number: entry.number, chunk });
                 }
             }
-            self.files.insert((entry.kind, entry.number), TargetFile { file, entry: index });
+            self.files.insert((entry.kind, entry.number), TargetFile::new(path, index));
         }
         self.missing = Mutex::new(missing);
         Ok(())
@@ -157,10 +152,7 @@ impl CloneTarget {
         if hash.is_none_or(|hash| blake3::hash(bytes) != *hash) {
             return Err(wrong("the source sent other bytes than it promised"));
         }
-        known
-            .file
-            .write_all_at(bytes, chunk.chunk * CLONE_CHUNK_BYTES)
-            .map_err(|error| Error::io("write", &file_path(&self.partial, chunk.kind, chunk.number), error))?;
+        known.write(&*self.options.os, bytes, chunk.chunk * CLONE_CHUNK_BYTES)?;
         self.missing.lock().remove(&chunk);
         Ok(())
     }
@@ -172,11 +164,7 @@ impl CloneTarget {
         if self.missing.lock().range(start..=end).next().is_some() {
             return Ok(());
         }
-        let Some(known) = self.files.get(&(kind, number)) else { return Ok(()) };
-        known
-            .file
-            .sync_data()
-            .map_err(|error| Error::io("sync", &file_path(&self.partial, kind, number), error))
+        self.files.get(&(kind, number)).map_or(Ok(()), |known| known.sync(&*self.options.os))
     }
 
     /// Completes the clone: syncs the files, gives it its identity, then its name. Nothing but the name was missing

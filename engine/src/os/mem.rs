@@ -177,7 +177,7 @@ impl Os for MemOs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn OsFile>> {
         let node = match mode {
             OpenMode::CreateNew => self.mutate()?.disk.create(path)?,
-            OpenMode::Read | OpenMode::Write => self.alive()?.disk.open(path)?,
+            OpenMode::Read | OpenMode::Write | OpenMode::WriteDirect => self.alive()?.disk.open(path)?,
         };
         Ok(self.file(node, mode != OpenMode::Read))
     }

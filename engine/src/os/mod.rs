@@ -3,6 +3,7 @@
 //! Everything else in the engine sees [`Os`] and [`OsFile`] only. [`Posix`] is the real one; under the feature
 //! `testing` there are an in-memory system that can crash ([`MemOs`]) and one that injects faults ([`FaultOs`]).
 
+mod buffer;
 #[cfg(any(test, feature = "testing"))]
 mod fault;
 mod map;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use buffer::{AlignedBuffer, DIRECT_ALIGN};
 #[cfg(any(test, feature = "testing"))]
 pub use fault::{Call, Fault, FaultOs};
 #[cfg(any(test, feature = "testing"))]
@@ -31,6 +33,9 @@ pub enum OpenMode {
     Write,
     /// A new file, to read and write; fails if it exists.
     CreateNew,
+    /// An existing file, to write whole blocks ([`DIRECT_ALIGN`]) past the system's cache where the file system can; a write fails with
+    /// `InvalidInput` where the disk has other blocks. They are durable after `sync_data`, as ever.
+    WriteDirect,
 }
 
 /// An entry of a directory.

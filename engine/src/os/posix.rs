@@ -39,7 +39,7 @@ impl Os for Posix {
         let mut options = OpenOptions::new();
         options.read(true);
         match mode {
-            OpenMode::Read => {}
+            OpenMode::Read | OpenMode::WriteDirect => {}
             OpenMode::Write => {
                 options.write(true);
             }
@@ -47,7 +47,10 @@ impl Os for Posix {
                 options.write(true).create_new(true).mode(FILE_MODE);
             }
         }
-        let file = options.open(path).map_err(room)?;
+        let file = match mode {
+            OpenMode::WriteDirect => open_direct(path)?,
+            _ => options.open(path).map_err(room)?,
+        };
         if file.metadata()?.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
@@ -190,6 +193,21 @@ impl OsFile for PosixFile {
     fn links(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.nlink())
     }
+}
+
+/// Opens a file to write past the cache; through it where there is no other way.
+fn open_direct(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(target_os = "linux")]
+    {
+        let flags = rustix::fs::OFlags::DIRECT.bits();
+        match options.clone().custom_flags(flags.cast_signed()).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            opened => return opened.map_err(room),
+        }
+    }
+    options.open(path).map_err(room)
 }
 
 /// An exhausted quota is a full disk: both end when something is removed.

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use planaria_engine::os::AlignedBuffer;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 
 use super::connection::lost;
@@ -67,15 +68,15 @@ impl FrameReader {
 
     /// Puts the next `length` bytes, which are outside of frames, into `data`, over what it holds: one copy, into memory that is
     /// used again.
-    pub(crate) async fn read_raw(&mut self, length: usize, data: &mut Vec<u8>) -> Result<()> {
+    pub(crate) async fn read_raw(&mut self, length: usize, data: &mut AlignedBuffer) -> Result<()> {
         data.clear();
-        data.reserve(length);
         let ahead = self.buffer.len().min(length);
-        data.extend_from_slice(&self.buffer.split_to(ahead));
+        data.fill(&self.buffer.split_to(ahead));
         while data.len() < length {
-            match self.read_some(length - data.len()).await? {
-                Some(bytes) => data.extend_from_slice(&bytes),
-                None => return Err(FrameError::Truncated.into()),
+            let bytes = self.read_some(length - data.len()).await?.ok_or(FrameError::Truncated)?;
+            if data.fill(&bytes) < bytes.len() {
+                let (bytes, limit) = (length as u64, data.len() as u64);
+                return Err(Error::TooLarge { what: "a chunk", bytes, limit });
             }
         }
         self.received.0.fetch_add(length as u64, Ordering::Relaxed);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use planaria_engine::os::AlignedBuffer;
 use planaria_types::FileId;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -398,11 +399,11 @@ impl FileReceiver {
         self.offset
     }
 
-    /// Puts the next bytes into `data`, over what it holds, and tells their offset; `None` once all are there.
+    /// Puts the next bytes, at most 1 MiB, into `data`, over what it holds, and tells their offset; `None` once all are there.
     ///
     /// Each chunk is of the file that was asked for and follows the last one. Content is verified by the caller,
     /// against the hashes of the manifest. Not to be dropped midway unless no more is wanted.
-    pub async fn next(&mut self, data: &mut Vec<u8>) -> Result<Option<u64>> {
+    pub async fn next(&mut self, data: &mut AlignedBuffer) -> Result<Option<u64>> {
         if self.done {
             return Ok(None);
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use planaria_engine::os::AlignedBuffer;
 use planaria_types::FileId;
 
 use super::{Opened, QUEUE_BYTES_MAX, ReplicaSession};
@@ -54,10 +55,10 @@ fn content(offset: u64, length: usize) -> Bytes {
 
 async fn fetch_all(session: &ReplicaSession, request: FileRequest) -> Result<u64> {
     let mut file = session.fetch(request).await?;
-    let (mut bytes, mut data) = (0, Vec::new());
+    let (mut bytes, mut data) = (0, AlignedBuffer::new(1 << 20));
     while let Some(offset) = file.next(&mut data).await? {
         assert_eq!(offset, request.offset + bytes);
-        assert!(data == content(offset, data.len()), "at {offset}");
+        assert!(data[..] == content(offset, data.len())[..], "at {offset}");
         bytes += data.len() as u64;
     }
     Ok(bytes)
@@ -148,7 +149,7 @@ async fn who_stops_fetching_stops_the_reading() {
         counted.fetch_add(1, Ordering::Relaxed);
         Ok(content(offset, length))
     }));
-    file.next(&mut Vec::new()).await.unwrap().unwrap();
+    file.next(&mut AlignedBuffer::new(1 << 20)).await.unwrap().unwrap();
     drop(file);
     assert_eq!(serving.await.unwrap().unwrap_err().code(), "ended");
     assert!(reads.load(Ordering::Relaxed) < 1_000);

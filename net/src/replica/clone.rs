@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use planaria_engine::os::AlignedBuffer;
 use planaria_engine::{CloneRole, CloneTarget, FileKind, FileList, FilePin, Options};
 use planaria_replication::Millis;
 use planaria_types::FileId;
@@ -19,6 +20,7 @@ use super::{Opening, decode, encode};
 use crate::quic::session::{Opened, ReplicaSession};
 use crate::quic::{Credentials, Transport};
 
+use crate::wire::limits::FILE_CHUNK_BYTES_MAX;
 use crate::wire::message::RemoteError;
 use crate::wire::replica::FileRequest;
 use crate::{Error, Result};
@@ -203,14 +205,17 @@ where
     let file = wire_number(range.kind, range.number);
     let request = FileRequest { lease: 0, file, offset: range.offset, length: range.length };
     let mut receiver = session.fetch(request).await?;
-    let (mut data, mut writing) = (Vec::new(), JoinSet::new());
+    let buffer = || AlignedBuffer::new(FILE_CHUNK_BYTES_MAX as usize);
+    let (mut data, mut writing) = (buffer(), JoinSet::new());
     while let Some(offset) = receiver.next(&mut data).await? {
-        let free = writing.join_next().await.map_or(Ok(Vec::new()), joined)?;
+        let free = writing.join_next().await.map_or_else(|| Ok(buffer()), joined)?;
         let full = std::mem::replace(&mut data, free);
         let shared = Arc::clone(&shared);
         writing.spawn_blocking(move || shared.write(range, offset, &full).map(|()| full));
     }
-    writing.join_next().await.map_or(Ok(Vec::new()), joined)?;
+    if let Some(last) = writing.join_next().await {
+        joined(last)?;
+    }
     Ok(range)
 }
 
