@@ -211,6 +211,22 @@ fn a_clone_that_follows_promises_the_epoch_of_its_source() {
 }
 
 #[test]
+fn older_versions_are_kept_for_as_long_as_was_asked_for() {
+    for (keep_history_ms, is_kept) in [(3_600_000, true), (0, false)] {
+        let os = MemOs::new(1);
+        let options = Options { keep_history_ms, ..small_options(&os_of(&os)) };
+        let db = Database::open_with("db", options).unwrap();
+        let table = db.create_raw_table("t").unwrap();
+        let before = table.put("key", "old").unwrap();
+        table.put("key", "new").unwrap();
+        db.compact().unwrap();
+        let then = db.snapshot_at(before).and_then(|then| then.get(table.id(), b"key"));
+        assert_eq!(then.ok().flatten().as_deref() == Some(b"old"), is_kept);
+        assert_eq!(table.get("key").unwrap().as_deref(), Some(&b"new"[..]));
+    }
+}
+
+#[test]
 fn a_clone_is_received_chunk_by_chunk_resumed_and_checked() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { memtable_bytes: 1 << 20, log_segment_bytes: 1 << 20, ..Options::default() };

@@ -35,6 +35,9 @@ pub struct Options {
     pub preserved_bytes_max: u64,
     /// The longest time in milliseconds for which delete marks are preserved for a secondary that is away.
     pub preserved_age_max_ms: u64,
+    /// For how long older versions of records are kept at least, in milliseconds: so far back clones and snapshots as of a time reach.
+    /// With 0 they go as soon as nobody reads them.
+    pub keep_history_ms: u64,
     /// The most bytes of extracts that are kept; beyond it the oldest go.
     pub quarantine_bytes_max: u64,
     /// The longest time in milliseconds for which an extract is kept.
@@ -65,6 +68,7 @@ impl Default for Options {
             sync_interval_ms: 10,
             preserved_bytes_max: 1 << 30,
             preserved_age_max_ms: 30 * 24 * 3_600_000,
+            keep_history_ms: 0,
             quarantine_bytes_max: 2 << 30,
             quarantine_age_max_ms: 30 * 24 * 3_600_000,
             background: true,

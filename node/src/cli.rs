@@ -5,6 +5,7 @@ mod choice;
 mod cluster;
 mod quarantine;
 mod replica;
+mod shape;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,11 +15,12 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use planaria_replication::ack::Level;
 
 pub(crate) use self::bench::{BenchCommand, CloneArgs as CloneBenchArgs, CloneKind, LiveArgs, ResyncArgs};
-use self::choice::{LevelArgs, ReadArgs, WriteArgs};
+use self::choice::{LevelArgs, parse_duration_ms, ReadArgs, WriteArgs};
 use self::cluster::MembershipArgs;
 pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
 pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
+pub(crate) use self::shape::ShapeArgs;
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
 use crate::portion_text::Chosen;
@@ -203,6 +205,9 @@ pub(crate) struct ServeArgs {
     /// all. It is stored; without this option what was said last holds
     #[arg(long, value_name = "LEVEL")]
     pub(crate) level: Option<Level>,
+    /// Keep older versions of records for so long (30m, 2h): clones and reads as of a time reach as far back
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration_ms)]
+    pub(crate) keep_history: u64,
     /// Tell figures, and whether the node is ready, over plain HTTP here: /metrics, /readyz, /livez, /status
     #[cfg(feature = "metrics")]
     #[arg(long, value_name = "ADDR")]
@@ -246,7 +251,10 @@ From a node without --on-node the files come over the network; what was interrup
 Examples:
   planaria clone create birds birds-test
   planaria clone create /srv/birds-test --node 127.0.0.1:4747 --on-node
-  planaria clone create birds-here --node 127.0.0.1:4747")]
+  planaria clone create birds-here --node 127.0.0.1:4747
+  planaria clone create birds-test --node 127.0.0.1:4747 --leave-out audit --where \"sightings: year >= 2013\" \\
+    --mask people.name=keep-format --mask people.mail=hash
+  planaria clone create birds birds-then --as-of 2026-11-01T08:00:00Z")]
     Create(CloneCreateArgs),
     /// List the clones that were taken
     List(PlaceArgs),
@@ -265,6 +273,8 @@ pub(crate) struct CloneCreateArgs {
     /// What the clone is for
     #[arg(long, value_enum, default_value_t)]
     pub(crate) role: CloneFor,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
 }
 
 /// What a clone is for.

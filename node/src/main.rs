@@ -19,6 +19,7 @@ mod output;
 mod portion_text;
 mod row_view;
 mod session;
+mod shape;
 mod stopwatch;
 
 use std::ffi::OsString;

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
@@ -8,7 +9,7 @@ use super::{CLONE_CHUNK_BYTES, CloneFile, FileKind, FileList, file_path};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::os::{OpenMode, OsFile};
-use crate::run::Run;
+use crate::run::{ReadMode, Run};
 use crate::store::Store;
 use crate::sync::Arc;
 use crate::version::{Manifest, Role, StoreVersion};
@@ -23,6 +24,8 @@ pub struct FilePin {
     list: FileList,
     /// Open files: what is removed from the directory stays readable.
     files: HashMap<(FileKind, u64), Arc<dyn OsFile>>,
+    /// Run files as they lie in memory, where the database reads them so: what is sent from there is not copied before.
+    maps: HashMap<u64, Bytes>,
     /// Where each file stands in the list.
     entries: HashMap<(FileKind, u64), usize>,
     buffers: Arc<ArrayQueue<Vec<u8>>>,
@@ -119,10 +122,19 @@ impl Database {
                 entry.chunks.push(*blake3::hash(&buffer).as_bytes());
             }
         }
+        let mut maps = HashMap::new();
+        if store.options.read_mode == ReadMode::Mapped {
+            for entry in list.files.iter().filter(|entry| entry.kind == FileKind::Run) {
+                let Some(file) = files.get(&(entry.kind, entry.number)) else { continue };
+                let mapped = file.map(entry.len);
+                let mapped = mapped.map_err(|error| Error::io("map", &name_of(entry), error))?;
+                maps.extend(mapped.map(|map| (entry.number, map)));
+            }
+        }
         let entries = list.files.iter().enumerate();
         let entries = entries.map(|(index, entry)| ((entry.kind, entry.number), index)).collect();
         let buffers = Arc::new(ArrayQueue::new(BUFFERS));
-        Ok(FilePin { list, files, entries, buffers, _version: version })
+        Ok(FilePin { list, files, maps, entries, buffers, _version: version })
     }
 }
 
@@ -136,8 +148,12 @@ fn run_of<'a>(version: &'a StoreVersion, entry: &CloneFile) -> Option<&'a Arc<Ru
 fn read_chunk(file: &dyn OsFile, entry: &CloneFile, index: u64, bytes: &mut Vec<u8>) -> Result<()> {
     let start = index * CLONE_CHUNK_BYTES;
     bytes.resize((entry.len - start).min(CLONE_CHUNK_BYTES) as usize, 0);
-    let path = std::path::PathBuf::from(format!("{:?} {}", entry.kind, entry.number));
-    file.read_exact_at(bytes, start).map_err(|error| Error::io("read", &path, error))
+    file.read_exact_at(bytes, start).map_err(|error| Error::io("read", &name_of(entry), error))
+}
+
+/// A file of the list, for people.
+fn name_of(entry: &CloneFile) -> PathBuf {
+    PathBuf::from(format!("{:?} {}", entry.kind, entry.number))
 }
 
 /// A buffer that goes back to where it came from when it was sent: a new one costs the system page after page.
@@ -176,15 +192,24 @@ impl FilePin {
         let entry = entry.ok_or_else(unknown)?;
         let hash =
             usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk)).ok_or_else(unknown)?;
-        let file = self.files.get(&(kind, number)).ok_or_else(unknown)?;
-        let bytes = self.buffers.pop().unwrap_or_default();
-        let mut lent = Lent { bytes, home: Arc::clone(&self.buffers) };
-        read_chunk(&**file, entry, chunk, &mut lent.bytes)?;
-        if blake3::hash(&lent.bytes) != *hash {
-            let path = std::path::PathBuf::from(format!("{kind:?} {number}"));
-            return Err(Error::damaged(&path, chunk * CLONE_CHUNK_BYTES, "the chunk's hash does not match"));
+        let start = chunk * CLONE_CHUNK_BYTES;
+        let bytes = match self.maps.get(&number).filter(|_| kind == FileKind::Run) {
+            Some(map) => {
+                let end = entry.len.min(start + CLONE_CHUNK_BYTES);
+                map.slice(start as usize..end as usize)
+            }
+            None => {
+                let file = self.files.get(&(kind, number)).ok_or_else(unknown)?;
+                let bytes = self.buffers.pop().unwrap_or_default();
+                let mut lent = Lent { bytes, home: Arc::clone(&self.buffers) };
+                read_chunk(&**file, entry, chunk, &mut lent.bytes)?;
+                Bytes::from_owner(lent)
+            }
+        };
+        if blake3::hash(&bytes) != *hash {
+            return Err(Error::damaged(&name_of(entry), start, "the chunk's hash does not match"));
         }
-        Ok(Bytes::from_owner(lent))
+        Ok(bytes)
     }
 }
 

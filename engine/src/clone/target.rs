@@ -90,6 +90,12 @@ impl CloneTarget {
         Ok(clone)
     }
 
+    /// What an interrupted attempt at `target` was receiving, if there was one.
+    pub fn begun(target: &Path, os: &Arc<dyn Os>) -> Option<InstanceId> {
+        let found = read_whole(os, &partial_dir(target).join(LIST))?;
+        postcard::from_bytes::<FileList>(&found).ok().map(|list| list.manifest.instance)
+    }
+
     fn open_files(&mut self) -> Result<()> {
         let os = Arc::clone(&self.options.os);
         let needed: u64 = self.list.bytes();

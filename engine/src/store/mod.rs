@@ -178,6 +178,10 @@ impl Store {
         let floors = *self.floors.lock();
         let floor = |floor: Option<Uid>| floor.unwrap_or(Uid::MAX);
         let stable = self.visible().min(floor(floors.stable)).min(floor(floors.fork));
+        let stable = match self.options.keep_history_ms {
+            0 => stable,
+            kept => stable.min(Uid::from_millis(self.options.os.now_millis().saturating_sub(kept))),
+        };
         let preserved =
             if planted!(self.options, DropMarksEarly) { Uid::MAX } else { floor(floors.preserved_for_all()) };
         Retain { stable, marks: stable.min(preserved), ..Retain::default() }

@@ -20,6 +20,7 @@ use super::{Opening, decode, encode};
 use crate::quic::session::{Opened, ReplicaSession};
 use crate::quic::{Credentials, Transport};
 
+use crate::wire::message::Shape;
 use crate::wire::limits::FILE_CHUNK_BYTES_MAX;
 use crate::wire::message::RemoteError;
 use crate::wire::replica::FileRequest;
@@ -112,6 +113,28 @@ pub async fn clone_from(
     let (_endpoint, session) = open_session(address, credentials, transport, &Opening::Clone).await?;
     let done = fetch_clone(&session, target, role, options, None, progress).await;
     // The source holds its pin until it hears of the end.
+    session.connection().farewell(crate::quic::CloseCode::Done, "the clone is complete").await;
+    done
+}
+
+/// As [`clone_from`], of what the source makes of its rows: a database of its own that holds no more than `shape` says.
+///
+/// # Errors
+///
+/// As [`clone_from`]; [`Error::Refused`] says what is wrong with the shape.
+pub async fn clone_shaped(
+    address: SocketAddr,
+    credentials: &Credentials,
+    transport: &Transport,
+    shape: Shape,
+    target: &Path,
+    options: &Options,
+    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
+) -> Result<CloneProgress> {
+    let resumes = CloneTarget::begun(target, &options.os);
+    let opening = Opening::Shaped { shape, resumes };
+    let (_endpoint, session) = open_session(address, credentials, transport, &opening).await?;
+    let done = fetch_clone(&session, target, CloneRole::Detached, options, None, progress).await;
     session.connection().farewell(crate::quic::CloseCode::Done, "the clone is complete").await;
     done
 }

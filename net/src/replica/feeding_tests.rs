@@ -40,7 +40,7 @@ impl Handler for Node {
     }
 
     fn replica(&self, session: ReplicaSession) -> BoxFuture {
-        self.1.feeder().take_over(session)
+        self.1.feeder().take_over(session, None)
     }
 }
 

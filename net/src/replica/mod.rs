@@ -14,21 +14,25 @@ mod meter;
 mod primary;
 pub mod reads;
 mod secondary;
+mod shaped;
 mod slot;
 mod wards;
 
 use bytes::Bytes;
 use planaria_replication::Message;
+use planaria_types::InstanceId;
 use serde::{Deserialize, Serialize};
 
+use crate::wire::message::Shape;
 use crate::{Error, Result};
 
-pub use clone::{CloneProgress, clone_from, fetch_clone};
+pub use clone::{CloneProgress, clone_from, clone_shaped, fetch_clone};
 pub use compare::tilings;
 pub use executor::Leading;
 pub use join::{Joined, database_at, join_primary, open_partial, open_secondary};
 pub use primary::{AckError, Primary, RefreshPlan};
 pub use secondary::{Follow, FollowStatus, Follower};
+pub use shaped::{ShapedCopy, Shaper};
 pub use slot::Slot;
 pub use wards::{ReplicaState, WardError};
 
@@ -42,6 +46,13 @@ pub(crate) enum Opening {
     },
     /// A clone is taken.
     Clone,
+    /// A clone is taken of what the source makes of its rows for it.
+    Shaped {
+        /// What that is.
+        shape: Shape,
+        /// What an interrupted attempt was receiving: it goes on if that is still there.
+        resumes: Option<InstanceId>,
+    },
 }
 
 /// Ends what an earlier process has begun to do to the directory as a whole. Call it before the directory is opened.

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::clock::{now, until};
 use super::executor::{self, Kept, Leading, Outcome, Registrar, SessionReads};
 use super::wards::Wards;
-use super::{Opening, clone, decode, decode_message, encode};
+use super::{Opening, Shaper, clone, decode, decode_message, encode};
 use crate::quic::CloseCode;
 use crate::quic::session::{BulkSender, ReplicaSession};
 use crate::wire::rpc::BoxFuture;
@@ -261,9 +261,9 @@ impl Primary {
 
     /// Serves one connection of another node until it ends: a secondary that follows, or a clone. Blocks; call it on
     /// a thread of its own, with the runtime that carries the session.
-    pub fn serve(self: &Arc<Self>, session: &ReplicaSession, runtime: &Handle) {
+    pub fn serve(self: &Arc<Self>, session: &ReplicaSession, runtime: &Handle, shaper: Option<&dyn Shaper>) {
         let peer = session.peer().clone();
-        let served = self.serve_opening(session, runtime);
+        let served = self.serve_opening(session, runtime, shaper);
         match served {
             Ok(()) => tracing::info!(peer = %peer.address, "session ended"),
             // The other side went away, in good order or not: it comes back when it can.
@@ -278,18 +278,23 @@ impl Primary {
     }
 
     /// As [`Primary::serve`], on a blocking thread of the runtime that this is called in.
-    pub fn take_over(self: &Arc<Self>, session: ReplicaSession) -> BoxFuture {
+    pub fn take_over(self: &Arc<Self>, session: ReplicaSession, shaper: Option<Arc<dyn Shaper>>) -> BoxFuture {
         let primary = Arc::clone(self);
         Box::pin(async move {
             let runtime = Handle::current();
-            let served = tokio::task::spawn_blocking(move || primary.serve(&session, &runtime)).await;
+            let served = tokio::task::spawn_blocking(move || primary.serve(&session, &runtime, shaper.as_deref())).await;
             if let Err(error) = served {
                 tracing::error!(%error, "a session broke off");
             }
         })
     }
 
-    fn serve_opening(self: &Arc<Self>, session: &ReplicaSession, runtime: &Handle) -> Result<()> {
+    fn serve_opening(
+        self: &Arc<Self>,
+        session: &ReplicaSession,
+        runtime: &Handle,
+        shaper: Option<&dyn Shaper>,
+    ) -> Result<()> {
         let first = runtime.block_on(session.receive())?.ok_or(Error::Closed)?;
         match decode::<Opening>(&first)? {
             Opening::Follow { port } => {
@@ -298,24 +303,36 @@ impl Primary {
             }
             Opening::Clone => {
                 let pin = self.pin()?;
-                let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
-                runtime.block_on(clone::serve_pin(session, pin))?;
-                if self.is_feeding() {
-                    return Ok(());
-                }
-                let peer = session.peer();
-                self.db.record_clone(&CloneRecord {
-                    name: "remote".to_owned(),
-                    target: peer.address.to_string(),
-                    role: None,
-                    source: self.db.instance(),
-                    cut,
-                    bytes,
-                    created_ms: self.db.now_millis(),
+                self.serve_clone(session, runtime, pin, "remote")
+            }
+            Opening::Shaped { shape, resumes } => {
+                let shaper = shaper.ok_or_else(|| {
+                    Error::Protocol("this copy gives itself away whole, or not at all".into())
                 })?;
-                Ok(())
+                let shaped = shaper.shape(&self.db, &shape, resumes)?;
+                self.serve_clone(session, runtime, shaped.database().pin_files()?, "shaped")
             }
         }
+    }
+
+    /// Gives pinned files away, and notes it where that can be written down.
+    fn serve_clone(&self, session: &ReplicaSession, runtime: &Handle, pin: FilePin, name: &str) -> Result<()> {
+        let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
+        runtime.block_on(clone::serve_pin(session, pin))?;
+        if self.is_feeding() {
+            return Ok(());
+        }
+        let peer = session.peer();
+        self.db.record_clone(&CloneRecord {
+            name: name.to_owned(),
+            target: peer.address.to_string(),
+            role: None,
+            source: self.db.instance(),
+            cut,
+            bytes,
+            created_ms: self.db.now_millis(),
+        })?;
+        Ok(())
     }
 
     /// Pins the files of a cut. A copy that feeds others makes one when it shows all that it has logged, which lasts for a moment.

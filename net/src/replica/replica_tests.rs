@@ -25,7 +25,7 @@ impl Handler for Node {
     }
 
     fn replica(&self, session: ReplicaSession) -> BoxFuture {
-        self.0.take_over(session)
+        self.0.take_over(session, None)
     }
 }
 

@@ -29,6 +29,29 @@ pub enum AsOf {
     Position(Uid),
 }
 
+/// What a source makes of its rows before it gives them away.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Shape {
+    /// What the clone is as of.
+    pub as_of: AsOf,
+    /// Tables to leave out.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub leave_out: Vec<String>,
+    /// Per table, an expression that rows must satisfy.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub filters: Vec<(String, String)>,
+    /// Per table and column, how it is masked.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub masks: Vec<(String, String, String)>,
+}
+
+impl Shape {
+    /// Whether everything is given away as it is now.
+    pub fn is_whole(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A clone to be made.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CloneSpec {

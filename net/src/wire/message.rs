@@ -13,7 +13,7 @@ use planaria_types::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use super::clones::{AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec};
+pub use super::clones::{AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec, Shape};
 use super::control::{ControlRequest, ControlResponse};
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
 pub use super::operations::{

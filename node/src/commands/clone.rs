@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use planaria_engine::{CloneRole, Options};
 use planaria_net::quic::{TlsStore, Transport};
-use planaria_net::replica::clone_from;
+use planaria_net::replica::{clone_from, clone_shaped};
 
 use super::progress::CloneBar;
 use super::serve::runtime;
@@ -26,7 +26,7 @@ pub(super) fn create(global: &Global, arguments: &CloneCreateArgs) -> Result<(),
                     .hint("for a secondary use `planaria serve NEW --replica-of ADDR`"));
             }
             let session = place.open(IfAbsent::Fail)?;
-            let clone = session.clone_locally(&arguments.target)?;
+            let clone = session.clone_locally(&arguments.target, arguments.shape.shape())?;
             let report = Report::new()
                 .with("clone", clone.target)
                 .with("kind", "local")
@@ -46,6 +46,10 @@ fn fetch(
     arguments: &CloneCreateArgs,
     stopwatch: &Stopwatch,
 ) -> Result<(), CliError> {
+    if arguments.role != CloneFor::Detached && !arguments.shape.shape().is_whole() {
+        return Err(CliError::usage("a secondary holds what its primary holds")
+            .hint("leave out the options of rows and tables, or take a detached clone; `planaria serve --only` holds chosen tables"));
+    }
     let address = resolve(address)?;
     let store = TlsStore::choose(tls, None)?;
     let credentials = if tls.is_some() { store.load()? } else { store.load_or_create()? };
@@ -56,15 +60,16 @@ fn fetch(
         CloneFor::Detached => CloneRole::Detached,
         CloneFor::Secondary => CloneRole::Secondary,
     };
-    let cloned = runtime.block_on(clone_from(
-        address,
-        &credentials,
-        &Transport::default(),
-        &arguments.target,
-        role,
-        &Options::default(),
-        move |progress| shown.show(progress),
-    ));
+    let (shape, target) = (arguments.shape.shape(), &arguments.target);
+    let (transport, options) = (Transport::default(), Options::default());
+    let progress = move |progress: &_| shown.show(progress);
+    let cloned = runtime.block_on(async {
+        if shape.is_whole() {
+            clone_from(address, &credentials, &transport, target, role, &options, progress).await
+        } else {
+            clone_shaped(address, &credentials, &transport, shape, target, &options, progress).await
+        }
+    });
     bar.finish();
     let cloned = cloned?;
     let report = Report::new()

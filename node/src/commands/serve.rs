@@ -24,7 +24,11 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         tls: global.tls.clone(),
         level: arguments.level,
         membership: arguments.membership.membership()?,
-        engine: Options { read_mode: ReadMode::Mapped, ..Options::default() },
+        engine: Options {
+            read_mode: ReadMode::Mapped,
+            keep_history_ms: arguments.keep_history,
+            ..Options::default()
+        },
     };
     let mut interrupts = {
         let _inside = runtime.enter();

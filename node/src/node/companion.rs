@@ -5,10 +5,10 @@ use std::time::Duration;
 use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database, Role};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
-use planaria_net::replica::Primary;
+use planaria_net::replica::{Primary, Shaper};
 use planaria_net::wire::message::{
     CloneInfo, CloneRole, CloneSpec, DatabaseStatus, Level, RemoteError, ReplicaInfo, Request, Response,
-    WriteOptions,
+    Shape, WriteOptions,
 };
 use planaria_net::wire::rpc::{BoxFuture, Exchange};
 use planaria_replication::ack::Level as AckLevel;
@@ -18,6 +18,7 @@ use super::leadership::Leadership;
 use super::replicas::{replica_do, replica_info};
 use super::{promotion, refresh};
 use crate::handler::{Companion, remote, unsupported};
+use crate::shape::{self, NodeShaper};
 
 /// How long a commit waits for other copies if the client does not say.
 const ACK_PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ const PATIENCE_MAX: Duration = Duration::from_mins(1);
 /// What a node does beyond its own database: it is followed, follows, and is cloned.
 pub(super) struct NodeCompanion {
     pub(super) leadership: Arc<Leadership>,
+    /// Makes what is given away of the database to who must not have all of it; whoever only looks at the node needs none.
+    pub(super) shaper: Option<Arc<NodeShaper>>,
 }
 
 impl NodeCompanion {
@@ -36,17 +39,14 @@ impl NodeCompanion {
     }
 
     fn clone_here(&self, spec: &CloneSpec) -> Result<CloneInfo, RemoteError> {
-        let asks_for_more = !spec.leave_out.is_empty()
-            || !spec.preserve.is_empty()
-            || !spec.filters.is_empty()
-            || !spec.masks.is_empty()
+        let asks_for_more = !spec.preserve.is_empty()
             || spec.rate_bytes_per_s.is_some()
             || spec.ttl_s.is_some()
             || spec.hydrating
             || spec.role != CloneRole::Detached
             || spec.target.is_some();
         if asks_for_more {
-            return Err(unsupported("this release makes whole, detached clones on the node's own disk"));
+            return Err(unsupported("this release makes detached clones on the node's own disk, complete at once"));
         }
         let path = std::path::Path::new(&spec.name);
         if !path.is_absolute() {
@@ -54,7 +54,13 @@ impl NodeCompanion {
             error.hint = "name the new directory on the node's disk from its root on".into();
             return Err(error);
         }
-        clone_locally(&self.leadership.slot.get(), path).map(|record| clone_info(&record)).map_err(remote)
+        let shape = Shape {
+            as_of: spec.as_of,
+            leave_out: spec.leave_out.clone(),
+            filters: spec.filters.clone(),
+            masks: spec.masks.clone(),
+        };
+        clone_locally(&self.leadership.slot.get(), path, &shape).map(|record| clone_info(&record))
     }
 }
 
@@ -128,7 +134,10 @@ impl Companion for NodeCompanion {
 
     fn replica(&self, session: ReplicaSession) -> BoxFuture {
         match self.leadership.serving() {
-            Some(primary) => primary.take_over(session),
+            Some(primary) => {
+                let shaper = self.shaper.clone().map(|shaper| shaper as Arc<dyn Shaper>);
+                primary.take_over(session, shaper)
+            }
             None => Box::pin(async move {
                 session.close(
                     planaria_net::quic::CloseCode::Refused,
@@ -238,20 +247,29 @@ fn level_of(asked: Level, primary: &Primary) -> AckLevel {
     }
 }
 
-/// Clones a database on its own disk and notes it, where the copy takes updates.
-pub(crate) fn clone_locally(db: &Database, target: &std::path::Path) -> planaria_engine::Result<CloneRecord> {
-    let cloned = db.clone_to(target)?;
+/// Clones a database on its own disk, or what `shape` leaves of it, and notes it, where the copy takes updates.
+pub(crate) fn clone_locally(
+    db: &Database,
+    target: &std::path::Path,
+    shape: &Shape,
+) -> Result<CloneRecord, RemoteError> {
+    let (cut, bytes) = if shape.is_whole() {
+        let cloned = db.clone_to(target).map_err(remote)?;
+        (cloned.position.uid, cloned.bytes)
+    } else {
+        shape::clone_shaped(db, target, shape)?
+    };
     let record = CloneRecord {
         name: target.file_name().map_or_else(String::new, |name| name.display().to_string()),
         target: target.display().to_string(),
         role: Some(EngineRole::Detached),
         source: db.instance(),
-        cut: cloned.position.uid,
-        bytes: cloned.bytes,
+        cut,
+        bytes,
         created_ms: db.now_millis(),
     };
     if db.role() == planaria_engine::Role::Primary {
-        db.record_clone(&record)?;
+        db.record_clone(&record).map_err(remote)?;
     }
     Ok(record)
 }

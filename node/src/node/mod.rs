@@ -36,6 +36,7 @@ use self::watch::Watch;
 use crate::cluster::Membership;
 use crate::handler::{DatabaseHandler, remote};
 use crate::output::CliError;
+use crate::shape::NodeShaper;
 use crate::portion_text::Chosen;
 
 /// How long running calls may take to end when the node stops.
@@ -129,7 +130,8 @@ impl Node {
         };
         let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of, note)?);
         let watch = Watch::start(Arc::clone(&leadership))?;
-        let companion = NodeCompanion { leadership: Arc::clone(&leadership) };
+        let shaper = Arc::new(NodeShaper::new(&options.dir, &options.engine, runtime.handle().clone()));
+        let companion = NodeCompanion { leadership: Arc::clone(&leadership), shaper: Some(shaper) };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
         let server = serve(endpoint, handler, ServeLimits::default());

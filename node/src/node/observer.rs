@@ -36,7 +36,7 @@ impl Observer {
         let db = self.leadership.slot.get();
         let engine = db.status()?;
         let mut status = database_status(&self.name, &db, &engine);
-        let companion = NodeCompanion { leadership: Arc::clone(&self.leadership) };
+        let companion = NodeCompanion { leadership: Arc::clone(&self.leadership), shaper: None };
         companion.describe(&mut status);
         let following = self.leadership.following().map(|(_, following)| following);
         Ok(Observed { status, engine, replicas: companion.replicas(), following })

@@ -4,7 +4,7 @@ use std::path::Path;
 use bytes::Bytes;
 use planaria_engine::{Batch, Database, Durability, Options, Schema, TableStatus, Written};
 use planaria_net::wire::message::{
-    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo,
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo, Shape,
     ReplicaAction, ReplicaInfo, ScanSpec,
 };
 use planaria_replication::{Span, Tiling};
@@ -228,8 +228,9 @@ impl Session for LocalSession {
         Ok(self.database.drop_extract(name)?)
     }
 
-    fn clone_locally(&self, target: &Path) -> Result<CloneInfo, CliError> {
-        Ok(clone_info(&clone_locally(&self.database, target)?))
+    fn clone_locally(&self, target: &Path, shape: Shape) -> Result<CloneInfo, CliError> {
+        let record = clone_locally(&self.database, target, &shape).map_err(planaria_net::Error::Remote)?;
+        Ok(clone_info(&record))
     }
 
     fn verify(&self) -> Result<Verification, CliError> {

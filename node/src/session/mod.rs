@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
 use planaria_net::wire::message::{
-    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo,
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo, Shape,
     ReplicaAction, ReplicaInfo, ScanSpec,
 };
 use planaria_replication::{Span, Tiling};
@@ -249,8 +249,8 @@ pub(crate) trait Session {
     /// Removes an extract.
     fn drop_extract(&self, name: &str) -> Result<(), CliError>;
 
-    /// Makes a clone on the disk of the place.
-    fn clone_locally(&self, target: &Path) -> Result<CloneInfo, CliError>;
+    /// Makes a clone on the disk of the place, or of what a shape leaves of it.
+    fn clone_locally(&self, target: &Path, shape: Shape) -> Result<CloneInfo, CliError>;
 }
 
 /// Writes many rows, portion by portion, over existing ones where there are some.

@@ -6,7 +6,7 @@ use planaria_engine::{Schema, TableDef};
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::client::{Client, Import};
 use planaria_net::wire::message::{
-    CloneInfo, CloneSpec, ExtractInfo, ExtractRecord, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
+    CloneInfo, CloneSpec, Shape, ExtractInfo, ExtractRecord, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
     ReplicaInfo, Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions,
 };
 use planaria_net::wire::rows::RowsBuilder;
@@ -309,8 +309,10 @@ impl Session for RemoteSession {
         }
     }
 
-    fn clone_locally(&self, target: &Path) -> Result<CloneInfo, CliError> {
-        let spec = CloneSpec { name: target.display().to_string(), ..CloneSpec::default() };
+    fn clone_locally(&self, target: &Path, shape: Shape) -> Result<CloneInfo, CliError> {
+        let Shape { as_of, leave_out, filters, masks } = shape;
+        let name = target.display().to_string();
+        let spec = CloneSpec { name, as_of, leave_out, filters, masks, ..CloneSpec::default() };
         match self.call(Request::CloneCreate(spec))? {
             Response::Clone(clone) => Ok(clone),
             other => Err(unexpected(&other)),

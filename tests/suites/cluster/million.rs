@@ -41,7 +41,7 @@ impl Handler for Service {
     }
 
     fn replica(&self, session: ReplicaSession) -> BoxFuture {
-        self.0.take_over(session)
+        self.0.take_over(session, None)
     }
 }
 
