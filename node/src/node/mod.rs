@@ -1,5 +1,6 @@
 //! A node: a database that is served over the network, as a primary or as a secondary.
 
+mod cloning;
 mod companion;
 mod copy_report;
 mod errands;
@@ -10,6 +11,7 @@ mod promotion;
 mod refresh;
 mod replicas;
 mod reporter;
+mod spare;
 mod watch;
 
 use std::net::SocketAddr;
@@ -25,13 +27,15 @@ use planaria_net::wire::rpc::{ServeLimits, Server, serve};
 use planaria_replication::ack::Level;
 use tokio::runtime::Runtime;
 
+use self::cloning::{Berth, Cloning};
 use self::companion::NodeCompanion;
 pub(crate) use self::companion::{clone_info, clone_locally};
 use self::leadership::{Circumstances, Leadership};
 pub(crate) use self::observer::{Observed, Observer};
 use self::open::{Opened, open_secondary};
 pub(crate) use self::replicas::{registered_do, registered_info};
-use self::reporter::{Reporter, Reporting};
+use self::reporter::{Reporter, Reporting, Subject};
+pub(crate) use self::spare::{Spare, leader_of_copy};
 use self::watch::Watch;
 use crate::cluster::Membership;
 use crate::handler::{DatabaseHandler, remote};
@@ -135,6 +139,9 @@ impl Node {
         let server = serve(endpoint, handler, ServeLimits::default());
         let address = server.local_address();
         let reporter = options.membership.as_ref().map(|membership| {
+            let parent = std::path::absolute(&options.dir).ok();
+            let parent = parent.as_deref().and_then(Path::parent).unwrap_or(Path::new(".")).to_path_buf();
+            let (berth, engine) = (Berth::Beside(parent), options.engine.clone());
             Reporter::start(Reporting {
                 membership: membership.clone(),
                 name: membership.name.clone().unwrap_or_else(|| name.clone()),
@@ -142,7 +149,8 @@ impl Node {
                 port: address.port(),
                 dir: options.dir.clone(),
                 os: Arc::clone(&options.engine.os),
-                leadership: Arc::clone(&leadership),
+                subject: Subject::Copy(Arc::clone(&leadership)),
+                cloning: Cloning::new(berth, credentials.clone(), engine, runtime.handle().clone()),
                 credentials: credentials.clone(),
                 runtime: runtime.handle().clone(),
             })
