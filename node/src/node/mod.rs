@@ -33,6 +33,7 @@ use self::open::{Opened, open_secondary};
 pub(crate) use self::replicas::{registered_do, registered_info};
 use self::reporter::{Reporter, Reporting};
 use self::watch::Watch;
+use crate::clones::Clones;
 use crate::cluster::Membership;
 use crate::handler::{DatabaseHandler, remote};
 use crate::output::CliError;
@@ -85,6 +86,7 @@ pub(crate) struct Node {
     // In the order in which they end: nobody reports, nobody watches, nobody follows any more, then nobody listens.
     reporter: Option<Reporter>,
     watch: Option<Watch>,
+    clones: Arc<Clones>,
     leadership: Arc<Leadership>,
     server: Option<Server>,
     slot: Slot,
@@ -129,7 +131,9 @@ impl Node {
         };
         let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of, note)?);
         let watch = Watch::start(Arc::clone(&leadership))?;
-        let companion = NodeCompanion { leadership: Arc::clone(&leadership) };
+        let engine = Options { read_mode: planaria_engine::ReadMode::default(), ..options.engine.clone() };
+        let clones = Arc::new(Clones::open(&options.dir, &engine, &credentials, runtime.handle().clone())?);
+        let companion = NodeCompanion { leadership: Arc::clone(&leadership), clones: Arc::clone(&clones) };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
         let server = serve(endpoint, handler, ServeLimits::default());
@@ -150,6 +154,7 @@ impl Node {
         Ok(Self {
             reporter: reporter.transpose()?,
             watch: Some(watch),
+            clones,
             leadership,
             server: Some(server),
             slot,
@@ -173,7 +178,17 @@ impl Node {
 
     /// Somebody who looks at it.
     pub(crate) fn observer(&self) -> Observer {
-        Observer { name: self.name.clone(), leadership: Arc::clone(&self.leadership) }
+        Observer {
+            name: self.name.clone(),
+            leadership: Arc::clone(&self.leadership),
+            clones: Arc::clone(&self.clones),
+        }
+    }
+
+    /// The clones that it takes of other nodes' databases.
+    #[cfg_attr(not(test), expect(dead_code, reason = "whoever is beside a node takes clones through it"))]
+    pub(crate) fn clones(&self) -> &Arc<Clones> {
+        &self.clones
     }
 
     /// Its certificate.
@@ -206,6 +221,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         drop(self.reporter.take());
         drop(self.watch.take());
+        self.clones.stop();
         self.leadership.stop();
         if let Some(server) = self.server.take() {
             self.runtime.block_on(server.shutdown(STOP_PATIENCE));
