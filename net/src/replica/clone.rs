@@ -2,19 +2,19 @@
 //! chunk on arrival and can go on after any interruption.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use planaria_engine::{CloneRole, CloneTarget, FileKind, FileList, FilePin, Options};
-use planaria_types::FileId;
+use planaria_engine::{CloneAbout, CloneRole, CloneTarget, FileKind, FileList, FilePin, Options};
+use planaria_types::{FileId, Uid};
 use tokio::task::JoinSet;
 
 use super::clock::now;
 use super::executor::bulk::{self, Range, Terms};
 use super::secondary::open_session;
-use super::{Opening, decode, encode};
+use super::{Opening, Pace, decode, encode};
 use crate::quic::session::{Opened, ReplicaSession};
 use crate::quic::{Credentials, Transport};
 
@@ -33,15 +33,88 @@ const LIST_BYTES_MAX: usize = 256 << 20;
 /// How long a target may take to ask for the next file before its pin is let go.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 
+/// What a clone is busy with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CloneStage {
+    /// The source tells which files there are.
+    #[default]
+    Listing,
+    /// What is here already is compared with what is to be, chunk by chunk.
+    Verifying,
+    /// Chunks come in, each checked on arrival.
+    Fetching,
+    /// All is here: it is made durable, and gets its name.
+    Installing,
+}
+
+impl CloneStage {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Verifying => "verifying",
+            Self::Fetching => "fetching",
+            Self::Installing => "installing",
+        }
+    }
+}
+
+/// A clone that is to be taken: where it goes, and how.
+#[derive(Clone, Debug)]
+pub struct Taking {
+    /// The new directory.
+    pub target: PathBuf,
+    /// What the clone is to the store.
+    pub role: CloneRole,
+    /// How its files are written.
+    pub options: Options,
+    /// A closed database on the same disk. Files that it has in the same bytes are linked and not fetched.
+    pub reuse: Option<PathBuf>,
+    /// What the clone says of itself, if anything. Its times are reckoned from the moment in which it is complete.
+    pub about: Option<CloneAbout>,
+    /// How long it lives from that moment on, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// How fast it comes in, and whether it is given up.
+    pub pace: Arc<Pace>,
+}
+
+impl Taking {
+    /// A clone as fast as the wire.
+    pub fn new(target: impl Into<PathBuf>, role: CloneRole, options: &Options) -> Self {
+        Self {
+            target: target.into(),
+            role,
+            options: options.clone(),
+            reuse: None,
+            about: None,
+            ttl_ms: None,
+            pace: Arc::default(),
+        }
+    }
+
+    /// What the clone says of itself if it is complete now.
+    fn about_now(&self) -> Option<CloneAbout> {
+        let made_ms = self.options.os.now_millis();
+        let expires_ms = self.ttl_ms.map(|ttl_ms| made_ms.saturating_add(ttl_ms));
+        self.about.clone().map(|about| CloneAbout { made_ms, expires_ms, ..about })
+    }
+}
+
 /// How far a clone has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloneProgress {
+    /// What it is busy with.
+    pub stage: CloneStage,
+    /// The state that is cloned, once the source told.
+    pub cut: Option<Uid>,
     /// Bytes of all files.
     pub total_bytes: u64,
     /// Bytes that are there, those of an earlier attempt included.
     pub done_bytes: u64,
     /// Bytes that an earlier attempt had brought.
     pub resumed_bytes: u64,
+    /// Bytes of files that another database on this disk had already.
+    pub linked_bytes: u64,
     /// Files in all.
     pub files: u64,
     /// Milliseconds since it began.
@@ -106,36 +179,57 @@ pub async fn clone_from(
     options: &Options,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
-    let (_endpoint, session) = open_session(address, credentials, transport, &Opening::Clone).await?;
-    let done = fetch_clone(&session, target, role, options, None, progress).await;
+    take_clone(address, credentials, transport, &Taking::new(target, role, options), progress).await
+}
+
+/// As [`clone_from`], with all that a clone may be given on its way.
+///
+/// # Errors
+///
+/// As [`clone_from`]; [`Error::GivenUp`] if its pace says so.
+pub async fn take_clone(
+    address: SocketAddr,
+    credentials: &Credentials,
+    transport: &Transport,
+    taking: &Taking,
+    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
+) -> Result<CloneProgress> {
+    let opening = open_session(address, credentials, transport, &Opening::Clone);
+    let (_endpoint, session) = taking.pace.heed(opening).await?;
+    let done = fetch_clone(&session, taking, None, progress).await;
     // The source holds its pin until it hears of the end.
     session.connection().farewell(crate::quic::CloseCode::Done, "the clone is complete").await;
     done
 }
 
 /// Fetches a clone over a session that was opened for it, if it meets the terms.
-pub async fn fetch_clone(
+pub(super) async fn fetch_clone(
     session: &ReplicaSession,
-    target: &Path,
-    role: CloneRole,
-    options: &Options,
+    taking: &Taking,
     terms: Option<&Terms>,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
-    let begun = now();
-    let list = receive_list(session).await?;
+    let (begun, pace) = (now(), &taking.pace);
+    progress(&CloneProgress::default());
+    let list = pace.heed(receive_list(session)).await?;
     if let Some(terms) = terms {
         terms.check(&list)?;
     }
-    let (path, options) = (target.to_path_buf(), options.clone());
-    let target = blocking(move || Ok(CloneTarget::open(path, list, options)?)).await?;
-    let state = CloneProgress {
-        total_bytes: target.list().bytes(),
-        done_bytes: target.resumed_bytes(),
-        resumed_bytes: target.resumed_bytes(),
-        files: target.list().files.len() as u64,
-        elapsed_ms: 0,
+    let mut state = CloneProgress {
+        stage: CloneStage::Verifying,
+        cut: Some(list.position.uid),
+        total_bytes: list.bytes(),
+        files: list.files.len() as u64,
+        ..CloneProgress::default()
     };
+    progress(&state);
+    let (path, reuse, options) = (taking.target.clone(), taking.reuse.clone(), taking.options.clone());
+    let open = move || Ok(CloneTarget::open_reusing(path, reuse.as_deref(), list, options)?);
+    let target = blocking(open).await?;
+    state.stage = CloneStage::Fetching;
+    state.resumed_bytes = target.resumed_bytes();
+    state.linked_bytes = target.linked_bytes();
+    state.done_bytes = state.resumed_bytes + state.linked_bytes;
     progress(&state);
     let ranges = bulk::ranges(&target);
     let shared = Arc::new((Mutex::new(target), Mutex::new(state), progress));
@@ -144,13 +238,20 @@ pub async fn fetch_clone(
         while fetching.len() >= STREAMS {
             joined(fetching.join_next().await)?;
         }
-        fetching.spawn(fetch_range(session.clone(), range, Arc::clone(&shared), begun));
+        let fetched = fetch_range(session.clone(), range, Arc::clone(&shared), Arc::clone(pace), begun);
+        fetching.spawn(fetched);
     }
     while !fetching.is_empty() {
         joined(fetching.join_next().await)?;
     }
     let parts = Arc::into_inner(shared).ok_or(Error::Closed)?;
-    let (target, mut state) = (parts.0.into_inner(), parts.1.into_inner());
+    let (mut target, mut state) = (parts.0.into_inner(), parts.1.into_inner());
+    state.stage = CloneStage::Installing;
+    (parts.2)(&state);
+    if let Some(about) = taking.about_now() {
+        target.set_about(about);
+    }
+    let role = taking.role;
     blocking(move || Ok(target.finish(role)?)).await?;
     state.elapsed_ms = now().since(begun).0;
     (parts.2)(&state);
@@ -177,6 +278,7 @@ async fn fetch_range<P>(
     session: ReplicaSession,
     range: Range,
     shared: Shared<P>,
+    pace: Arc<Pace>,
     begun: planaria_replication::Millis,
 ) -> Result<()>
 where
@@ -184,8 +286,9 @@ where
 {
     let file = wire_number(range.kind, range.number);
     let request = FileRequest { lease: 0, file, offset: range.offset, length: range.length };
-    let mut receiver = session.fetch(request).await?;
-    while let Some(chunk) = receiver.next().await? {
+    let mut receiver = pace.heed(session.fetch(request)).await?;
+    while let Some(chunk) = pace.heed(receiver.next()).await? {
+        pace.admit(chunk.data.len() as u64).await?;
         let missing = range.chunk_at(chunk.offset);
         let shared = Arc::clone(&shared);
         blocking(move || {

@@ -11,6 +11,7 @@ mod detour;
 pub mod executor;
 mod join;
 mod meter;
+mod pace;
 mod primary;
 pub mod reads;
 mod secondary;
@@ -23,10 +24,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-pub use clone::{CloneProgress, clone_from, fetch_clone};
+pub use clone::{CloneProgress, CloneStage, Taking, clone_from, take_clone};
 pub use compare::tilings;
 pub use executor::Leading;
 pub use join::{Joined, database_at, join_primary, open_partial, open_secondary};
+pub use pace::Pace;
 pub use primary::{AckError, Primary, RefreshPlan};
 pub use secondary::{Follow, FollowStatus, Follower};
 pub use slot::Slot;

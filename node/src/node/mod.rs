@@ -37,6 +37,7 @@ pub(crate) use self::replicas::{registered_do, registered_info};
 use self::reporter::{Reporter, Reporting, Subject};
 pub(crate) use self::spare::{Spare, leader_of_copy};
 use self::watch::Watch;
+use crate::clones::Clones;
 use crate::cluster::Membership;
 use crate::handler::{DatabaseHandler, remote};
 use crate::output::CliError;
@@ -89,6 +90,7 @@ pub(crate) struct Node {
     // In the order in which they end: nobody reports, nobody watches, nobody follows any more, then nobody listens.
     reporter: Option<Reporter>,
     watch: Option<Watch>,
+    clones: Arc<Clones>,
     leadership: Arc<Leadership>,
     server: Option<Server>,
     slot: Slot,
@@ -133,7 +135,9 @@ impl Node {
         };
         let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of, note)?);
         let watch = Watch::start(Arc::clone(&leadership))?;
-        let companion = NodeCompanion { leadership: Arc::clone(&leadership) };
+        let engine = Options { read_mode: planaria_engine::ReadMode::default(), ..options.engine.clone() };
+        let clones = Arc::new(Clones::open(&options.dir, &engine, &credentials, runtime.handle().clone())?);
+        let companion = NodeCompanion { leadership: Arc::clone(&leadership), clones: Arc::clone(&clones) };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
         let server = serve(endpoint, handler, ServeLimits::default());
@@ -158,6 +162,7 @@ impl Node {
         Ok(Self {
             reporter: reporter.transpose()?,
             watch: Some(watch),
+            clones,
             leadership,
             server: Some(server),
             slot,
@@ -181,7 +186,17 @@ impl Node {
 
     /// Somebody who looks at it.
     pub(crate) fn observer(&self) -> Observer {
-        Observer { name: self.name.clone(), leadership: Arc::clone(&self.leadership) }
+        Observer {
+            name: self.name.clone(),
+            leadership: Arc::clone(&self.leadership),
+            clones: Arc::clone(&self.clones),
+        }
+    }
+
+    /// The clones that it takes of other nodes' databases.
+    #[cfg_attr(not(test), expect(dead_code, reason = "whoever is beside a node takes clones through it"))]
+    pub(crate) fn clones(&self) -> &Arc<Clones> {
+        &self.clones
     }
 
     /// Its certificate.
@@ -214,6 +229,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         drop(self.reporter.take());
         drop(self.watch.take());
+        self.clones.stop();
         self.leadership.stop();
         if let Some(server) = self.server.take() {
             self.runtime.block_on(server.shutdown(STOP_PATIENCE));
