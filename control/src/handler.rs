@@ -9,6 +9,7 @@ use planaria_net::wire::control::{ControlRequest, ControlResponse, JoinToken};
 use planaria_net::wire::message::{Call, RemoteError, Request, Response, Status};
 use planaria_net::wire::rpc::{BoxFuture, Exchange, Handler};
 use planaria_replication::Millis;
+use planaria_replication::control::Ceiling;
 
 use crate::center::{Center, Now, Settings};
 use crate::{Catalog, Result};
@@ -63,6 +64,30 @@ impl ControlHandler {
             ControlRequest::SetMode { database, mode } => {
                 center.set_mode(now, &database, mode)?;
                 ControlResponse::Databases(center.databases(now))
+            }
+            ControlRequest::CloneCreate(wish) => {
+                let job = center.submit_clone(now, &wish, "an operator")?;
+                ControlResponse::Clones(vec![center.clone_info(job)?])
+            }
+            ControlRequest::Clones { limit } => ControlResponse::Clones(center.clone_infos(limit)?),
+            ControlRequest::CloneShow { job } => ControlResponse::Clones(vec![center.clone_info(job)?]),
+            ControlRequest::CloneCancel { job } => {
+                center.cancel_clone(now, job)?;
+                ControlResponse::Clones(vec![center.clone_info(job)?])
+            }
+            ControlRequest::CloneRate { job, bytes_per_s } => {
+                center.set_clone_rate(now, job, bytes_per_s)?;
+                ControlResponse::Clones(vec![center.clone_info(job)?])
+            }
+            ControlRequest::Limits => ControlResponse::Limits(center.limit_infos()),
+            ControlRequest::SetLimit { gate, clones_max, bytes_per_s_max } => {
+                center.set_limit(now, &gate, Ceiling { clones_max, bytes_per_s_max })?;
+                ControlResponse::Limits(center.limit_infos())
+            }
+            ControlRequest::Wants => ControlResponse::Wants(center.wants(now)),
+            ControlRequest::SetWant { database, standbys, backups } => {
+                center.set_want(now, &database, standbys, backups)?;
+                ControlResponse::Wants(center.wants(now))
             }
             _ => {
                 return Err(crate::Error::refused(

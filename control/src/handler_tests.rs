@@ -10,7 +10,7 @@ use planaria_replication::control::CopyState;
 use planaria_types::{DatabaseId, InstanceId};
 
 use super::ControlHandler;
-use crate::{Catalog, Change, Contents, Error, Event, Result, Settings, StoreCatalog};
+use crate::{Catalog, Change, CloneRecord, Contents, Error, Event, Result, Settings, StoreCatalog};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -34,6 +34,14 @@ impl Catalog for OnDisk {
 
     fn events(&self, limit: usize) -> Result<Vec<Event>> {
         self.catalog.events(limit)
+    }
+
+    fn clones(&self, limit: usize) -> Result<Vec<CloneRecord>> {
+        self.catalog.clones(limit)
+    }
+
+    fn clone_of(&self, number: u64) -> Result<Option<CloneRecord>> {
+        self.catalog.clone_of(number)
     }
 }
 

@@ -16,8 +16,9 @@ mod error;
 mod handler;
 
 pub use catalog::{
-    Catalog, Change, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind,
-    JobRecord, JobState, LeadRecord, NodeRecord, StoreCatalog,
+    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind,
+    InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord, NodeRecord, StoreCatalog,
+    WantRecord,
 };
 pub use center::{Center, Now, Settings};
 pub use error::{Error, Result};

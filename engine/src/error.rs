@@ -72,6 +72,20 @@ pub enum Error {
         /// What was being done.
         what: &'static str,
     },
+    /// Something does not fit onto the disk, which was found out before any of it was written.
+    #[error(
+        "{needed_bytes} bytes do not fit into {}, where {available_bytes} are left: make room, or name a directory on \
+         another disk",
+        path.display()
+    )]
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// The bytes that it takes.
+        needed_bytes: u64,
+        /// The bytes that are left.
+        available_bytes: u64,
+    },
     /// No table of that name.
     #[error("there is no table {name:?}; `planaria table list` shows those that exist")]
     UnknownTable {
@@ -172,7 +186,7 @@ impl Error {
             Self::NotFound { .. } => "not_found",
             Self::Exists { .. } => "exists",
             Self::Poisoned { .. } => "poisoned",
-            Self::NoSpace { .. } => "no_space",
+            Self::NoSpace { .. } | Self::NoRoom { .. } => "no_space",
             Self::UnknownTable { .. } => "unknown_table",
             Self::UnknownExtract { .. } => "unknown_extract",
             Self::TableExists { .. } => "table_exists",

@@ -32,6 +32,7 @@ mod reconcile;
 mod refresh;
 mod replicas;
 mod run;
+mod sealed;
 mod sorter;
 mod split;
 mod store;
@@ -41,8 +42,8 @@ mod table_handle;
 mod version;
 
 pub use clone::{
-    CLONE_CHUNK_BYTES, CloneFile, CloneRecord, CloneRole, CloneTarget, FileKind, FileList, FilePin,
-    LocalClone, MissingChunk,
+    CLONE_CHUNK_BYTES, CloneAbout, CloneFile, ClonePlace, ClonePurpose, CloneRecord, CloneRole, CloneTarget,
+    FileKind, FileList, FilePin, LocalClone, MissingChunk, is_kept, unmark_kept,
 };
 pub use commit::{
     Batch, CommitOp, EncodedCommit, Listener, LoggedCommit, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_ROW_BYTES,
@@ -65,6 +66,7 @@ pub use reconcile::{RangeChunk, Reconcile};
 pub use refresh::{ChangeChunk, Refresh, RefreshEnd};
 pub use replicas::{Cap, GivenUp, Lag, Preserved, RefreshEstimate, Registration};
 pub use run::{Codec, ReadMode};
+pub use sealed::SealedFile;
 pub use sorter::UnsortedIngest;
 #[cfg(feature = "testing")]
 pub use store::Task;

@@ -171,6 +171,9 @@ pub enum Error {
          brought up to date itself. Try again later, or ask its primary"
     )]
     NotReady,
+    /// Somebody gave it up.
+    #[error("the clone was given up")]
+    GivenUp,
     /// This side is closed or closing.
     #[error("the endpoint is closed")]
     Closed,
@@ -197,6 +200,7 @@ impl Error {
             Self::NotEmpty { .. } => "exists",
             Self::Engine(error) => error.code(),
             Self::NotReady => "not_ready",
+            Self::GivenUp => "cancelled",
             Self::Closed => "closed",
         }
     }

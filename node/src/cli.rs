@@ -3,6 +3,7 @@
 mod bench;
 mod choice;
 mod cluster;
+mod cluster_clones;
 mod quarantine;
 mod replica;
 mod shape;
@@ -15,9 +16,10 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use planaria_replication::ack::Level;
 
 pub(crate) use self::bench::{BenchCommand, CloneArgs as CloneBenchArgs, CloneKind, LiveArgs, ResyncArgs};
-use self::choice::{LevelArgs, parse_duration_ms, ReadArgs, WriteArgs};
+use self::choice::{LevelArgs, ReadArgs, WriteArgs, parse_duration_ms};
 use self::cluster::MembershipArgs;
 pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
+pub(crate) use self::cluster_clones::{ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand};
 pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 pub(crate) use self::shape::ShapeArgs;
@@ -184,7 +186,8 @@ Examples:
   planaria serve birds-2 --listen 127.0.0.1:4748 --replica-of 127.0.0.1:4747
   planaria serve birds-3 --listen 127.0.0.1:4749 --replica-of 127.0.0.1:4748
   planaria serve birds-4 --replica-of 127.0.0.1:4747 --refresh-from 127.0.0.1:4748
-  planaria serve birds-5 --replica-of 127.0.0.1:4747 --only sightings --only ponds=A..M")]
+  planaria serve birds-5 --replica-of 127.0.0.1:4747 --only sightings --only ponds=A..M
+  planaria serve birds-6 --spare --control 127.0.0.1:4740 --join-token TOKEN")]
 pub(crate) struct ServeArgs {
     /// The directory of the database; made if there is none
     #[arg(value_name = "DIR")]
@@ -201,6 +204,9 @@ pub(crate) struct ServeArgs {
     /// Take what the copy lacks from this secondary first, and only the tail from whom it follows; may be repeated
     #[arg(long, value_name = "ADDR", requires = "replica_of")]
     pub(crate) refresh_from: Vec<std::net::SocketAddr>,
+    /// Host nothing until the control center gives this node a copy, of the kind that --role says
+    #[arg(long, requires = "control", conflicts_with = "replica_of")]
+    pub(crate) spare: bool,
     /// On how many copies a commit is durable before it is acknowledged, unless it says otherwise: local, one, quorum or
     /// all. It is stored; without this option what was said last holds
     #[arg(long, value_name = "LEVEL")]

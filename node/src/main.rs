@@ -3,6 +3,7 @@
 
 mod bench;
 mod cli;
+mod clones;
 mod cluster;
 mod commands;
 mod compare;

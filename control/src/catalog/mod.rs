@@ -1,5 +1,6 @@
 //! What the control center knows for good.
 
+mod clones;
 mod record;
 mod row;
 mod store;
@@ -8,8 +9,11 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 
 use planaria_net::wire::control::JoinToken;
+use planaria_replication::control::{Ceiling, Gate};
 use planaria_types::{DatabaseId, InstanceId};
 
+pub(crate) use clones::role_name;
+pub use clones::{CloneRecord, CloneState, LimitRecord, WantRecord};
 pub use record::{
     Change, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState,
     LeadRecord, NodeRecord,
@@ -30,6 +34,12 @@ pub trait Catalog: Send {
 
     /// The youngest events, at most `limit`, youngest first.
     fn events(&self, limit: usize) -> Result<Vec<Event>>;
+
+    /// The youngest clones, at most `limit`, youngest first, however they stand.
+    fn clones(&self, limit: usize) -> Result<Vec<CloneRecord>>;
+
+    /// The clone of that number, if it is still kept.
+    fn clone_of(&self, number: u64) -> Result<Option<CloneRecord>>;
 }
 
 /// What a catalog holds now.
@@ -49,6 +59,12 @@ pub struct Contents {
     pub leads: BTreeMap<DatabaseId, LeadRecord>,
     /// Jobs that have not come to an end.
     pub jobs: BTreeMap<u64, JobRecord>,
+    /// Clones that have not come to an end.
+    pub clones: BTreeMap<u64, CloneRecord>,
+    /// What clones may take, where it was set.
+    pub limits: BTreeMap<Gate, Ceiling>,
+    /// How many copies are wanted, where it was said.
+    pub wants: BTreeMap<DatabaseId, WantRecord>,
     /// The number of the last event.
     pub last_event: u64,
     /// The number of the last job.
@@ -71,6 +87,16 @@ impl Contents {
                     JobState::Done | JobState::Failed => drop(self.jobs.remove(&job.number)),
                 }
             }
+            Change::Clone(clone) => {
+                self.last_job = self.last_job.max(clone.number);
+                if clone.state.is_open() {
+                    self.clones.insert(clone.number, *clone);
+                } else {
+                    self.clones.remove(&clone.number);
+                }
+            }
+            Change::Limit(limit) => drop(self.limits.insert(limit.gate, limit.ceiling)),
+            Change::Want(want) => drop(self.wants.insert(want.database, want)),
             Change::Event(event) => self.last_event = self.last_event.max(event.number),
         }
     }

@@ -4,6 +4,8 @@ use planaria_net::wire::control::Mode;
 use planaria_replication::control::{CopyState, InstanceRole, Labels};
 use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
+use super::clones::{CloneRecord, LimitRecord, WantRecord};
+
 /// A datacenter that a node said it is in.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct DatacenterRecord {
@@ -182,11 +184,29 @@ pub enum EventKind {
     FollowFailed,
     /// An operator said who decides on promotions.
     ModeSet,
+    /// A clone was asked for.
+    CloneQueued,
+    /// A clone began, from a source that was chosen.
+    CloneBegun,
+    /// A clone that ran goes back into the queue: its source failed, or its node is lost.
+    CloneAgain,
+    /// A clone is whole.
+    CloneComplete,
+    /// A clone cannot be made.
+    CloneFailed,
+    /// An operator gave a clone up.
+    CloneCancelled,
+    /// An operator said what clones may take.
+    LimitSet,
+    /// An operator said how many copies are wanted.
+    WantSet,
+    /// A copy that is wanted is missing.
+    CopyWanted,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 23] = [
         Self::NodeJoined,
         Self::NodeLost,
         Self::NodeReturned,
@@ -201,6 +221,15 @@ impl EventKind {
         Self::Follows,
         Self::FollowFailed,
         Self::ModeSet,
+        Self::CloneQueued,
+        Self::CloneBegun,
+        Self::CloneAgain,
+        Self::CloneComplete,
+        Self::CloneFailed,
+        Self::CloneCancelled,
+        Self::LimitSet,
+        Self::WantSet,
+        Self::CopyWanted,
     ];
 
     /// A stable name.
@@ -220,6 +249,15 @@ impl EventKind {
             Self::Follows => "follows",
             Self::FollowFailed => "follow_failed",
             Self::ModeSet => "mode_set",
+            Self::CloneQueued => "clone_queued",
+            Self::CloneBegun => "clone_begun",
+            Self::CloneAgain => "clone_again",
+            Self::CloneComplete => "clone_complete",
+            Self::CloneFailed => "clone_failed",
+            Self::CloneCancelled => "clone_cancelled",
+            Self::LimitSet => "limit_set",
+            Self::WantSet => "want_set",
+            Self::CopyWanted => "copy_wanted",
         }
     }
 }
@@ -258,6 +296,12 @@ pub enum Change {
     Lead(LeadRecord),
     /// A job was begun or ended.
     Job(JobRecord),
+    /// A clone was asked for, began or ended.
+    Clone(Box<CloneRecord>),
+    /// What clones may take was set.
+    Limit(LimitRecord),
+    /// How many copies are wanted was said.
+    Want(WantRecord),
     /// Something happened.
     Event(Event),
 }

@@ -53,6 +53,19 @@ impl Row {
         }
     }
 
+    /// A number that counts few things.
+    pub(super) fn count(&mut self) -> Result<u32> {
+        let bits = self.bits()?;
+        u32::try_from(bits).map_err(|_| self.error(format!("{bits} is too great a number")))
+    }
+
+    /// A text of which each line says something else.
+    pub(super) fn parsed_lines<T: FromStr>(&mut self) -> Result<Vec<T>> {
+        let text = self.text()?;
+        let parsed: Result<Vec<T>, _> = text.lines().map(str::parse).collect();
+        parsed.map_err(|_| self.error(format!("{text:?} cannot be understood")))
+    }
+
     /// A point in time, in milliseconds since 1970.
     pub(super) fn millis(&mut self) -> Result<u64> {
         self.optional_millis()?.ok_or_else(|| self.error("a time is missing"))

@@ -5,6 +5,7 @@ use planaria_engine::{Batch, Database, Durability, Options, Table, Value};
 use planaria_net::wire::control::JoinToken;
 use planaria_types::KeyRange;
 
+use super::clones::{CloneRecord, LimitRecord, WantRecord};
 use super::record::{Change, Event, JobRecord, JobState};
 use super::row::{Row, bits};
 use super::tables::{Setting, Stored};
@@ -29,6 +30,9 @@ pub struct StoreCatalog {
     instances: Table,
     leads: Table,
     jobs: Table,
+    clones: Table,
+    limits: Table,
+    wants: Table,
     history: Table,
 }
 
@@ -55,8 +59,20 @@ impl StoreCatalog {
         };
         let database = Database::open_with(dir.as_ref(), small)?;
         let is_known = |name: &str| {
-            [Setting::TABLE, "datacenters", "nodes", "databases", "instances", "leads", "jobs", "history"]
-                .contains(&name)
+            [
+                Setting::TABLE,
+                "datacenters",
+                "nodes",
+                "databases",
+                "instances",
+                "leads",
+                "jobs",
+                "clones",
+                "limits",
+                "wants",
+                "history",
+            ]
+            .contains(&name)
         };
         if let Some(other) = database.tables()?.iter().find(|table| !is_known(&table.name)) {
             return Err(Error::refused(
@@ -73,6 +89,9 @@ impl StoreCatalog {
             instances: table::<super::InstanceRecord>(&database)?,
             leads: table::<super::LeadRecord>(&database)?,
             jobs: table::<JobRecord>(&database)?,
+            clones: table::<CloneRecord>(&database)?,
+            limits: table::<LimitRecord>(&database)?,
+            wants: table::<WantRecord>(&database)?,
             history: table::<Event>(&database)?,
             database,
         };
@@ -122,6 +141,17 @@ fn rows<T: Stored>(table: &Table) -> Result<Vec<T>> {
     table.rows(&[])?.map(|values| T::read(&mut Row::new(T::TABLE, values?))).collect()
 }
 
+/// The last rows of a table that counts its rows, the last first.
+fn youngest<T: Stored>(table: &Table, limit: usize) -> Result<Vec<T>> {
+    let scan = table.scan(KeyRange::default()).rev().take(limit);
+    scan.map(|record| {
+        let (key, row) = record?;
+        let values: Vec<Value> = table.decode(&key, &row)?;
+        T::read(&mut Row::new(T::TABLE, values))
+    })
+    .collect()
+}
+
 fn put<T: Stored>(batch: &mut Batch, table: &Table, record: &T) -> Result<()> {
     let (key, row) = table.encode(&record.values())?;
     batch.put(table.id(), key, row);
@@ -149,10 +179,16 @@ impl Catalog for StoreCatalog {
         let jobs: Vec<JobRecord> = rows(&self.jobs)?;
         let open = jobs.into_iter().filter(|job| job.state == JobState::Open);
         changes.extend(open.map(Change::Job));
+        let clones: Vec<CloneRecord> = rows(&self.clones)?;
+        let open = clones.into_iter().filter(|clone| clone.state.is_open());
+        changes.extend(open.map(|clone| Change::Clone(Box::new(clone))));
+        changes.extend(rows(&self.limits)?.into_iter().map(Change::Limit));
+        changes.extend(rows(&self.wants)?.into_iter().map(Change::Want));
         for change in changes {
             contents.take(change);
         }
-        contents.last_job = Self::last(&self.jobs, |job: &JobRecord| job.number)?;
+        let last_clone = Self::last(&self.clones, |clone: &CloneRecord| clone.number)?;
+        contents.last_job = Self::last(&self.jobs, |job: &JobRecord| job.number)?.max(last_clone);
         contents.last_event = Self::last(&self.history, |event: &Event| event.number)?;
         Ok(contents)
     }
@@ -170,6 +206,12 @@ impl Catalog for StoreCatalog {
                     put(&mut batch, &self.jobs, job)?;
                     forget(&mut batch, &self.jobs, job.number.checked_sub(JOBS_MAX))?;
                 }
+                Change::Clone(clone) => {
+                    put(&mut batch, &self.clones, &**clone)?;
+                    forget(&mut batch, &self.clones, clone.number.checked_sub(JOBS_MAX))?;
+                }
+                Change::Limit(limit) => put(&mut batch, &self.limits, limit)?,
+                Change::Want(want) => put(&mut batch, &self.wants, want)?,
                 Change::Event(event) => {
                     put(&mut batch, &self.history, event)?;
                     forget(&mut batch, &self.history, event.number.checked_sub(EVENTS_MAX))?;
@@ -183,13 +225,16 @@ impl Catalog for StoreCatalog {
     }
 
     fn events(&self, limit: usize) -> Result<Vec<Event>> {
-        let scan = self.history.scan(KeyRange::default()).rev().take(limit);
-        scan.map(|record| {
-            let (key, row) = record?;
-            let values: Vec<Value> = self.history.decode(&key, &row)?;
-            Event::read(&mut Row::new(Event::TABLE, values))
-        })
-        .collect()
+        youngest(&self.history, limit)
+    }
+
+    fn clones(&self, limit: usize) -> Result<Vec<CloneRecord>> {
+        youngest(&self.clones, limit)
+    }
+
+    fn clone_of(&self, number: u64) -> Result<Option<CloneRecord>> {
+        let values = self.clones.find(&[bits(number)])?;
+        values.map(|values| CloneRecord::read(&mut Row::new(CloneRecord::TABLE, values))).transpose()
     }
 }
 

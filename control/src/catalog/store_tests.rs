@@ -1,11 +1,12 @@
 use planaria_net::wire::control::{JoinToken, Mode};
-use planaria_replication::control::{CopyState, InstanceRole, Labels};
+use planaria_net::wire::message::CloneRole;
+use planaria_replication::control::{Ceiling, CopyState, InstanceRole, Labels, Priority};
 use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
 use super::StoreCatalog;
 use crate::{
-    Catalog, Change, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind,
-    JobRecord, JobState, LeadRecord, NodeRecord,
+    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind,
+    InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord, NodeRecord, WantRecord,
 };
 
 fn changes() -> Vec<Change> {
@@ -49,6 +50,12 @@ fn changes() -> Vec<Change> {
             since_ms: 5,
         }),
         Change::Job(job(1, JobState::Open)),
+        Change::Clone(Box::new(clone(2, CloneState::Running))),
+        Change::Limit(LimitRecord {
+            gate: "link:a/b".parse().unwrap(),
+            ceiling: Ceiling { clones_max: 2, bytes_per_s_max: u64::MAX },
+        }),
+        Change::Want(WantRecord { database, standbys: 1, backups: 2 }),
         Change::Event(event(1, vec!["b: it is behind".into(), "c: chosen".into()])),
     ]
 }
@@ -64,6 +71,32 @@ fn job(number: u64, state: JobState) -> JobRecord {
         reason: "a is lost".into(),
         began_ms: 6,
         ended_ms: (state != JobState::Open).then_some(7),
+    }
+}
+
+fn clone(number: u64, state: CloneState) -> CloneRecord {
+    CloneRecord {
+        number,
+        name: "birds-2".into(),
+        database: DatabaseId(7),
+        node: "b".into(),
+        role: CloneRole::Backup,
+        priority: Priority::BackupRefresh,
+        period_ms: 600_000,
+        bytes_per_s_wanted: None,
+        origin: "an operator".into(),
+        state,
+        code: "slots".into(),
+        reason: "why".into(),
+        reasons: vec!["a: one".into(), "c: two".into()],
+        source: Some(InstanceId(9)),
+        source_node: "a".into(),
+        gates: vec!["node-in:b".parse().unwrap(), "node-out:a".parse().unwrap()],
+        bytes_per_s: 1 << 20,
+        bytes: u64::MAX,
+        failed: [InstanceId(1), InstanceId(2)].into(),
+        submitted_ms: 10,
+        ended_ms: (!state.is_open()).then_some(11),
     }
 }
 
@@ -95,6 +128,13 @@ fn what_was_written_down_is_there_after_a_restart() {
     catalog.apply(&[Change::Job(job(1, JobState::Failed)), Change::Job(job(2, JobState::Done))]).unwrap();
     let contents = catalog.load().unwrap();
     assert_eq!((contents.jobs.len(), contents.last_job, contents.last_event), (0, 2, 1));
+    let ended = clone(3, CloneState::Cancelled);
+    catalog.apply(&[Change::Clone(Box::new(ended.clone()))]).unwrap();
+    let contents = catalog.load().unwrap();
+    assert_eq!((contents.clones.len(), contents.last_job), (1, 3), "numbers are those of all jobs");
+    assert_eq!(catalog.clones(9).unwrap(), [ended.clone(), clone(2, CloneState::Running)]);
+    assert_eq!(catalog.clone_of(3).unwrap(), Some(ended));
+    assert_eq!(catalog.clone_of(1).unwrap(), None, "that is another kind of job");
 }
 
 #[test]

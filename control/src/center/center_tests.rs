@@ -12,6 +12,8 @@ use crate::StoreCatalog;
 
 #[path = "bounds_tests.rs"]
 mod bounds;
+#[path = "clone_tests.rs"]
+mod clones;
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -114,6 +116,7 @@ impl World {
             free_bytes: 900,
             copies: self.copies[node].iter().cloned().collect(),
             outcomes,
+            ..NodeReport::default()
         };
         let now = self.now();
         self.center().report(now, &report).unwrap()

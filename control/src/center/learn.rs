@@ -29,6 +29,7 @@ impl Center {
         if let Some(node) = self.live.get_mut(name) {
             node.heard = now.at;
             (node.capacity_bytes, node.free_bytes) = (report.capacity_bytes, report.free_bytes);
+            node.spare = report.spare.filter(|role| *role != InstanceRole::Primary);
             let mut before = std::mem::take(&mut node.copies);
             for copy in copies() {
                 let news = news_of(copy, before.remove(&copy.instance).as_ref(), now.at);
@@ -42,9 +43,11 @@ impl Center {
         }
         self.write_down(now, name)?;
         for outcome in &report.outcomes {
-            self.take_outcome(now, name, outcome)?;
+            if !self.take_clone_outcome(now, name, outcome)? {
+                self.take_outcome(now, name, outcome)?;
+            }
         }
-        Ok(())
+        self.take_clones(name, &report.clones)
     }
 
     /// How many copies a node may have, as the others have theirs.

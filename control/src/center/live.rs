@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 
 use planaria_net::wire::control::CopyReport;
 use planaria_replication::Millis;
+use planaria_replication::control::InstanceRole;
 use planaria_types::InstanceId;
 
 /// A node that has joined since the control center started.
@@ -16,6 +17,10 @@ pub(super) struct LiveNode {
     pub(super) capacity_bytes: u64,
     pub(super) free_bytes: u64,
     pub(super) copies: BTreeMap<InstanceId, LiveCopy>,
+    /// What its copy would be for, if it hosts none and waits for one.
+    pub(super) spare: Option<InstanceRole>,
+    /// Clones that it makes and should not.
+    pub(super) stray_clones: Vec<u64>,
 }
 
 impl LiveNode {
@@ -29,6 +34,8 @@ impl LiveNode {
             capacity_bytes: 0,
             free_bytes: 0,
             copies: BTreeMap::new(),
+            spare: None,
+            stray_clones: Vec::new(),
         }
     }
 }

@@ -1,8 +1,12 @@
 //! What happens in the control center.
 
+mod clone_view;
+mod clones;
 mod learn;
 mod live;
 mod orders;
+mod queue;
+mod seeding;
 mod source;
 mod succession;
 mod view;
@@ -16,6 +20,8 @@ use planaria_replication::control::Labels;
 use planaria_types::DatabaseId;
 
 use self::live::{LiveNode, Watched};
+use self::queue::LiveClone;
+use self::seeding::Seeding;
 use crate::catalog::{
     Catalog, Change, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind, NodeRecord,
 };
@@ -35,13 +41,13 @@ pub struct Settings {
     pub lost_after_ms: u64,
     /// How often nodes report, in milliseconds.
     pub report_every_ms: u32,
-    /// Clones that may be taken from one node at a time.
-    pub clones_max: u32,
+    /// A copy that is wanted and was not heard for so many milliseconds is made anew elsewhere.
+    pub seed_after_ms: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lost_after_ms: 10_000, report_every_ms: 1_000, clones_max: 4 }
+        Self { lost_after_ms: 10_000, report_every_ms: 1_000, seed_after_ms: 600_000 }
     }
 }
 
@@ -64,14 +70,28 @@ pub struct Center {
     /// The nodes that joined since then, by name.
     live: BTreeMap<String, LiveNode>,
     watched: BTreeMap<DatabaseId, Watched>,
+    /// What is known of open clones, by number.
+    clones_live: BTreeMap<u64, LiveClone>,
+    /// When the queue of clones was last gone through.
+    planned: Option<Millis>,
+    seeding: Seeding,
 }
 
 impl Center {
     /// A control center over a catalog.
     pub fn new(catalog: Box<dyn Catalog>, settings: Settings, now: Now) -> Result<Self> {
         let contents = catalog.load()?;
-        let (live, watched) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { catalog, contents, settings, started: now.at, live, watched })
+        Ok(Self {
+            catalog,
+            contents,
+            settings,
+            started: now.at,
+            live: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            clones_live: BTreeMap::new(),
+            planned: None,
+            seeding: Seeding::default(),
+        })
     }
 
     /// What a node must say to join.
@@ -162,7 +182,9 @@ impl Center {
         for database in led {
             self.watch_lead(now, database)?;
         }
-        Ok(())
+        self.note_lost_receivers(now)?;
+        self.watch_wants(now)?;
+        self.watch_queue(now)
     }
 
     /// Sets who decides on a promotion of a database. Where an operator does, nodes are told no more what they were.

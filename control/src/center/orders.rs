@@ -26,7 +26,8 @@ impl Center {
         }
         let Some(node) = self.live.get(name) else { return Ok(Vec::new()) };
         let own = self.open_jobs().values().filter(|job| node.copies.contains_key(&job.instance));
-        Ok(own.filter_map(|job| self.order_of(now, job)).collect())
+        let own = own.filter_map(|job| self.order_of(now, job));
+        Ok(own.chain(self.clone_orders(name)).collect())
     }
 
     /// What is told for a job that is open; nothing if it is not to be done as things are now.

@@ -3,7 +3,7 @@
 use planaria_net::wire::control::{CandidateInfo, SourceInfo};
 use planaria_net::wire::message::{VERSION_MAX, VERSION_MIN};
 use planaria_replication::control::{
-    CopyState, Destination, InstanceRole, SourceCopy, SourceRule, choose_source,
+    CopyState, InstanceRole, Priority, SourceCopy, SourceRule, WaitingClone, plan,
 };
 use planaria_replication::{agree, fork};
 use planaria_types::{DatabaseId, InstanceId};
@@ -26,25 +26,27 @@ impl Center {
         period_ms: u64,
     ) -> Result<SourceInfo> {
         let database = self.database_named(database)?.database;
-        let Some(node) = self.contents.nodes.get(to) else {
-            return Err(Error::refused(
-                "unknown_node",
-                format!("no node is called {to:?}"),
-                "`planaria cluster nodes` lists those that are known",
-            ));
+        if !self.contents.nodes.contains_key(to) {
+            return Err(unknown_node(to));
+        }
+        let clone = WaitingClone {
+            number: self.contents.last_job + 1,
+            priority: Priority::AdHoc,
+            submitted_ms: now.wall_ms,
+            node: to.to_owned(),
+            to: self.destination(to),
+            is_reachable: self.is_heard(now, to),
+            rule: SourceRule { period_ms, ..SourceRule::default() },
+            bytes_per_s: None,
+            sources: self.queued_sources(now, database),
         };
-        let live = self.live.get(to);
-        let destination = Destination {
-            holds: live.map(|live| live.copies.keys().copied().collect()).unwrap_or_default(),
-            labels: node.labels.clone(),
-            versions: (VERSION_MIN, VERSION_MAX),
-            free_bytes: live
-                .filter(|live| live.written.is_some())
-                .map_or(node.free_bytes, |live| live.free_bytes),
+        let plan = plan(&self.limits(), now.wall_ms, &self.running(), &[clone]);
+        let waits = plan.waits.into_iter().next();
+        let note = waits.as_ref().map(|wait| wait.reason.to_string()).unwrap_or_default();
+        let begins = plan.starts.into_iter().next().map(|start| start.choice);
+        let Some(choice) = begins.or(waits.map(|wait| wait.choice)) else {
+            return Ok(SourceInfo { note, ..SourceInfo::default() });
         };
-        let rule = SourceRule { period_ms, ..SourceRule::default() };
-        let copies = self.source_copies(now, database);
-        let choice = choose_source(&rule, &destination, &copies);
         let candidate = |verdict: &planaria_replication::control::SourceVerdict| CandidateInfo {
             instance: verdict.instance,
             node: self.node_of(verdict.instance),
@@ -55,10 +57,12 @@ impl Center {
             code: verdict.reason.code().to_owned(),
             reason: verdict.reason.to_string(),
         };
-        Ok(SourceInfo { source: choice.source, candidates: choice.verdicts.iter().map(candidate).collect() })
+        let candidates = choice.verdicts.iter().map(candidate).collect();
+        Ok(SourceInfo { source: choice.source, candidates, note })
     }
 
-    fn source_copies(&self, now: Now, database: DatabaseId) -> Vec<SourceCopy> {
+    /// The copies of a database. What goes through their nodes the queue knows.
+    pub(super) fn source_copies(&self, now: Now, database: DatabaseId) -> Vec<SourceCopy> {
         let leader = self.leader_of(database);
         let live: Vec<_> = self.copies_of(database).collect();
         let is_live = |instance: InstanceId| live.iter().any(|(_, copy)| copy.report.instance == instance);
@@ -77,8 +81,8 @@ impl Center {
             is_whole: known.state != CopyState::Partial,
             versions: (VERSION_MIN, VERSION_MAX),
             clones: 0,
-            clones_max: self.settings.clones_max,
-            free_bytes_per_s: u64::MAX,
+            clones_max: 0,
+            free_bytes_per_s: 0,
             bytes: known.bytes,
             round_trip_us: None,
         });
@@ -106,12 +110,20 @@ impl Center {
             is_whole: report.state != CopyState::Partial,
             versions: (VERSION_MIN, VERSION_MAX),
             clones: 0,
-            clones_max: self.settings.clones_max,
-            free_bytes_per_s: u64::MAX,
+            clones_max: 0,
+            free_bytes_per_s: 0,
             bytes: report.bytes,
             round_trip_us: None,
         }
     }
+}
+
+pub(super) fn unknown_node(name: &str) -> Error {
+    Error::refused(
+        "unknown_node",
+        format!("no node is called {name:?}"),
+        "`planaria cluster nodes` lists those that are known",
+    )
 }
 
 /// Whether all that a copy holds is part of the leader's history, which may have gone on since. Without a leader that was

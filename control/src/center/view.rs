@@ -88,6 +88,7 @@ impl Center {
             copies: copies as u32,
             is_heard: self.is_heard(now, &node.name),
             heard_ago_ms: self.heard_ago(now, &node.name),
+            spare: self.live.get(&node.name).and_then(|live| live.spare),
         }
     }
 

@@ -7,6 +7,7 @@ use super::{CloneRole, FileKind, clone_manifest, file_path, partial_dir};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::os::{OpenMode, Os};
+use crate::sealed::parent;
 use crate::store::{Store, log_dir};
 use crate::sync::Arc;
 use crate::version::run_dir;
@@ -103,8 +104,8 @@ fn link_files(store: &Store, partial: &Path, target: &Path) -> Result<LocalClone
 /// Gives a complete clone its name, durably.
 pub(super) fn publish(os: &Arc<dyn Os>, partial: &Path, target: &Path) -> Result<()> {
     os.rename(partial, target).map_err(|error| Error::io("rename", partial, error))?;
-    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    os.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))
+    let parent = parent(target);
+    os.sync_dir(&parent).map_err(|error| Error::io("sync", &parent, error))
 }
 
 /// Links a file, or copies it where that is impossible; tells whether it was linked.

@@ -6,9 +6,11 @@
 //!
 //! [`Database::clone_to`]: crate::Database::clone_to
 
+mod about;
 mod file;
 mod local;
 mod pin;
+mod place;
 mod record;
 mod target;
 
@@ -17,11 +19,14 @@ use std::path::{Path, PathBuf};
 use planaria_types::{DatabaseId, Epoch, EpochOrder, FileId, InstanceId, Position};
 use serde::{Deserialize, Serialize};
 
+use crate::sealed::beside;
 use crate::store::log_dir;
 use crate::version::{Lineage, Manifest, Role, run_path};
 
+pub use about::{CloneAbout, ClonePurpose};
 pub use local::LocalClone;
 pub use pin::FilePin;
+pub use place::{ClonePlace, is_kept, unmark_kept};
 pub use record::CloneRecord;
 pub use target::{CloneTarget, MissingChunk};
 
@@ -91,9 +96,7 @@ impl FileList {
 
 /// `dir` of a clone that is not complete yet.
 pub(crate) fn partial_dir(dir: &Path) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    dir.with_file_name(name)
+    beside(dir, ".partial")
 }
 
 /// Where a file of a clone lies in a store's directory.

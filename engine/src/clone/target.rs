@@ -1,4 +1,5 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use planaria_types::{DatabaseId, InstanceId};
@@ -6,18 +7,22 @@ use planaria_types::{DatabaseId, InstanceId};
 use super::file::TargetFile;
 use super::local::publish;
 use super::{
-    CLONE_CHUNK_BYTES, CloneFile, CloneRole, FileKind, FileList, clone_manifest, file_path, partial_dir,
+    CLONE_CHUNK_BYTES, CloneAbout, CloneFile, CloneRole, FileKind, FileList, clone_manifest, file_path,
+    partial_dir,
 };
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::{OpenMode, Os, OsFile};
 use crate::planted::planted;
+use crate::sealed::{beside, parent};
 use crate::store::log_dir;
 use crate::sync::{Arc, Mutex};
 use crate::version::{run_dir, write_file};
 
+/// The end of a file's name while another one may have the name that it gets.
+const ASIDE: &str = ".aside";
 /// The file list within a clone that is not complete: what a resumed clone must be of.
-const LIST: &str = "CLONE";
+pub(super) const LIST: &str = "CLONE";
 /// The most files that a source may list.
 const FILES_MAX: usize = 1 << 20;
 
@@ -45,16 +50,34 @@ pub struct CloneTarget {
     files: BTreeMap<(FileKind, u64), TargetFile>,
     missing: Mutex<BTreeSet<MissingChunk>>,
     resumed_bytes: u64,
+    linked_bytes: u64,
+    about: Option<CloneAbout>,
 }
 
 impl CloneTarget {
     /// Prepares to receive the files of `list` into `target`. What an earlier attempt has received is kept as far as
-    /// the files are the same ones, after a check of every chunk: the cut may be another, most runs are not.
+    /// the files are the same ones, after a check of every chunk: the cut may be another, and so may the source, most
+    /// runs are not.
     ///
     /// # Errors
     ///
-    /// `Exists` if there is something at `target`, `NoSpace` if the files will not fit.
+    /// `Exists` if there is something at `target`, `NoRoom` if the files do not fit: then nothing is left behind.
     pub fn open(target: impl AsRef<Path>, list: FileList, options: Options) -> Result<Self> {
+        Self::open_reusing(target, None, list, options)
+    }
+
+    /// As [`CloneTarget::open`]. Files that the closed database in `reuse` has in the same bytes get a second name
+    /// instead of being received.
+    ///
+    /// # Errors
+    ///
+    /// As [`CloneTarget::open`].
+    pub fn open_reusing(
+        target: impl AsRef<Path>,
+        reuse: Option<&Path>,
+        list: FileList,
+        options: Options,
+    ) -> Result<Self> {
         let target = target.as_ref().to_path_buf();
         let os = &options.os;
         if os.exists(&target) {
@@ -75,6 +98,14 @@ impl CloneTarget {
         for dir in [partial.clone(), run_dir(&partial), log_dir(&partial)] {
             os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
         }
+        let linked_bytes = reuse.map_or(Ok(0), |own| link_equal(os, own, &partial, &list))?;
+        if let Err(error) = check_room(os, &partial, &list) {
+            // What earlier attempts brought may be gone on with once there is room; an empty directory helps nobody.
+            if !os.exists(&partial.join(LIST)) {
+                let _ = os.remove_dir_all(&partial);
+            }
+            return Err(error);
+        }
         write_file(os, &partial.join(LIST), &encoded)?;
         os.sync_dir(&partial).map_err(|error| Error::io("sync", &partial, error))?;
         let mut clone = Self {
@@ -83,10 +114,13 @@ impl CloneTarget {
             files: BTreeMap::new(),
             missing: Mutex::default(),
             resumed_bytes: 0,
+            linked_bytes,
+            about: None,
             list,
             options,
         };
         clone.open_files()?;
+        clone.resumed_bytes = clone.resumed_bytes.saturating_sub(linked_bytes);
         Ok(clone)
     }
 
@@ -98,20 +132,14 @@ impl CloneTarget {
 
     fn open_files(&mut self) -> Result<()> {
         let os = Arc::clone(&self.options.os);
-        let needed: u64 = self.list.bytes();
-        let space =
-            os.disk_space(&self.partial).map_err(|error| Error::io("measure", &self.partial, error))?;
         let mut missing = BTreeSet::new();
         for (index, entry) in self.list.files.iter().enumerate() {
             let path = file_path(&self.partial, entry.kind, entry.number);
             let exists = os.exists(&path);
-            if !exists && space.available_bytes < needed {
-                return Err(Error::NoSpace { path, what: "reserving room for a clone" });
-            }
             let mode = if exists { OpenMode::Write } else { OpenMode::CreateNew };
             let file = os.open(&path, mode).map_err(|error| Error::io("open", &path, error))?;
             if !exists {
-                file.set_len(entry.extent).map_err(|error| Error::io("extend", &path, error))?;
+                file.allocate(entry.extent).map_err(|error| Error::io("reserve room for", &path, error))?;
             }
             for chunk in 0..entry.chunks.len() as u64 {
                 let unchecked = planted!(self.options, ResumeUnchecked);
@@ -125,6 +153,11 @@ impl CloneTarget {
         }
         self.missing = Mutex::new(missing);
         Ok(())
+    }
+
+    /// Bytes of files that another database on this disk had already.
+    pub fn linked_bytes(&self) -> u64 {
+        self.linked_bytes
     }
 
     /// The chunks that are to be fetched, in order.
@@ -173,6 +206,11 @@ impl CloneTarget {
         self.files.get(&(kind, number)).map_or(Ok(()), |known| known.sync(&*self.options.os))
     }
 
+    /// Has the clone say this of itself from the moment on in which it is complete; the times are those of that moment.
+    pub fn set_about(&mut self, about: CloneAbout) {
+        self.about = Some(about);
+    }
+
     /// Completes the clone: syncs the files, gives it its identity, then its name. Nothing but the name was missing
     /// when this returns an error about the name.
     pub fn finish(self, role: CloneRole) -> Result<()> {
@@ -192,6 +230,9 @@ impl CloneTarget {
         let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
         let (instance, database) = (InstanceId(random()), DatabaseId(random()));
         let (source, position) = (&self.list.manifest, self.list.position);
+        if let Some(about) = self.about {
+            about.write(os, &self.partial)?;
+        }
         clone_manifest(source, position, role, instance, database, os.now_millis())
             .write(os, &self.partial)?;
         let list = self.partial.join(LIST);
@@ -209,20 +250,89 @@ impl std::fmt::Debug for CloneTarget {
     }
 }
 
-/// Removes what an earlier attempt received of files that are not part of this one.
+/// Keeps what an earlier attempt received of files that are part of this one, under the names that they have now, and
+/// removes the rest. What a file is, its hashes say: another source may have it under another number.
 fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &FileList) -> Result<()> {
-    let same_source = earlier.manifest.instance == list.manifest.instance;
-    let wanted: std::collections::HashSet<_> = list
-        .files
-        .iter()
-        .filter(|_| same_source)
-        .map(|file| (file.kind, file.number, &file.chunks))
-        .collect();
-    for file in &earlier.files {
-        let path = file_path(partial, file.kind, file.number);
-        if !wanted.contains(&(file.kind, file.number, &file.chunks)) && os.exists(&path) {
+    // An attempt that ended among the renames below.
+    for dir in [run_dir(partial), log_dir(partial)] {
+        let entries = os.list(&dir).unwrap_or_default();
+        for entry in entries.iter().filter(|entry| entry.name.ends_with(ASIDE)) {
+            let path = dir.join(&entry.name);
             os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         }
+    }
+    type Bytes<'a> = (FileKind, u64, &'a [[u8; 32]]);
+    fn bytes_of(file: &CloneFile) -> Bytes<'_> {
+        (file.kind, file.extent, &file.chunks)
+    }
+    let mut wanted: HashMap<Bytes<'_>, Vec<u64>> = HashMap::new();
+    for file in &list.files {
+        wanted.entry(bytes_of(file)).or_default().push(file.number);
+    }
+    let mut moves = Vec::new();
+    for file in &earlier.files {
+        let path = file_path(partial, file.kind, file.number);
+        if !os.exists(&path) {
+            continue;
+        }
+        // A name that stays is preferred, so that a second attempt finds what the first one has moved.
+        let numbers = wanted.get_mut(&bytes_of(file));
+        let number = numbers.and_then(|numbers| {
+            let same = numbers.iter().position(|number| *number == file.number);
+            same.map(|at| numbers.swap_remove(at)).or_else(|| numbers.pop())
+        });
+        match number {
+            Some(number) if number == file.number => {}
+            Some(number) => moves.push((path, file_path(partial, file.kind, number))),
+            None => os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?,
+        }
+    }
+    // Over a name that is free, or that of another file which moves as well: each goes to a name of its own first.
+    for (from, _) in &moves {
+        let aside = beside(from, ASIDE);
+        os.rename(from, &aside).map_err(|error| Error::io("rename", from, error))?;
+    }
+    for (from, to) in &moves {
+        let aside = beside(from, ASIDE);
+        os.rename(&aside, to).map_err(|error| Error::io("rename", &aside, error))?;
+    }
+    Ok(())
+}
+
+/// Gives files of a database that have the bytes of listed ones a second name among those that are received, and tells
+/// how many bytes they have. Every chunk is checked before: nothing of a file with two names may ever be written.
+fn link_equal(os: &Arc<dyn Os>, own: &Path, partial: &Path, list: &FileList) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in list.files.iter().filter(|file| file.kind == FileKind::Run && !file.chunks.is_empty()) {
+        let from = file_path(own, entry.kind, entry.number);
+        let to = file_path(partial, entry.kind, entry.number);
+        if os.exists(&to) || !os.exists(&from) {
+            continue;
+        }
+        let file = os.open(&from, OpenMode::Read).map_err(|error| Error::io("open", &from, error))?;
+        let has_len = file.len().is_ok_and(|len| len == entry.extent);
+        if has_len && (0..entry.chunks.len() as u64).all(|chunk| has_chunk(&*file, entry, chunk)) {
+            match os.hard_link(&from, &to) {
+                Ok(()) => bytes += entry.len,
+                Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::CrossesDevices) => {
+                    return Ok(bytes);
+                }
+                Err(error) => return Err(Error::io("link", &from, error)),
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Refuses files that do not fit, before anybody sends one.
+fn check_room(os: &Arc<dyn Os>, partial: &Path, list: &FileList) -> Result<()> {
+    let dir = parent(partial);
+    let space = os.disk_space(&dir).map_err(|error| Error::io("measure", &dir, error))?;
+    let missing = list.files.iter().filter(|file| !os.exists(&file_path(partial, file.kind, file.number)));
+    let needed_bytes = missing.fold(0, |sum: u64, file| sum.saturating_add(file.extent));
+    if needed_bytes > space.available_bytes {
+        let available_bytes = space.available_bytes;
+        return Err(Error::NoRoom { path: dir, needed_bytes, available_bytes });
     }
     Ok(())
 }

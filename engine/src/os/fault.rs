@@ -30,7 +30,7 @@ pub enum Call {
     Map,
     /// [`Os::sync_dir`].
     SyncDir,
-    /// [`Os::rename`].
+    /// [`Os::rename`] and [`Os::exchange`].
     Rename,
     /// [`Os::hard_link`].
     HardLink,
@@ -174,6 +174,11 @@ impl Os for FaultOs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.check(Call::Rename, to)?;
         self.inner.rename(from, to)
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        self.check(Call::Rename, other)?;
+        self.inner.exchange(one, other)
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -186,6 +186,10 @@ impl Os for MemOs {
         self.mutate()?.disk.rename(from, to)
     }
 
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        self.mutate()?.disk.exchange(one, other)
+    }
+
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.mutate()?.disk.hard_link(from, to)
     }

@@ -70,6 +70,8 @@ pub trait Os: Send + Sync + Debug {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn OsFile>>;
     /// Gives a file another name, over an existing one if there is one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Has two names of one directory change places, in one step. Fails with `Unsupported` where that is impossible.
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
     /// Gives a file a second name. Fails with `Unsupported` or `CrossesDevices` where that is impossible.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file's name.

@@ -61,6 +61,16 @@ impl Os for Posix {
         fs::rename(from, to).map_err(room)
     }
 
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        let swapped = rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, flags);
+        swapped.map_err(|error| match error {
+            // File systems that cannot (some network ones) answer EINVAL.
+            Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS => io::ErrorKind::Unsupported.into(),
+            error => room(error.into()),
+        })
+    }
+
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to).map_err(|error| match Errno::from_io_error(&error) {
             // File systems without links (FAT, some network ones) answer EPERM.

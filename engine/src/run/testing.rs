@@ -71,6 +71,10 @@ impl Os for Files {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn exchange(&self, _one: &Path, _other: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn hard_link(&self, _from: &Path, _to: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

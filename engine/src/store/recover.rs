@@ -25,7 +25,7 @@ use crate::version::{
     Fragment, GroupRecord, MANIFEST, Manifest, Role, RunRef, SegmentRecord, StoreVersion, run_dir, run_path,
 };
 
-const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
 /// Names of a store's directory that may be there before its manifest is: an interrupted creation.
 const NAMES_OF_A_START: [&str; 5] = [LOCK, "MANIFEST.new", "runs", "log", "tls"];
 

@@ -2,27 +2,26 @@
 //! chunk on arrival and can go on after any interruption.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_engine::os::AlignedBuffer;
-use planaria_engine::{CloneRole, CloneTarget, FileKind, FileList, FilePin, Options};
+use planaria_engine::{CloneAbout, CloneRole, CloneTarget, FileKind, FileList, FilePin, Options};
 use planaria_replication::Millis;
-use planaria_types::FileId;
+use planaria_types::{FileId, Uid};
 use tokio::task::JoinSet;
 
 use super::clock::now;
 use super::executor::bulk::{self, Range, Terms};
 use super::secondary::open_session;
-use super::{Opening, decode, encode};
+use super::{Opening, Pace, decode, encode};
 use crate::quic::session::{Opened, ReplicaSession};
 use crate::quic::{Credentials, Transport};
 
-use crate::wire::message::Shape;
 use crate::wire::limits::FILE_CHUNK_BYTES_MAX;
-use crate::wire::message::RemoteError;
+use crate::wire::message::{RemoteError, Shape};
 use crate::wire::replica::FileRequest;
 use crate::{Error, Result};
 
@@ -37,15 +36,91 @@ const LIST_BYTES_MAX: usize = 256 << 20;
 /// How long a target may take to ask for the next file before its pin is let go.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 
+/// What a clone is busy with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CloneStage {
+    /// The source tells which files there are.
+    #[default]
+    Listing,
+    /// What is here already is compared with what is to be, chunk by chunk.
+    Verifying,
+    /// Chunks come in, each checked on arrival.
+    Fetching,
+    /// All is here: it is made durable, and gets its name.
+    Installing,
+}
+
+impl CloneStage {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Verifying => "verifying",
+            Self::Fetching => "fetching",
+            Self::Installing => "installing",
+        }
+    }
+}
+
+/// A clone that is to be taken: where it goes, and how.
+#[derive(Clone, Debug)]
+pub struct Taking {
+    /// The new directory.
+    pub target: PathBuf,
+    /// What the clone is to the store.
+    pub role: CloneRole,
+    /// What the source makes of its rows for it. Only a detached clone is not whole.
+    pub shape: Shape,
+    /// How its files are written.
+    pub options: Options,
+    /// A closed database on the same disk. Files that it has in the same bytes are linked and not fetched.
+    pub reuse: Option<PathBuf>,
+    /// What the clone says of itself, if anything. Its times are reckoned from the moment in which it is complete.
+    pub about: Option<CloneAbout>,
+    /// How long it lives from that moment on, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// How fast it comes in, and whether it is given up.
+    pub pace: Arc<Pace>,
+}
+
+impl Taking {
+    /// A clone as fast as the wire.
+    pub fn new(target: impl Into<PathBuf>, role: CloneRole, options: &Options) -> Self {
+        Self {
+            target: target.into(),
+            role,
+            shape: Shape::default(),
+            options: options.clone(),
+            reuse: None,
+            about: None,
+            ttl_ms: None,
+            pace: Arc::default(),
+        }
+    }
+
+    /// What the clone says of itself if it is complete now.
+    fn about_now(&self) -> Option<CloneAbout> {
+        let made_ms = self.options.os.now_millis();
+        let expires_ms = self.ttl_ms.map(|ttl_ms| made_ms.saturating_add(ttl_ms));
+        self.about.clone().map(|about| CloneAbout { made_ms, expires_ms, ..about })
+    }
+}
+
 /// How far a clone has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloneProgress {
+    /// What it is busy with.
+    pub stage: CloneStage,
+    /// The state that is cloned, once the source told.
+    pub cut: Option<Uid>,
     /// Bytes of all files.
     pub total_bytes: u64,
     /// Bytes that are there, those of an earlier attempt included.
     pub done_bytes: u64,
     /// Bytes that an earlier attempt had brought.
     pub resumed_bytes: u64,
+    /// Bytes of files that another database on this disk had already.
+    pub linked_bytes: u64,
     /// Files in all.
     pub files: u64,
     /// Milliseconds since it began.
@@ -110,61 +185,68 @@ pub async fn clone_from(
     options: &Options,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
-    let (_endpoint, session) = open_session(address, credentials, transport, &Opening::Clone).await?;
-    let done = fetch_clone(&session, target, role, options, None, progress).await;
+    take_clone(address, credentials, transport, &Taking::new(target, role, options), progress).await
+}
+
+/// As [`clone_from`], with all that a clone may be given on its way.
+///
+/// # Errors
+///
+/// As [`clone_from`]; [`Error::GivenUp`] if its pace says so.
+pub async fn take_clone(
+    address: SocketAddr,
+    credentials: &Credentials,
+    transport: &Transport,
+    taking: &Taking,
+    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
+) -> Result<CloneProgress> {
+    let opening = match &taking.shape {
+        whole if whole.is_whole() => Opening::Clone,
+        shape => {
+            let resumes = CloneTarget::begun(&taking.target, &taking.options.os);
+            Opening::Shaped { shape: shape.clone(), resumes }
+        }
+    };
+    let opening = open_session(address, credentials, transport, &opening);
+    let (_endpoint, session) = taking.pace.heed(opening).await?;
+    let done = fetch_clone(&session, taking, None, progress).await;
     // The source holds its pin until it hears of the end.
     session.connection().farewell(crate::quic::CloseCode::Done, "the clone is complete").await;
     done
 }
 
-/// As [`clone_from`], of what the source makes of its rows: a database of its own that holds no more than `shape` says.
-///
-/// # Errors
-///
-/// As [`clone_from`]; [`Error::Refused`] says what is wrong with the shape.
-pub async fn clone_shaped(
-    address: SocketAddr,
-    credentials: &Credentials,
-    transport: &Transport,
-    shape: Shape,
-    target: &Path,
-    options: &Options,
-    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
-) -> Result<CloneProgress> {
-    let resumes = CloneTarget::begun(target, &options.os);
-    let opening = Opening::Shaped { shape, resumes };
-    let (_endpoint, session) = open_session(address, credentials, transport, &opening).await?;
-    let done = fetch_clone(&session, target, CloneRole::Detached, options, None, progress).await;
-    session.connection().farewell(crate::quic::CloseCode::Done, "the clone is complete").await;
-    done
-}
-
 /// Fetches a clone over a session that was opened for it, if it meets the terms.
-pub async fn fetch_clone(
+pub(super) async fn fetch_clone(
     session: &ReplicaSession,
-    target: &Path,
-    role: CloneRole,
-    options: &Options,
+    taking: &Taking,
     terms: Option<&Terms>,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
-    let begun = now();
-    let list = receive_list(session).await?;
+    let (begun, pace) = (now(), &taking.pace);
+    progress(&CloneProgress::default());
+    let list = pace.heed(receive_list(session)).await?;
     if let Some(terms) = terms {
         terms.check(&list)?;
     }
-    let (path, options) = (target.to_path_buf(), options.clone());
-    let target = blocking(move || Ok(CloneTarget::open(path, list, options)?)).await?;
-    let state = CloneProgress {
-        total_bytes: target.list().bytes(),
-        done_bytes: target.resumed_bytes(),
-        resumed_bytes: target.resumed_bytes(),
-        files: target.list().files.len() as u64,
-        elapsed_ms: 0,
+    let mut state = CloneProgress {
+        stage: CloneStage::Verifying,
+        cut: Some(list.position.uid),
+        total_bytes: list.bytes(),
+        files: list.files.len() as u64,
+        ..CloneProgress::default()
     };
     progress(&state);
+    let (path, reuse, options) = (taking.target.clone(), taking.reuse.clone(), taking.options.clone());
+    let open = move || Ok(CloneTarget::open_reusing(path, reuse.as_deref(), list, options)?);
+    let target = blocking(open).await?;
+    state.stage = CloneStage::Fetching;
+    state.resumed_bytes = target.resumed_bytes();
+    state.linked_bytes = target.linked_bytes();
+    state.done_bytes = state.resumed_bytes + state.linked_bytes;
+    progress(&state);
     let ranges = bulk::ranges(&target);
-    let shared = Arc::new(Shared { target, state: Mutex::new(state), progress, begun });
+    let pace = Arc::clone(pace);
+    let shared = Arc::new(Shared { target, state: Mutex::new(state), progress, begun, pace });
     let (mut fetching, mut syncing) = (JoinSet::new(), JoinSet::new());
     for range in ranges {
         while fetching.len() >= STREAMS {
@@ -179,8 +261,14 @@ pub async fn fetch_clone(
     while let Some(done) = syncing.join_next().await {
         joined(done)?;
     }
-    let Shared { target, state, progress, .. } = Arc::into_inner(shared).ok_or(Error::Closed)?;
+    let Shared { mut target, state, progress, .. } = Arc::into_inner(shared).ok_or(Error::Closed)?;
     let mut state = state.into_inner();
+    state.stage = CloneStage::Installing;
+    progress(&state);
+    if let Some(about) = taking.about_now() {
+        target.set_about(about);
+    }
+    let role = taking.role;
     blocking(move || Ok(target.finish(role)?)).await?;
     state.elapsed_ms = now().since(begun).0;
     progress(&state);
@@ -207,6 +295,7 @@ struct Shared<P> {
     state: Mutex<CloneProgress>,
     progress: P,
     begun: Millis,
+    pace: Arc<Pace>,
 }
 
 impl<P: Fn(&CloneProgress)> Shared<P> {
@@ -227,10 +316,11 @@ where
 {
     let file = wire_number(range.kind, range.number);
     let request = FileRequest { lease: 0, file, offset: range.offset, length: range.length };
-    let mut receiver = session.fetch(request).await?;
+    let mut receiver = shared.pace.heed(session.fetch(request)).await?;
     let buffer = || AlignedBuffer::new(FILE_CHUNK_BYTES_MAX as usize);
     let (mut data, mut writing) = (buffer(), JoinSet::new());
-    while let Some(offset) = receiver.next(&mut data).await? {
+    while let Some(offset) = shared.pace.heed(receiver.next(&mut data)).await? {
+        shared.pace.admit(data.len() as u64).await?;
         let free = writing.join_next().await.map_or_else(|| Ok(buffer()), joined)?;
         let full = std::mem::replace(&mut data, free);
         let shared = Arc::clone(&shared);

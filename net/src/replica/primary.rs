@@ -278,11 +278,17 @@ impl Primary {
     }
 
     /// As [`Primary::serve`], on a blocking thread of the runtime that this is called in.
-    pub fn take_over(self: &Arc<Self>, session: ReplicaSession, shaper: Option<Arc<dyn Shaper>>) -> BoxFuture {
+    pub fn take_over(
+        self: &Arc<Self>,
+        session: ReplicaSession,
+        shaper: Option<Arc<dyn Shaper>>,
+    ) -> BoxFuture {
         let primary = Arc::clone(self);
         Box::pin(async move {
             let runtime = Handle::current();
-            let served = tokio::task::spawn_blocking(move || primary.serve(&session, &runtime, shaper.as_deref())).await;
+            let served =
+                tokio::task::spawn_blocking(move || primary.serve(&session, &runtime, shaper.as_deref()))
+                    .await;
             if let Err(error) = served {
                 tracing::error!(%error, "a session broke off");
             }
@@ -316,7 +322,13 @@ impl Primary {
     }
 
     /// Gives pinned files away, and notes it where that can be written down.
-    fn serve_clone(&self, session: &ReplicaSession, runtime: &Handle, pin: FilePin, name: &str) -> Result<()> {
+    fn serve_clone(
+        &self,
+        session: &ReplicaSession,
+        runtime: &Handle,
+        pin: FilePin,
+        name: &str,
+    ) -> Result<()> {
         let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
         runtime.block_on(clone::serve_pin(session, pin))?;
         if self.is_feeding() {

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::clock::{now, until};
-use super::clone::{CloneProgress, fetch_clone};
+use super::clone::{CloneProgress, Taking, fetch_clone};
 use super::detour::Detour;
 use super::executor::FollowingCopy;
 use super::executor::bulk::{Places, Terms};
@@ -458,7 +458,8 @@ impl Loop {
             let (_endpoint, session) =
                 open_session(primary, &credentials, &transport, &Opening::Clone).await?;
             let (next, role) = (&places.next, CloneRole::Secondary);
-            let fetched = fetch_clone(&session, next, role, &options, Some(&terms), progress).await;
+            let fetched =
+                fetch_clone(&session, &Taking::new(next, role, &options), Some(&terms), progress).await;
             let traffic = session.connection().traffic();
             session.close(CloseCode::Done, "the clone is complete");
             Ok::<_, Error>((fetched, traffic))

@@ -5,8 +5,8 @@ use planaria_engine::Database;
 use planaria_engine::os::Os;
 use planaria_types::InstanceId;
 
-use crate::wire::message::Shape;
 use crate::wire::message::RemoteError;
+use crate::wire::message::Shape;
 
 /// Makes what is given away of a database to somebody who must not have all of it.
 pub trait Shaper: Send + Sync {

@@ -1,5 +1,7 @@
 //! What clients ask of clones.
 
+use std::net::SocketAddr;
+
 use planaria_types::{InstanceId, Uid};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +87,22 @@ pub struct CloneSpec {
     pub hydrating: bool,
 }
 
+/// A clone that a node is to take of the database of another node.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CloneTake {
+    /// What it is called, and what it is.
+    pub spec: CloneSpec,
+    /// Where it may be taken from, the best first; the next one when one fails.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub sources: Vec<SocketAddr>,
+    /// The new directory on the node's disk, from its root on; beside the node's own directory, under its name, if none is named.
+    pub dir: Option<String>,
+    /// Whether a clone that is there is replaced once the new one is complete.
+    pub replace: bool,
+    /// After how many seconds in which nothing came in it has failed; as the node sees fit if none is given.
+    pub patience_s: Option<u32>,
+}
+
 /// What is done with a clone that exists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum CloneAction {
@@ -98,6 +116,14 @@ pub enum CloneAction {
     Expire,
     /// Delete it.
     Delete,
+    /// Have it live so many seconds from now on, or for ever.
+    Live(Option<u64>),
+    /// Have it come in at so many bytes a second at most, or as fast as the wire.
+    Rate(Option<u64>),
+    /// Put back what it has replaced.
+    Rollback,
+    /// Delete what it has replaced.
+    DeleteOld,
 }
 
 /// One clone.
@@ -105,7 +131,8 @@ pub enum CloneAction {
 pub struct CloneInfo {
     /// Its name.
     pub name: String,
-    /// `queued`, `running`, `hydrating`, `complete`, `failed`, `cancelled` or `expired`.
+    /// `queued`, `running`, `hydrating`, `complete`, `failed`, `cancelled` or `expired`; `sending` where it is taken from,
+    /// `interrupted` where what came of it is left of a command that ended.
     pub state: String,
     /// What it is for.
     pub role: CloneRole,
@@ -124,4 +151,24 @@ pub struct CloneInfo {
     /// Why it is as it is: the choice of the source, the queue, the failure.
     #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
     pub reasons: Vec<String>,
+    /// What it is busy with while it runs: `listing`, `verifying`, `fetching`, `installing`.
+    pub stage: String,
+    /// Where its bytes come from now, or came from: an address.
+    pub from: String,
+    /// Bytes that an earlier attempt had brought.
+    pub resumed_bytes: u64,
+    /// Bytes that were here before, of the clone that it replaces.
+    pub linked_bytes: u64,
+    /// Bytes that came over the network, over all attempts.
+    pub moved_bytes: u64,
+    /// At which rate it comes in, in bytes a second, as of now.
+    pub bytes_per_s: Option<u64>,
+    /// The greatest rate, in bytes a second.
+    pub rate_bytes_per_s: Option<u64>,
+    /// How long it is expected to take still, in milliseconds.
+    pub left_ms: Option<u64>,
+    /// `whole` or `incremental`, and why, once it is known.
+    pub way: String,
+    /// Whether what it has replaced is kept.
+    pub keeps_old: bool,
 }

@@ -11,6 +11,7 @@ use planaria_replication::control::{CopyState, InstanceRole};
 use planaria_types::{DatabaseId, Epoch, History, InstanceId, Position, Uid};
 use serde::{Deserialize, Serialize};
 
+use super::jobs::{CLONES_MAX, CloneJobInfo, CloneOrder, CloneReport, CloneWish, LimitInfo, WantInfo};
 use super::limits::{LIST_MAX, bounded};
 
 /// Labels of one node.
@@ -61,12 +62,77 @@ pub enum ControlRequest {
         /// Who decides.
         mode: Mode,
     },
+    /// Has a clone made when its turn comes \[`Clones`: that one\].
+    CloneCreate(CloneWish),
+    /// The clones that wait, run or have ended, youngest first \[`Clones`\].
+    Clones {
+        /// At most so many.
+        limit: u32,
+    },
+    /// One clone, with what its source was chosen by \[`Clones`: that one\].
+    CloneShow {
+        /// The job.
+        job: u64,
+    },
+    /// Gives a clone up that has not come to an end \[`Clones`: that one\].
+    CloneCancel {
+        /// The job.
+        job: u64,
+    },
+    /// Changes what a clone may take at most \[`Clones`: that one\].
+    CloneRate {
+        /// The job.
+        job: u64,
+        /// Bytes a second; none leaves it to the limits.
+        bytes_per_s: Option<u64>,
+    },
+    /// What clones may take \[`Limits`\].
+    Limits,
+    /// Sets what clones may take of a place, or of all places of a kind \[`Limits`\].
+    SetLimit {
+        /// The place, as in `node-out` or `link:a/b`.
+        gate: String,
+        /// Clones at a time.
+        clones_max: u32,
+        /// Bytes a second of all of them.
+        bytes_per_s_max: u64,
+    },
+    /// How many copies of each database are wanted \[`Wants`\].
+    Wants,
+    /// Sets how many copies of a database are wanted beside its primary \[`Wants`\].
+    SetWant {
+        /// The database by name or id.
+        database: String,
+        /// Standbys.
+        standbys: u32,
+        /// Backups.
+        backups: u32,
+    },
 }
 
 impl ControlRequest {
     /// Whether it takes the role control rather than client.
     pub fn needs_control(&self) -> bool {
-        matches!(self, Self::Join(_) | Self::Report(_) | Self::SetMode { .. })
+        match self {
+            Self::Join(_)
+            | Self::Report(_)
+            | Self::SetMode { .. }
+            | Self::CloneCreate(_)
+            | Self::CloneCancel { .. }
+            | Self::CloneRate { .. }
+            | Self::SetLimit { .. }
+            | Self::SetWant { .. } => true,
+            Self::Leads
+            | Self::Databases
+            | Self::Nodes
+            | Self::Instances
+            | Self::History { .. }
+            | Self::ChooseSource { .. }
+            | Self::Clones { .. }
+            | Self::CloneShow { .. }
+            | Self::Limits
+            | Self::Wants => false,
+        }
     }
 }
 
@@ -146,6 +212,11 @@ pub struct NodeReport {
     /// Orders that have come to an end since the last report that was answered.
     #[serde(deserialize_with = "bounded::<_, _, COPIES_MAX>")]
     pub outcomes: Vec<Outcome>,
+    /// What its copy would be for, if the node hosts none and waits for one.
+    pub spare: Option<InstanceRole>,
+    /// Clones that it makes.
+    #[serde(deserialize_with = "bounded::<_, _, CLONES_MAX>")]
+    pub clones: Vec<CloneReport>,
 }
 
 /// How one copy of a database is.
@@ -206,7 +277,7 @@ pub struct Outcome {
 }
 
 /// What a node is to do. It may be told again until its outcome has arrived, and does it once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Order {
     /// Become the primary, if nothing is lost by it that a protected level acknowledged.
@@ -226,6 +297,13 @@ pub enum Order {
         primary: SocketAddr,
         /// The epoch under which it leads.
         epoch: Epoch,
+    },
+    /// Make a clone, or go on with it, at the rate that is told.
+    Clone(CloneOrder),
+    /// Give a clone up, and leave nothing of it behind.
+    CancelClone {
+        /// The job.
+        job: u64,
     },
 }
 
@@ -290,6 +368,8 @@ pub struct NodeInfo {
     pub is_heard: bool,
     /// How long ago, in milliseconds, if since the control center started.
     pub heard_ago_ms: Option<u64>,
+    /// What its copy would be for, if it hosts none and waits for one.
+    pub spare: Option<InstanceRole>,
 }
 
 /// A copy of a database.
@@ -347,6 +427,8 @@ pub struct SourceInfo {
     /// What was found of every copy.
     #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
     pub candidates: Vec<CandidateInfo>,
+    /// Why it would have to wait; empty if it would begin at once.
+    pub note: String,
 }
 
 /// What was found of a copy that a clone might be taken from.
@@ -399,6 +481,12 @@ pub enum ControlResponse {
     History(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<EventInfo>),
     /// Where a clone would be taken from.
     Source(SourceInfo),
+    /// Clones.
+    Clones(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<CloneJobInfo>),
+    /// What clones may take.
+    Limits(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<LimitInfo>),
+    /// How many copies are wanted.
+    Wants(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<WantInfo>),
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-use planaria_types::{Epoch, History, HistoryEntry, HistoryHash, InstanceId, Uid};
+use planaria_types::{DatabaseId, Epoch, History, HistoryEntry, HistoryHash, InstanceId, Uid};
 
 use super::{
     BoundedSet, COPIES_MAX, ControlRequest, ControlResponse, CopyReport, Join, JoinToken, LABELS_MAX, Mode,
     NodeReport, Order, Outcome, SET_MAX,
 };
-use crate::wire::message::{Call, Request, Response};
+use crate::wire::jobs::{CloneOrder, CloneWish, is_clone_name};
+use crate::wire::message::{Call, CloneRole, Request, Response};
 use crate::wire::{Frame, FrameError, FrameKind};
 
 fn report(copies: usize, set: usize) -> ControlRequest {
@@ -39,6 +40,11 @@ fn join(labels: usize) -> ControlRequest {
     })
 }
 
+fn wish() -> CloneWish {
+    let database = Some("birds".to_owned());
+    CloneWish { to: "b".into(), database, period_ms: 600_000, bytes_per_s: Some(7), ..CloneWish::default() }
+}
+
 fn frame(request: ControlRequest) -> Frame {
     let call = Call { database: None, request: Request::Control(Box::new(request)) };
     Frame::of(FrameKind::Request, &call).unwrap()
@@ -48,7 +54,11 @@ fn frame(request: ControlRequest) -> Frame {
 fn what_is_asked_and_answered_survives_the_wire() {
     let source = ControlRequest::ChooseSource { to: "a".into(), database: None, period_ms: 600_000 };
     let mode = ControlRequest::SetMode { database: "birds".into(), mode: Mode::Automatic };
-    for request in [join(3), report(2, 3), source, mode, ControlRequest::History { limit: 5 }] {
+    let clone = ControlRequest::CloneCreate(wish());
+    let limit = ControlRequest::SetLimit { gate: "node-out".into(), clones_max: 3, bytes_per_s_max: 1 << 20 };
+    let want = ControlRequest::SetWant { database: "birds".into(), standbys: 1, backups: 2 };
+    let history = ControlRequest::History { limit: 5 };
+    for request in [join(3), report(2, 3), source, mode, history, clone, limit, want] {
         let call: Call = frame(request.clone()).message().unwrap();
         assert_eq!(call.request, Request::Control(Box::new(request)));
     }
@@ -58,7 +68,17 @@ fn what_is_asked_and_answered_survives_the_wire() {
         primary: "[::1]:4747".parse().unwrap(),
         epoch: Epoch::NONE,
     };
-    let orders = vec![Order::Promote { job: 3, instance: InstanceId(7) }, follow];
+    let clone = Order::Clone(CloneOrder {
+        job: 5,
+        database: DatabaseId(7),
+        name: "birds-2".into(),
+        role: CloneRole::Standby,
+        source: InstanceId(8),
+        from: "10.0.0.1:4747".parse().unwrap(),
+        bytes_per_s: 1 << 20,
+    });
+    let cancel = Order::CancelClone { job: 6 };
+    let orders = vec![Order::Promote { job: 3, instance: InstanceId(7) }, follow, clone, cancel];
     let answer = Response::Control(Box::new(ControlResponse::Orders { orders, report_every_ms: 1_000 }));
     assert_eq!(Frame::of(FrameKind::Response, &answer).unwrap().message::<Response>().unwrap(), answer);
 }
@@ -68,7 +88,19 @@ fn what_changes_the_cluster_takes_the_role_control_and_what_looks_does_not() {
     let needs = |request: ControlRequest| Request::Control(Box::new(request)).needs_control();
     assert!(needs(join(0)) && needs(report(0, 0)));
     assert!(needs(ControlRequest::SetMode { database: String::new(), mode: Mode::Operator }));
+    assert!(needs(ControlRequest::CloneCreate(wish())) && needs(ControlRequest::CloneCancel { job: 1 }));
     assert!(!needs(ControlRequest::Nodes) && !needs(ControlRequest::Leads));
+    assert!(!needs(ControlRequest::Clones { limit: 1 }) && !needs(ControlRequest::Limits));
+}
+
+#[test]
+fn the_name_of_a_clone_is_no_path() {
+    for name in ["birds", "birds-2", "Vögel_2.bak"] {
+        assert!(is_clone_name(name), "{name}");
+    }
+    for name in ["", ".", "..", "a/b", "/a", ".hidden", "-x", "a b", "a\0", &"x".repeat(201)] {
+        assert!(!is_clone_name(name), "{name}");
+    }
 }
 
 #[test]
@@ -78,6 +110,8 @@ fn the_place_of_each_message_does_not_move() {
     assert_eq!(place(report(0, 0)), 1);
     assert_eq!(place(ControlRequest::History { limit: 1 }), 6);
     assert_eq!(place(ControlRequest::SetMode { database: String::new(), mode: Mode::Operator }), 8);
+    assert_eq!(place(ControlRequest::CloneCreate(wish())), 9);
+    assert_eq!(place(ControlRequest::Limits), 14);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use planaria_types::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use super::clones::{AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec, Shape};
+pub use super::clones::{AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec, CloneTake, Shape};
 use super::control::{ControlRequest, ControlResponse};
 use super::limits::{LIST_MAX, OPS_MAX, bounded};
 pub use super::operations::{
@@ -326,6 +326,8 @@ pub enum Request {
     },
     /// Something of the control center \[`Control`\].
     Control(Box<ControlRequest>),
+    /// Takes a clone of another node's database, in the background \[`Clone`\].
+    CloneTake(Box<CloneTake>),
 }
 
 impl Request {
@@ -342,6 +344,7 @@ impl Request {
         matches!(
             self,
             Self::CloneCreate(_)
+                | Self::CloneTake(_)
                 | Self::CloneDo { .. }
                 | Self::ReplicaDo { .. }
                 | Self::ExtractDrop { .. }
@@ -606,6 +609,13 @@ impl RemoteError {
     /// An error that needs no further words.
     pub fn new(code: &str, what: impl Into<String>) -> Self {
         Self { code: code.to_owned(), what: what.into(), why: String::new(), hint: String::new() }
+    }
+
+    /// The same, with a word on what to do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: &str) -> Self {
+        hint.clone_into(&mut self.hint);
+        self
     }
 
     /// The client went away, or the node is shutting down.

@@ -7,6 +7,7 @@ pub mod client;
 mod clones;
 pub mod control;
 pub mod frame;
+pub mod jobs;
 pub mod limits;
 pub mod message;
 mod operations;

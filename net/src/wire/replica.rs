@@ -65,7 +65,8 @@ impl FileChunk {
         if body.len() != FILE_CHUNK_BYTES {
             return Err(wrong("it is not 20 bytes long"));
         }
-        let chunk = Self { file: FileId(body.get_u64_le()), offset: body.get_u64_le(), length: body.get_u32_le() };
+        let chunk =
+            Self { file: FileId(body.get_u64_le()), offset: body.get_u64_le(), length: body.get_u32_le() };
         match chunk.length {
             1..=FILE_CHUNK_BYTES_MAX => Ok(chunk),
             _ => Err(wrong("it announces no bytes, or more than 1 MiB")),

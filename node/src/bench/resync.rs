@@ -112,7 +112,6 @@ impl Work {
         let changed = self.changed * (KEY_BYTES + UID_BYTES + self.value_bytes as u64);
         changed + self.deleted * (KEY_BYTES + UID_BYTES)
     }
-
 }
 
 /// What was measured.

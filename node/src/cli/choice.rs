@@ -111,6 +111,21 @@ pub(super) fn parse_duration_ms(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "it is too long".to_owned())
 }
 
+/// A number of bytes with its unit, as in 512KiB, 64MiB or 1GiB.
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit {
+        "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        _ => return Err("write it with its unit, as in 512KiB, 64MiB or 1GiB".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "it begins with a number".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "it is too much".to_owned())
+}
+
 /// A position as commands write it: MILLIS.COUNTER, and @TERM.INCARNATION#NONCE where the epoch matters.
 fn parse_position(text: &str) -> Result<(Uid, Option<Epoch>), CliError> {
     let wrong = || {

@@ -8,6 +8,7 @@ use planaria_net::wire::control::{JoinToken, Mode};
 use planaria_replication::control::{InstanceRole, Labels};
 
 use super::choice::parse_duration_ms;
+use super::cluster_clones::{ClusterCloneCommand, LimitsCommand};
 use crate::cluster::{Membership, default_address};
 use crate::output::CliError;
 use crate::session::resolve;
@@ -31,6 +32,9 @@ pub(crate) struct ControlArgs {
     /// A node that was not heard for so long is lost
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_lost_after)]
     pub(crate) lost_after: u64,
+    /// A copy that `cluster want` asks for and that was not heard for so long is made anew on a spare node
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_lost_after)]
+    pub(crate) seed_after: u64,
 }
 
 /// How a node joins a cluster.
@@ -114,6 +118,38 @@ Example:
         /// Who decides
         #[arg(value_enum)]
         mode: ModeChoice,
+        #[command(flatten)]
+        center: CenterArgs,
+    },
+    /// Have clones made where they are wanted, one after the other as limits allow
+    #[command(subcommand)]
+    Clone(ClusterCloneCommand),
+    /// Show or set what clones may take of nodes, datacenters and links
+    #[command(args_conflicts_with_subcommands = true)]
+    Limits {
+        #[command(flatten)]
+        center: CenterArgs,
+        #[command(subcommand)]
+        set: Option<LimitsCommand>,
+    },
+    /// Show how many copies of each database are wanted, or say so
+    #[command(after_help = "\
+Where fewer copies are heard than are wanted, a node that was started with `serve --spare` and that --role gets one: at once
+if there never were as many, after --seed-after of `planaria control` if one was lost. It is cloned from the best source, and
+follows the primary from then on. What is there and not wanted stays.
+
+Example:
+  planaria cluster want birds --standbys 1 --backups 2")]
+    Want {
+        /// The database, by name or id; without one, what is wanted is shown
+        #[arg(requires = "standbys")]
+        database: Option<String>,
+        /// Standbys beside the primary
+        #[arg(long, value_name = "COPIES", requires = "database")]
+        standbys: Option<u32>,
+        /// Backups
+        #[arg(long, value_name = "COPIES", default_value_t = 0)]
+        backups: u32,
         #[command(flatten)]
         center: CenterArgs,
     },

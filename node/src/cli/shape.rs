@@ -32,7 +32,11 @@ impl ShapeArgs {
         Shape {
             as_of: self.as_of.map_or(AsOf::Newest, |choice| choice.0),
             leave_out: self.leave_out.clone(),
-            filters: self.filters.iter().map(|filter| (filter.table.clone(), filter.condition.clone())).collect(),
+            filters: self
+                .filters
+                .iter()
+                .map(|filter| (filter.table.clone(), filter.condition.clone()))
+                .collect(),
             masks: self
                 .masks
                 .iter()
@@ -91,10 +95,14 @@ impl FromStr for CutChoice {
         }
         match Value::parse(ColumnType::Timestamp, text) {
             Ok(Value::Timestamp(micros)) => {
-                let millis = u64::try_from(micros.div_euclid(1_000)).map_err(|_| "the time is before 1970")?;
+                let millis =
+                    u64::try_from(micros.div_euclid(1_000)).map_err(|_| "the time is before 1970")?;
                 Ok(Self(AsOf::Time(millis)))
             }
-            _ => Err("write a time such as 2026-11-01T08:00:00Z, or the UID of a commit such as 1793520000000.0".into()),
+            _ => Err(
+                "write a time such as 2026-11-01T08:00:00Z, or the UID of a commit such as 1793520000000.0"
+                    .into(),
+            ),
         }
     }
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use planaria_engine::{CloneRole, Options};
 use planaria_net::quic::{TlsStore, Transport};
-use planaria_net::replica::{clone_from, clone_shaped};
+use planaria_net::replica::{Taking, take_clone};
 
 use super::progress::CloneBar;
 use super::serve::runtime;
@@ -60,16 +60,13 @@ fn fetch(
         CloneFor::Detached => CloneRole::Detached,
         CloneFor::Secondary => CloneRole::Secondary,
     };
-    let (shape, target) = (arguments.shape.shape(), &arguments.target);
-    let (transport, options) = (Transport::default(), Options::default());
+    let taking = Taking {
+        shape: arguments.shape.shape(),
+        ..Taking::new(&arguments.target, role, &Options::default())
+    };
     let progress = move |progress: &_| shown.show(progress);
-    let cloned = runtime.block_on(async {
-        if shape.is_whole() {
-            clone_from(address, &credentials, &transport, target, role, &options, progress).await
-        } else {
-            clone_shaped(address, &credentials, &transport, shape, target, &options, progress).await
-        }
-    });
+    let cloned =
+        runtime.block_on(take_clone(address, &credentials, &Transport::default(), &taking, progress));
     bar.finish();
     let cloned = cloned?;
     let report = Report::new()

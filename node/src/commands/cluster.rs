@@ -5,6 +5,7 @@ use planaria_net::quic::TlsStore;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, DatabaseInfo, SourceInfo};
 use planaria_types::Uid;
 
+use super::cluster_clones::{clones, limits, wants};
 use super::serve::runtime;
 use super::{stdout, target};
 use crate::cli::{CenterArgs, ClusterCommand, Global};
@@ -18,6 +19,12 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
         ClusterCommand::Mode { database, mode, center } => {
             let request = ControlRequest::SetMode { database: database.clone(), mode: (*mode).into() };
             show(global, center, request)
+        }
+        ClusterCommand::Clone(command) => clones(global, command),
+        ClusterCommand::Limits { center, set } => limits(global, center, set.as_ref()),
+        ClusterCommand::Want { database, standbys, backups, center } => {
+            let set = database.as_ref().map(|name| (name, standbys.unwrap_or(0), *backups));
+            wants(global, center, set)
         }
         ClusterCommand::Nodes(center) => nodes(global, center),
         ClusterCommand::Instances(center) => instances(global, center),
@@ -33,7 +40,11 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
     }
 }
 
-fn ask(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<ControlResponse, CliError> {
+pub(super) fn ask(
+    global: &Global,
+    center: &CenterArgs,
+    request: ControlRequest,
+) -> Result<ControlResponse, CliError> {
     let runtime = runtime()?;
     let tls = global.tls.as_deref();
     let store = TlsStore::choose(tls, None)?;
@@ -43,7 +54,7 @@ fn ask(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<
 }
 
 /// Writes rows under headings; numbers have a `#` in front of their heading.
-fn write(
+pub(super) fn write(
     global: &Global,
     headings: &[&str],
     rows: impl IntoIterator<Item = Vec<Cell>>,
@@ -87,8 +98,18 @@ fn nodes(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
     let ControlResponse::Nodes(nodes) = ask(global, center, ControlRequest::Nodes)? else {
         return Err(wrong_answer(center.address()?));
     };
-    let headings =
-        ["name", "address", "heard", "#heard_ago", "#copies", "#free", "#capacity", "labels", "software"];
+    let headings = [
+        "name",
+        "address",
+        "heard",
+        "#heard_ago",
+        "#copies",
+        "spare",
+        "#free",
+        "#capacity",
+        "labels",
+        "software",
+    ];
     let row = |node: planaria_net::wire::control::NodeInfo| {
         vec![
             node.name.into(),
@@ -96,6 +117,7 @@ fn nodes(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
             Cell::Bool(node.is_heard),
             node.heard_ago_ms.map_or(Cell::None, |ms| Cell::Duration(Duration::from_millis(ms))),
             Cell::Count(node.copies.into()),
+            node.spare.map_or(Cell::None, |role| role.name().into()),
             Cell::Bytes(node.free_bytes),
             Cell::Bytes(node.capacity_bytes),
             text(node.labels),
@@ -160,7 +182,7 @@ fn history(global: &Global, center: &CenterArgs, limit: u32) -> Result<(), CliEr
 }
 
 /// Tells what was found of each copy; that none can be a source is an error.
-fn tell_source(global: &Global, source: SourceInfo) -> Result<(), CliError> {
+pub(super) fn tell_source(global: &Global, source: SourceInfo) -> Result<(), CliError> {
     let row = |copy: planaria_net::wire::control::CandidateInfo| {
         vec![
             copy.node.into(),
@@ -175,6 +197,9 @@ fn tell_source(global: &Global, source: SourceInfo) -> Result<(), CliError> {
     };
     let headings = ["node", "role", "chosen", "distance", "update_time", "code", "reason", "instance"];
     write(global, &headings, source.candidates.into_iter().map(row))?;
+    if !source.note.is_empty() {
+        tracing::warn!("a clone would wait: {}", source.note);
+    }
     match source.source {
         Some(_) => Ok(()),
         None => Err(CliError::new("no_source", "no copy can be the source of that clone")
@@ -182,7 +207,7 @@ fn tell_source(global: &Global, source: SourceInfo) -> Result<(), CliError> {
     }
 }
 
-fn text(text: String) -> Cell {
+pub(super) fn text(text: String) -> Cell {
     if text.is_empty() { Cell::None } else { text.into() }
 }
 
@@ -190,7 +215,7 @@ fn update_time(update: Uid) -> Cell {
     if update == Uid::ZERO { Cell::None } else { time(update.millis()) }
 }
 
-fn time(millis: u64) -> Cell {
+pub(super) fn time(millis: u64) -> Cell {
     let micros = i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX);
     Value::Timestamp(micros).to_string().into()
 }

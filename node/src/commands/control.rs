@@ -22,7 +22,11 @@ pub(super) fn run(global: &Global, arguments: &ControlArgs) -> Result<(), CliErr
     let catalog = StoreCatalog::open(&arguments.dir)?;
     let store = TlsStore::choose(global.tls.as_deref(), Some(&arguments.dir))?;
     let credentials = if global.tls.is_some() { store.load()? } else { store.load_or_create()? };
-    let settings = Settings { lost_after_ms: arguments.lost_after, ..Settings::default() };
+    let settings = Settings {
+        lost_after_ms: arguments.lost_after,
+        seed_after_ms: arguments.seed_after,
+        ..Settings::default()
+    };
     let handler = Arc::new(ControlHandler::new(Box::new(catalog), settings, Arc::new(Posix))?);
     let token = handler.token().to_string();
     let listen = arguments.listen.unwrap_or_else(default_address);

@@ -2,6 +2,7 @@
 
 mod clone;
 mod cluster;
+mod cluster_clones;
 mod compare;
 mod control;
 mod export;

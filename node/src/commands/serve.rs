@@ -7,7 +7,7 @@ use planaria_net::quic::Endpoint;
 
 use super::{print, progress::CloneBar, stdout};
 use crate::cli::{Global, ServeArgs};
-use crate::node::{Node, NodeOptions};
+use crate::node::{Node, NodeOptions, Spare, leader_of_copy};
 use crate::output::{Cell, CliError, Format, Report};
 
 /// `planaria serve`.
@@ -15,7 +15,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
     let runtime = Arc::new(runtime()?);
     let listen: SocketAddr = arguments.listen.unwrap_or(Endpoint::DEFAULT_ADDRESS);
     let bar = CloneBar::new("copying the primary");
-    let options = NodeOptions {
+    let mut options = NodeOptions {
         dir: arguments.dir.clone(),
         listen,
         replica_of: arguments.replica_of,
@@ -34,6 +34,14 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         let _inside = runtime.enter();
         Interrupts::new()?
     };
+    let mut is_announced = false;
+    if arguments.spare {
+        match wait_for_copy(global, arguments, &runtime, &mut options, &mut interrupts)? {
+            Waited::Stopped => return Ok(()),
+            Waited::HadCopy => {}
+            Waited::GotCopy => is_announced = true,
+        }
+    }
     let shown = bar.clone();
     let node = Node::start(&runtime, &options, move |progress| shown.show(progress))?;
     bar.finish();
@@ -46,7 +54,12 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
     let figures = metrics.as_ref().map(crate::metrics::Metrics::address);
     #[cfg(not(feature = "metrics"))]
     let figures = None;
-    announce(global, arguments, &node, figures)?;
+    if is_announced {
+        // Who started it has read where it listens, and reads no more, maybe.
+        tracing::info!(address = %node.address(), "has its copy, and follows the primary");
+    } else {
+        announce(global, arguments, options.replica_of, &node, figures)?;
+    }
     runtime.block_on(interrupts.wait());
     #[cfg(feature = "metrics")]
     drop(metrics);
@@ -55,6 +68,79 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         writeln!(stdout(), "stopped in good order")?;
     }
     Ok(())
+}
+
+/// What became of a node that was to wait for its copy.
+enum Waited {
+    /// It was told to end.
+    Stopped,
+    /// It had one already.
+    HadCopy,
+    /// It was given one.
+    GotCopy,
+}
+
+/// Waits as a node that hosts nothing until it has its copy, and knows whom to follow.
+fn wait_for_copy(
+    global: &Global,
+    arguments: &ServeArgs,
+    runtime: &Arc<tokio::runtime::Runtime>,
+    options: &mut NodeOptions,
+    interrupts: &mut Interrupts,
+) -> Result<Waited, CliError> {
+    let had_copy = Spare::has_copy(options)?;
+    if !had_copy {
+        let mut spare = Spare::start(runtime, options)?;
+        options.listen = spare.address();
+        announce_spare(global, arguments, options.listen)?;
+        let waited = async {
+            tokio::select! {
+                () = interrupts.wait() => false,
+                is_seeded = spare.seeded() => is_seeded,
+            }
+        };
+        let is_seeded = runtime.block_on(waited);
+        drop(spare);
+        if !is_seeded {
+            return Ok(Waited::Stopped);
+        }
+        runtime.block_on(until_free(options.listen));
+    }
+    let mut is_stopped = |patience| {
+        let waited = async { tokio::time::timeout(patience, interrupts.wait()).await };
+        runtime.block_on(waited).is_ok()
+    };
+    options.replica_of = leader_of_copy(runtime, options, &mut is_stopped)?;
+    Ok(match options.replica_of {
+        None => Waited::Stopped,
+        Some(_) if had_copy => Waited::HadCopy,
+        Some(_) => Waited::GotCopy,
+    })
+}
+
+/// Waits until nobody listens at an address: a socket is closed a moment after its last owner let go of it.
+async fn until_free(address: SocketAddr) {
+    let freed = async {
+        while std::net::UdpSocket::bind(address).is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    // Whoever listens next says what is wrong if it is not free by then.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), freed).await;
+}
+
+fn announce_spare(global: &Global, arguments: &ServeArgs, address: SocketAddr) -> Result<(), CliError> {
+    if global.output == Format::Json {
+        let report = Report::new().with("listening", address.to_string()).with("role", "spare");
+        return print(global, &report);
+    }
+    let mut out = stdout();
+    writeln!(out, "hosts nothing yet, listening on {address}: the control center gives it a copy")?;
+    writeln!(out, "\nin another terminal:")?;
+    writeln!(out, "  planaria cluster want DATABASE --standbys COPIES")?;
+    writeln!(out, "  planaria cluster clone create --to {} --role standby", arguments.dir.display())?;
+    writeln!(out, "\nCtrl-C stops it")?;
+    Ok(out.flush()?)
 }
 
 /// A runtime for a node's network.
@@ -70,6 +156,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 fn announce(
     global: &Global,
     arguments: &ServeArgs,
+    replica_of: Option<SocketAddr>,
     node: &Node,
     figures: Option<SocketAddr>,
 ) -> Result<(), CliError> {
@@ -85,7 +172,7 @@ fn announce(
     }
     let mut out = stdout();
     let dir = arguments.dir.display();
-    match arguments.replica_of {
+    match replica_of {
         None if db.role() == Role::Secondary => {
             writeln!(out, "secondary in {dir}, following nobody, listening on {address}: it answers reads")?;
             writeln!(out, "\nto follow its primary again:")?;

@@ -7,8 +7,8 @@ use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
 use planaria_net::replica::{Primary, Shaper};
 use planaria_net::wire::message::{
-    CloneInfo, CloneRole, CloneSpec, DatabaseStatus, Level, RemoteError, ReplicaInfo, Request, Response,
-    Shape, WriteOptions,
+    AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec, CloneTake, DatabaseStatus, Level, RemoteError,
+    ReplicaInfo, Request, Response, Shape, WriteOptions,
 };
 use planaria_net::wire::rpc::{BoxFuture, Exchange};
 use planaria_replication::ack::Level as AckLevel;
@@ -17,6 +17,7 @@ use planaria_types::Uid;
 use super::leadership::Leadership;
 use super::replicas::{replica_do, replica_info};
 use super::{promotion, refresh};
+use crate::clones::{CloneJob, Clones, PATIENCE_S, purpose_of};
 use crate::handler::{Companion, remote, unsupported};
 use crate::shape::{self, NodeShaper};
 
@@ -30,6 +31,7 @@ pub(super) struct NodeCompanion {
     pub(super) leadership: Arc<Leadership>,
     /// Makes what is given away of the database to who must not have all of it; whoever only looks at the node needs none.
     pub(super) shaper: Option<Arc<NodeShaper>>,
+    pub(super) clones: Arc<Clones>,
 }
 
 impl NodeCompanion {
@@ -46,7 +48,9 @@ impl NodeCompanion {
             || spec.role != CloneRole::Detached
             || spec.target.is_some();
         if asks_for_more {
-            return Err(unsupported("this release makes detached clones on the node's own disk, complete at once"));
+            return Err(unsupported(
+                "this release makes detached clones on the node's own disk, complete at once",
+            ));
         }
         let path = std::path::Path::new(&spec.name);
         if !path.is_absolute() {
@@ -65,6 +69,21 @@ impl NodeCompanion {
 }
 
 impl NodeCompanion {
+    fn clone_do(&self, name: &str, action: CloneAction) -> Result<CloneInfo, RemoteError> {
+        let clones = &self.clones;
+        match action {
+            CloneAction::Wait => clones.wait(name, PATIENCE_MAX),
+            CloneAction::Cancel => clones.cancel(name),
+            CloneAction::Promote => clones.promote(name),
+            CloneAction::Expire => clones.expire(name),
+            CloneAction::Delete => clones.delete(name),
+            CloneAction::Live(for_s) => clones.live(name, for_s),
+            CloneAction::Rate(rate) => clones.set_rate(name, rate),
+            CloneAction::Rollback => clones.roll_back(name),
+            CloneAction::DeleteOld => clones.delete_old(name),
+        }
+    }
+
     /// While the lead changes hands the database may take commits that nobody else would acknowledge.
     fn accepts_without_a_lead(&self, level: Level) -> Result<(), RemoteError> {
         let db = self.leadership.slot.get();
@@ -124,10 +143,15 @@ impl Companion for NodeCompanion {
                 Ok(Response::Refresh(plan))
             }
             Request::CloneCreate(spec) => Ok(Response::Clone(self.clone_here(&spec)?)),
+            Request::CloneTake(take) => self.clones.start(job_of(*take)?).map(Response::Clone),
             Request::CloneList => {
-                let clones = self.leadership.slot.get().clones().map_err(remote)?;
-                Ok(Response::Clones(clones.iter().map(clone_info).collect()))
+                let taken = self.leadership.slot.get().clones().map_err(remote)?;
+                let mut clones = self.clones.list();
+                clones.extend(taken.iter().map(clone_info));
+                Ok(Response::Clones(clones))
             }
+            Request::CloneShow { name } => self.clones.info(&name).map(Response::Clone),
+            Request::CloneDo { name, action } => self.clone_do(&name, action).map(Response::Clone),
             _ => Err(unsupported("this release does not answer that request")),
         }
     }
@@ -228,6 +252,31 @@ impl Companion for NodeCompanion {
     }
 }
 
+/// The clone that is asked for, if this release can take such a one.
+fn job_of(take: CloneTake) -> Result<CloneJob, RemoteError> {
+    let CloneTake { spec, sources, dir, replace, patience_s } = take;
+    let asks_for_more = !spec.leave_out.is_empty()
+        || !spec.filters.is_empty()
+        || !spec.masks.is_empty()
+        || !spec.preserve.is_empty()
+        || spec.as_of != AsOf::Newest
+        || spec.hydrating;
+    if asks_for_more {
+        return Err(unsupported("this release takes whole clones of the newest cut"));
+    }
+    Ok(CloneJob {
+        name: spec.name,
+        dir: dir.map(Into::into).unwrap_or_default(),
+        sources,
+        purpose: purpose_of(spec.role),
+        rate_bytes_per_s: spec.rate_bytes_per_s,
+        ttl_s: spec.ttl_s,
+        replace,
+        preserve: spec.preserve,
+        patience_s: patience_s.unwrap_or(PATIENCE_S),
+    })
+}
+
 /// How long other copies are waited for.
 fn patience(timeout_ms: u32) -> Duration {
     match timeout_ms {
@@ -287,7 +336,6 @@ pub(crate) fn clone_info(record: &CloneRecord) -> CloneInfo {
         cut: Some(record.cut),
         done_bytes: record.bytes,
         total_bytes: Some(record.bytes),
-        expires_ms: None,
-        reasons: Vec::new(),
+        ..CloneInfo::default()
     }
 }

@@ -49,7 +49,7 @@ impl Errands {
         for order in orders {
             let Some(job) = job_of(order) else { continue };
             let Some(waiting) = self.orders.as_ref().filter(|_| !self.taken.contains(&job)) else { continue };
-            if waiting.try_send(*order).is_ok() {
+            if waiting.try_send(order.clone()).is_ok() {
                 self.taken.insert(job);
             }
         }
@@ -153,7 +153,7 @@ mod tests {
         let (begun, begins) = sync_channel(2);
         let (go_on, may_go_on) = sync_channel::<()>(2);
         let mut errands = Errands::start_with(move |order| {
-            begun.send(*order).unwrap();
+            begun.send(order.clone()).unwrap();
             may_go_on.recv().unwrap();
             Ok("done".into())
         })

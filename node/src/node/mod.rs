@@ -1,5 +1,6 @@
 //! A node: a database that is served over the network, as a primary or as a secondary.
 
+mod cloning;
 mod companion;
 mod copy_report;
 mod errands;
@@ -10,6 +11,7 @@ mod promotion;
 mod refresh;
 mod replicas;
 mod reporter;
+mod spare;
 mod watch;
 
 use std::net::SocketAddr;
@@ -25,19 +27,22 @@ use planaria_net::wire::rpc::{ServeLimits, Server, serve};
 use planaria_replication::ack::Level;
 use tokio::runtime::Runtime;
 
+use self::cloning::{Berth, Cloning};
 use self::companion::NodeCompanion;
 pub(crate) use self::companion::{clone_info, clone_locally};
 use self::leadership::{Circumstances, Leadership};
 pub(crate) use self::observer::{Observed, Observer};
 use self::open::{Opened, open_secondary};
 pub(crate) use self::replicas::{registered_do, registered_info};
-use self::reporter::{Reporter, Reporting};
+use self::reporter::{Reporter, Reporting, Subject};
+pub(crate) use self::spare::{Spare, leader_of_copy};
 use self::watch::Watch;
+use crate::clones::Clones;
 use crate::cluster::Membership;
 use crate::handler::{DatabaseHandler, remote};
 use crate::output::CliError;
-use crate::shape::NodeShaper;
 use crate::portion_text::Chosen;
+use crate::shape::NodeShaper;
 
 /// How long running calls may take to end when the node stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -86,6 +91,7 @@ pub(crate) struct Node {
     // In the order in which they end: nobody reports, nobody watches, nobody follows any more, then nobody listens.
     reporter: Option<Reporter>,
     watch: Option<Watch>,
+    clones: Arc<Clones>,
     leadership: Arc<Leadership>,
     server: Option<Server>,
     slot: Slot,
@@ -131,12 +137,21 @@ impl Node {
         let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of, note)?);
         let watch = Watch::start(Arc::clone(&leadership))?;
         let shaper = Arc::new(NodeShaper::new(&options.dir, &options.engine, runtime.handle().clone()));
-        let companion = NodeCompanion { leadership: Arc::clone(&leadership), shaper: Some(shaper) };
+        let engine = Options { read_mode: planaria_engine::ReadMode::default(), ..options.engine.clone() };
+        let clones = Arc::new(Clones::open(&options.dir, &engine, &credentials, runtime.handle().clone())?);
+        let companion = NodeCompanion {
+            leadership: Arc::clone(&leadership),
+            shaper: Some(shaper),
+            clones: Arc::clone(&clones),
+        };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
         let server = serve(endpoint, handler, ServeLimits::default());
         let address = server.local_address();
         let reporter = options.membership.as_ref().map(|membership| {
+            let parent = std::path::absolute(&options.dir).ok();
+            let parent = parent.as_deref().and_then(Path::parent).unwrap_or(Path::new(".")).to_path_buf();
+            let (berth, engine) = (Berth::Beside(parent), options.engine.clone());
             Reporter::start(Reporting {
                 membership: membership.clone(),
                 name: membership.name.clone().unwrap_or_else(|| name.clone()),
@@ -144,7 +159,8 @@ impl Node {
                 port: address.port(),
                 dir: options.dir.clone(),
                 os: Arc::clone(&options.engine.os),
-                leadership: Arc::clone(&leadership),
+                subject: Subject::Copy(Arc::clone(&leadership)),
+                cloning: Cloning::new(berth, credentials.clone(), engine, runtime.handle().clone()),
                 credentials: credentials.clone(),
                 runtime: runtime.handle().clone(),
             })
@@ -152,6 +168,7 @@ impl Node {
         Ok(Self {
             reporter: reporter.transpose()?,
             watch: Some(watch),
+            clones,
             leadership,
             server: Some(server),
             slot,
@@ -175,7 +192,17 @@ impl Node {
 
     /// Somebody who looks at it.
     pub(crate) fn observer(&self) -> Observer {
-        Observer { name: self.name.clone(), leadership: Arc::clone(&self.leadership) }
+        Observer {
+            name: self.name.clone(),
+            leadership: Arc::clone(&self.leadership),
+            clones: Arc::clone(&self.clones),
+        }
+    }
+
+    /// The clones that it takes of other nodes' databases.
+    #[cfg_attr(not(test), expect(dead_code, reason = "whoever is beside a node takes clones through it"))]
+    pub(crate) fn clones(&self) -> &Arc<Clones> {
+        &self.clones
     }
 
     /// Its certificate.
@@ -208,6 +235,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         drop(self.reporter.take());
         drop(self.watch.take());
+        self.clones.stop();
         self.leadership.stop();
         if let Some(server) = self.server.take() {
             self.runtime.block_on(server.shutdown(STOP_PATIENCE));

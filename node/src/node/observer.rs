@@ -5,6 +5,7 @@ use planaria_net::wire::message::{DatabaseStatus, ReplicaInfo};
 
 use super::companion::NodeCompanion;
 use super::leadership::Leadership;
+use crate::clones::Clones;
 use crate::handler::{Companion, database_status};
 
 /// Whoever looks at a node from inside its process.
@@ -12,6 +13,7 @@ use crate::handler::{Companion, database_status};
 pub(crate) struct Observer {
     pub(super) name: String,
     pub(super) leadership: Arc<Leadership>,
+    pub(super) clones: Arc<Clones>,
 }
 
 /// What was seen.
@@ -36,7 +38,8 @@ impl Observer {
         let db = self.leadership.slot.get();
         let engine = db.status()?;
         let mut status = database_status(&self.name, &db, &engine);
-        let companion = NodeCompanion { leadership: Arc::clone(&self.leadership), shaper: None };
+        let clones = Arc::clone(&self.clones);
+        let companion = NodeCompanion { leadership: Arc::clone(&self.leadership), shaper: None, clones };
         companion.describe(&mut status);
         let following = self.leadership.following().map(|(_, following)| following);
         Ok(Observed { status, engine, replicas: companion.replicas(), following })

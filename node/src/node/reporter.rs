@@ -8,7 +8,9 @@ use planaria_engine::os::Os;
 use planaria_net::quic::Credentials;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, Join, NodeReport};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
+use super::cloning::Cloning;
 use super::copy_report::copy_report;
 use super::errands::Errands;
 use super::leadership::Leadership;
@@ -32,9 +34,18 @@ pub(super) struct Reporting {
     /// The directory of its database.
     pub(super) dir: PathBuf,
     pub(super) os: Arc<dyn Os>,
-    pub(super) leadership: Arc<Leadership>,
+    pub(super) subject: Subject,
+    pub(super) cloning: Cloning,
     pub(super) credentials: Credentials,
     pub(super) runtime: Handle,
+}
+
+/// What a node reports of.
+pub(super) enum Subject {
+    /// The copy that it hosts.
+    Copy(Arc<Leadership>),
+    /// None: it waits for one, and says when it is there.
+    Spare { seeded: oneshot::Sender<()> },
 }
 
 /// A thread that has a node join its cluster, report, and do what it is told, until it is dropped.
@@ -46,11 +57,14 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn start(reporting: Reporting) -> Result<Self, CliError> {
-        let errands = Errands::start(Arc::clone(&reporting.leadership))?;
+        let errands = match &reporting.subject {
+            Subject::Copy(leadership) => Some(Errands::start(Arc::clone(leadership))?),
+            Subject::Spare { .. } => None,
+        };
         let (stop, stopped) = sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("planaria-report".into())
-            .spawn(move || report_all(&reporting, errands, &stopped))
+            .spawn(move || report_all(reporting, errands, &stopped))
             .map_err(|error| CliError::new("io", format!("cannot start a thread: {error}")))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -72,14 +86,21 @@ struct Joined {
     session: u64,
 }
 
-fn report_all(reporting: &Reporting, mut errands: Errands, stopped: &Receiver<()>) {
+fn report_all(reporting: Reporting, mut errands: Option<Errands>, stopped: &Receiver<()>) {
     let mut joined = None;
     let mut wait = Duration::ZERO;
     // What was said last of a control center that cannot be reached: it is said once.
     let mut trouble = String::new();
     while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-        match reporting.report(&mut joined, &mut errands) {
-            Ok(every) => {
+        match reporting.report(&mut joined, errands.as_mut()) {
+            Ok((_, true)) => {
+                if let Subject::Spare { seeded } = reporting.subject {
+                    // Nobody waits for it where the node stops.
+                    let _ = seeded.send(());
+                }
+                return;
+            }
+            Ok((every, false)) => {
                 if !trouble.is_empty() {
                     tracing::info!(control = %reporting.membership.control, "the control center is heard again");
                     trouble.clear();
@@ -99,27 +120,45 @@ fn report_all(reporting: &Reporting, mut errands: Errands, stopped: &Receiver<()
 }
 
 impl Reporting {
-    /// Reports once, after joining if need be. Returns when the next report is due.
-    fn report(&self, joined: &mut Option<Joined>, errands: &mut Errands) -> Result<Duration, CliError> {
+    /// Reports once, after joining if need be. Returns when the next report is due, and whether a node that waited for its
+    /// copy has it now.
+    fn report(
+        &self,
+        joined: &mut Option<Joined>,
+        errands: Option<&mut Errands>,
+    ) -> Result<(Duration, bool), CliError> {
         let with = match joined.take() {
             Some(with) => with,
             None => self.join()?,
         };
         let with = joined.insert(with);
         let space = self.os.disk_space(&self.dir).ok();
-        let outcomes = errands.outcomes();
+        let mut outcomes = errands.as_ref().map(|errands| errands.outcomes()).unwrap_or_default();
+        outcomes.extend(self.cloning.outcomes());
+        let (copies, spare) = match &self.subject {
+            Subject::Copy(leadership) => {
+                (vec![copy_report(leadership, &self.database, self.membership.role)], None)
+            }
+            Subject::Spare { .. } => (Vec::new(), Some(self.membership.role)),
+        };
         let report = NodeReport {
             session: with.session,
             capacity_bytes: space.map_or(0, |space| space.total_bytes),
             free_bytes: space.map_or(0, |space| space.available_bytes),
-            copies: vec![copy_report(&self.leadership, &self.database, self.membership.role)],
+            copies,
             outcomes: outcomes.clone(),
+            spare,
+            clones: self.cloning.reports(),
         };
         match with.client.call(ControlRequest::Report(report))? {
             ControlResponse::Orders { orders, report_every_ms } => {
-                errands.told(&outcomes);
-                errands.take(&orders);
-                Ok(Duration::from_millis(report_every_ms.into()))
+                let seeded = self.cloning.told(&outcomes);
+                self.cloning.take(&orders);
+                if let Some(errands) = errands {
+                    errands.told(&outcomes);
+                    errands.take(&orders);
+                }
+                Ok((Duration::from_millis(report_every_ms.into()), seeded))
             }
             _ => Err(wrong_answer(self.membership.control)),
         }

@@ -4,8 +4,8 @@ use std::path::Path;
 use bytes::Bytes;
 use planaria_engine::{Batch, Database, Durability, Options, Schema, TableStatus, Written};
 use planaria_net::wire::message::{
-    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo, Shape,
-    ReplicaAction, ReplicaInfo, ScanSpec,
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo,
+    ReplicaAction, ReplicaInfo, ScanSpec, Shape,
 };
 use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, KeyRange, Uid};

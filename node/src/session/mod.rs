@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
 use planaria_net::wire::message::{
-    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo, Shape,
-    ReplicaAction, ReplicaInfo, ScanSpec,
+    CloneInfo, DatabaseStatus, ExtractInfo, ExtractRecord, Level, Promotion, PromotionWish, RefreshInfo,
+    ReplicaAction, ReplicaInfo, ScanSpec, Shape,
 };
 use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, Position, Uid};

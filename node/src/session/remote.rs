@@ -6,8 +6,8 @@ use planaria_engine::{Schema, TableDef};
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::client::{Client, Import};
 use planaria_net::wire::message::{
-    CloneInfo, CloneSpec, Shape, ExtractInfo, ExtractRecord, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
-    ReplicaInfo, Request, Response, ScanSpec, TableInfo, WriteOp, WriteOptions,
+    CloneInfo, CloneSpec, ExtractInfo, ExtractRecord, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
+    ReplicaInfo, Request, Response, ScanSpec, Shape, TableInfo, WriteOp, WriteOptions,
 };
 use planaria_net::wire::rows::RowsBuilder;
 use planaria_replication::{Span, Tiling};

@@ -198,7 +198,11 @@ impl Compiler<'_> {
             Expr::Like { negated, any: false, expr, pattern, escape_char: None } => {
                 let (index, column) = self.column(expr)?;
                 if column.ty != ColumnType::Text {
-                    return Err(format!("LIKE needs a column of text, {:?} is {}", column.name, column.ty.name()));
+                    return Err(format!(
+                        "LIKE needs a column of text, {:?} is {}",
+                        column.name,
+                        column.ty.name()
+                    ));
                 }
                 let Side::Literal(Some(pattern)) = self.side(pattern)? else {
                     return Err("the pattern of LIKE is a text in quotes".into());
@@ -212,7 +216,9 @@ impl Compiler<'_> {
             },
             Expr::Identifier(_) => match self.column(expression)? {
                 (index, column) if column.ty == ColumnType::Bool => Ok(Test::Is(index)),
-                (_, column) => Err(format!("column {:?} is no condition: it is {}", column.name, column.ty.name())),
+                (_, column) => {
+                    Err(format!("column {:?} is no condition: it is {}", column.name, column.ty.name()))
+                }
             },
             _ => Err(format!("{expression} is not known here")),
         }
@@ -222,7 +228,10 @@ impl Compiler<'_> {
         match (left, right) {
             (Side::Column(left, one), Side::Column(right, other)) => {
                 if one.ty != other.ty {
-                    return Err(format!("columns {:?} and {:?} are of different types", one.name, other.name));
+                    return Err(format!(
+                        "columns {:?} and {:?} are of different types",
+                        one.name, other.name
+                    ));
                 }
                 Ok(Test::CompareColumns(left, comparison, right))
             }

@@ -30,7 +30,9 @@ impl Mask {
             None if text == "null" => Self::Null,
             None if text == "hash" => Self::Hash,
             None if text == "keep-format" => Self::KeepFormat,
-            Some(("constant", value)) => Self::Constant(column.parse(value).map_err(|error| error.to_string())?),
+            Some(("constant", value)) => {
+                Self::Constant(column.parse(value).map_err(|error| error.to_string())?)
+            }
             _ => {
                 return Err(format!(
                     "there is no mask {text:?}: use null, hash, keep-format or constant:VALUE"
@@ -47,7 +49,9 @@ impl Mask {
             }
             Self::Null if !column.nullable => no("may not be null"),
             Self::Hash => Ok(mask),
-            _ if is_key => no("is part of the key: it can be hashed, which keeps keys apart, and nothing else"),
+            _ if is_key => {
+                no("is part of the key: it can be hashed, which keeps keys apart, and nothing else")
+            }
             _ => Ok(mask),
         }
     }
@@ -184,7 +188,10 @@ mod tests {
         assert_eq!(other.div_euclid(DAY_US), -1);
         assert!(matches!(keep(Value::Timestamp(i64::MIN)), Value::Timestamp(_)));
         assert!(matches!(keep(Value::Date(i32::MIN + 400)), Value::Date(_)));
-        assert_eq!(keep(Value::Bytes(vec![0; 5])).to_string().len(), Value::Bytes(vec![0; 5]).to_string().len());
+        assert_eq!(
+            keep(Value::Bytes(vec![0; 5])).to_string().len(),
+            Value::Bytes(vec![0; 5]).to_string().len()
+        );
         assert_eq!(keep(Value::Null), Value::Null);
     }
 

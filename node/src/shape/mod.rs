@@ -62,8 +62,7 @@ fn plan_table(definition: TableDef, shape: &Shape) -> Result<TableShape, RemoteE
     let name = definition.name.clone();
     let filters = shape.filters.iter().filter(|(table, _)| *table == name);
     let masks = shape.masks.iter().filter(|(table, ..)| *table == name);
-    let mut planned =
-        TableShape { definition, filters: Vec::new(), masks: Vec::new(), changes_keys: false };
+    let mut planned = TableShape { definition, filters: Vec::new(), masks: Vec::new(), changes_keys: false };
     let schema = match &planned.definition.kind {
         TableKind::Raw if filters.clone().next().is_some() || masks.clone().next().is_some() => {
             return Err(wrong(format!("table {name:?} has no columns: it is left out, or given away whole")));
@@ -172,9 +171,9 @@ fn copy_table(
     let definition = &planned.definition;
     let target = match &definition.kind {
         TableKind::Raw => copy.create_raw_table(&definition.name),
-        TableKind::Typed { .. } => definition
-            .schema()
-            .and_then(|(_, schema)| copy.create_table(&definition.name, schema.clone())),
+        TableKind::Typed { .. } => {
+            definition.schema().and_then(|(_, schema)| copy.create_table(&definition.name, schema.clone()))
+        }
     };
     let target = target.map_err(remote)?;
     let rows = snapshot.scan(definition.id, KeyRange::ALL);
@@ -224,7 +223,12 @@ fn copy_unsorted(
 
 impl TableShape {
     /// A row as it is given away, if it is.
-    fn values(&self, key: &[u8], row: &[u8], masked: &[u8; 32]) -> planaria_engine::Result<Option<Vec<Value>>> {
+    fn values(
+        &self,
+        key: &[u8],
+        row: &[u8],
+        masked: &[u8; 32],
+    ) -> planaria_engine::Result<Option<Vec<Value>>> {
         let mut values = table::decode(&self.definition, key, row)?;
         if !self.filters.iter().all(|filter| filter.admits(&values)) {
             return Ok(None);
@@ -314,7 +318,8 @@ impl NodeShaper {
         let dir = self.dir.join(number.to_string());
         let key = new_key(&*self.options.os);
         let made = shape(db, wanted, &key, &dir, &self.options);
-        let made = made.map(|(copy, _)| Arc::new(ShapedCopy::new(copy, dir.clone(), Arc::clone(&self.options.os))));
+        let made =
+            made.map(|(copy, _)| Arc::new(ShapedCopy::new(copy, dir.clone(), Arc::clone(&self.options.os))));
         if made.is_err() && self.options.os.exists(&dir) {
             // What stays behind is removed at the next start.
             let _ = self.options.os.remove_dir_all(&dir);

@@ -14,7 +14,9 @@ fn people(dir: &Path) -> Database {
     let table = db.create_table("people", schema).unwrap();
     for number in 0..500_i64 {
         let name = Value::Text(format!("Name {number}"));
-        table.insert(&[Value::Text(format!("p{number:03}@example.org")), name, Value::Int(number % 90)]).unwrap();
+        table
+            .insert(&[Value::Text(format!("p{number:03}@example.org")), name, Value::Int(number % 90)])
+            .unwrap();
     }
     let blobs = db.create_raw_table("blobs").unwrap();
     blobs.put("key", "row").unwrap();
@@ -54,9 +56,9 @@ fn what_is_given_away_holds_no_more_than_the_shape_says() {
         assert!(all.iter().all(|original| original[1] != row[1]) || name.len() < 8, "{name}");
     }
     // Nothing of what was masked is anywhere in its files.
-    let plain = walk(&target).iter().any(|file| {
-        std::fs::read(file).unwrap().windows(12).any(|bytes| bytes == b"@example.org")
-    });
+    let plain = walk(&target)
+        .iter()
+        .any(|file| std::fs::read(file).unwrap().windows(12).any(|bytes| bytes == b"@example.org"));
     assert!(!plain, "an address was given away");
     assert_ne!(copy.id(), db.id());
 }
@@ -102,10 +104,8 @@ fn an_older_state_is_given_away_while_it_is_kept() {
 fn a_shape_that_cannot_be_is_refused_before_anything_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let db = people(&dir.path().join("db"));
-    let filter = |table: &str, text: &str| Shape {
-        filters: vec![(table.into(), text.into())],
-        ..Shape::default()
-    };
+    let filter =
+        |table: &str, text: &str| Shape { filters: vec![(table.into(), text.into())], ..Shape::default() };
     let mask = |given: &[(&str, &str, &str)]| Shape { masks: masks(given), ..Shape::default() };
     for shape in [
         Shape { leave_out: vec!["nobody".into()], ..Shape::default() },

@@ -1,15 +1,23 @@
-//! The control center's decisions: which copy a clone is taken from, and who leads after a primary was lost.
+//! The control center's decisions: which copy a clone is taken from, which clones begin and how fast, and who leads after a
+//! primary was lost.
 //!
 //! Pure functions. What the nodes reported and how long ago is an argument; the answer is a choice with a reason for every
 //! copy that was looked at, to be shown and stored.
 
+mod gates;
 mod place;
+mod queue;
 mod source;
 mod succession;
 #[cfg(test)]
 mod testing;
 
+pub use gates::{Ceiling, Gate, GateKind, Limits, Place};
 pub use place::{Distance, LABELS, Labels};
+pub use queue::{
+    KEEPS_AFTER_MS, Plan, Priority, QueuedSource, RISES_AFTER_MS, RunningClone, Start, Wait, WaitReason,
+    WaitingClone, plan,
+};
 pub use source::{
     Destination, Obstacle, SourceChoice, SourceCopy, SourceReason, SourceRule, SourceVerdict, choose_source,
 };

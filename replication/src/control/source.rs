@@ -30,11 +30,11 @@ pub struct SourceCopy {
     pub is_whole: bool,
     /// The oldest and the newest version of the protocol that its node understands.
     pub versions: (u16, u16),
-    /// Clones that are being taken from its node, and how many may be at a time.
+    /// Clones that go the same way, and how many may at a time.
     pub clones: u32,
     /// See `clones`.
     pub clones_max: u32,
-    /// Bytes a second that its node has left for clones.
+    /// Bytes a second that are left for clones on the way.
     pub free_bytes_per_s: u64,
     /// What a clone of it takes on the disk of the receiver.
     pub bytes: u64,
@@ -91,12 +91,12 @@ pub enum Obstacle {
     Damaged,
     /// It holds a portion of the database alone.
     Partial,
-    /// As many clones are taken from its node as may be.
+    /// As many clones as may be are taken from its node, or go through something between both nodes.
     NoSlot {
         /// How many.
         clones: u32,
     },
-    /// Its node has too little bandwidth left.
+    /// Its node, or something between both nodes, has too little bandwidth left.
     NoBandwidth {
         /// Bytes a second that are left.
         free_bytes_per_s: u64,
@@ -212,10 +212,10 @@ impl fmt::Display for Obstacle {
             Self::Damaged => f.write_str("a checksum of it is wrong"),
             Self::Partial => f.write_str("it holds a portion of the database alone"),
             Self::NoSlot { clones } => {
-                write!(f, "{clones} clones are taken from its node, as many as may be")
+                write!(f, "{clones} clones go the same way, as many as may be")
             }
             Self::NoBandwidth { free_bytes_per_s } => {
-                write!(f, "its node has {free_bytes_per_s} bytes a second left, too few")
+                write!(f, "other clones leave {free_bytes_per_s} bytes a second on the way, too few")
             }
             Self::NoRoom { bytes, free_bytes } => {
                 write!(f, "it takes {bytes} bytes, and the designated node has {free_bytes}")

@@ -12,21 +12,31 @@ pub struct Center<'a> {
     address: String,
     token: String,
     lost_after: String,
+    /// What else its command line has.
+    more: Vec<String>,
     process: Option<Process>,
 }
 
 impl<'a> Center<'a> {
     /// Starts a control center that takes for lost what was not heard for so long.
     pub fn start(site: &'a Site, dir: &str, lost_after: &str) -> Self {
+        Self::start_with(site, dir, lost_after, &[])
+    }
+
+    /// The same with more words on its command line, after every restart too.
+    pub fn start_with(site: &'a Site, dir: &str, lost_after: &str, more: &[&str]) -> Self {
+        let more = more.iter().map(|word| (*word).to_owned()).collect();
         let (address, token) = ("127.0.0.1:0".to_owned(), String::new());
         let (dir, lost_after) = (dir.to_owned(), lost_after.to_owned());
-        let mut center = Self { site, dir, address, token, lost_after, process: None };
+        let mut center = Self { site, dir, address, token, lost_after, more, process: None };
         center.launch();
         center
     }
 
     fn launch(&mut self) {
-        let words = ["-v", "control", &self.dir, "--listen", &self.address, "--lost-after", &self.lost_after];
+        let mut words =
+            vec!["-v", "control", &self.dir, "--listen", &self.address, "--lost-after", &self.lost_after];
+        words.extend(self.more.iter().map(String::as_str));
         let log = self.site.path(&format!("{}.log", self.dir));
         let said = self.process.insert(Process::launch(self.site.command(&words), &log)).greeting();
         said["listening"].as_str().expect("an address").clone_into(&mut self.address);

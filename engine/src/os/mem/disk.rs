@@ -162,6 +162,16 @@ impl Disk {
         self.change(from_dir, vec![(from_name, None)], Some(to_dir))
     }
 
+    pub(super) fn exchange(&mut self, one: &Path, other: &Path) -> io::Result<()> {
+        let nodes = (self.find(one)?, self.find(other)?);
+        let (dir, name) = self.parent(one)?;
+        let (other_dir, other_name) = self.parent(other)?;
+        if dir != other_dir {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.change(dir, vec![(name, Some(nodes.1)), (other_name, Some(nodes.0))], None)
+    }
+
     pub(super) fn hard_link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let node = self.find(from)?;
         self.file_mut(node)?;

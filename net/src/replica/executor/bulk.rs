@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use planaria_engine::os::Os;
-use planaria_engine::{CLONE_CHUNK_BYTES, CloneTarget, Database, FileKind, FileList, FilePin, MissingChunk};
+use planaria_engine::{
+    CLONE_CHUNK_BYTES, CloneTarget, Database, FileKind, FileList, FilePin, MissingChunk, is_kept, unmark_kept,
+};
 use planaria_types::{DatabaseId, Epoch, EpochOrder, Uid};
 
 use crate::{Error, Result};
 
 /// Directories within a copy's that outlive the copy.
-const KEPT: [&str; 2] = ["quarantine", "tls"];
+const KEPT: [&str; 3] = ["quarantine", "tls", "clones"];
 
 /// Missing chunks of one file that follow one another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +136,7 @@ impl Places {
     /// [`Places::settle`] goes on.
     pub fn swap(&self, os: &dyn Os) -> Result<()> {
         remove(os, &self.old)?;
+        unmark_kept(os, &self.dir)?;
         rename(os, &self.dir, &self.old)?;
         // Names need not become durable in their order: the second without the first would drop the copy as a whole.
         self.sync(os)?;
@@ -148,6 +151,10 @@ impl Places {
             let complete = [&self.next, &self.old].into_iter().find(|place| os.exists(place));
             let Some(complete) = complete else { return Ok(()) };
             rename(os, complete, &self.dir)?;
+        }
+        // What a clone has replaced stays until somebody says that it may go.
+        if is_kept(os, &self.old) {
+            return Ok(());
         }
         // The exchange may not be durable yet: a power cut must not bring back a copy that was removed in part.
         if os.exists(&self.old) { self.sync(os).and_then(|()| self.clean(os)) } else { Ok(()) }

@@ -1,0 +1,315 @@
+//! Clones that the control center has made: asked for, given up, and what nodes say of them.
+
+use planaria_net::wire::control::{Order, Outcome};
+use planaria_net::wire::jobs::{CloneOrder, CloneReport, CloneWish, is_clone_name};
+use planaria_net::wire::message::CloneRole;
+use planaria_replication::control::InstanceRole;
+
+use super::{Center, Now};
+use crate::catalog::{Change, CloneRecord, CloneState, EventKind, role_name};
+use crate::{Error, Result};
+
+/// Clones that wait or run, at most.
+const OPEN_MAX: usize = 1_024;
+/// What is kept of what a node says, in bytes.
+const WORDS_BYTES_MAX: usize = 4_096;
+/// The least rate that may be asked for, in bytes a second: with less no chunk comes in time.
+const RATE_MIN: u64 = 64 << 10;
+
+/// Errors of a node that another source would not help with: what the node says of itself.
+const OWN_ERRORS: [&str; 8] =
+    ["exists", "not_empty", "no_space", "disk_full", "in_use", "invalid", "unsupported", "not_spare"];
+
+impl Center {
+    /// Puts a clone into the queue. Its number.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_node`, `unknown_database`, `ambiguous`; `invalid` for a name or a rate that cannot be; `not_spare` if a
+    /// standby or backup is to be made on a node that hosts a database; `exists` if its node gets one of that name
+    /// already; `too_many`.
+    pub fn submit_clone(&mut self, now: Now, wish: &CloneWish, origin: &str) -> Result<u64> {
+        let database = self.database_named(wish.database.as_deref())?;
+        let (id, database) = (database.database, database.name.clone());
+        self.check_target(now, wish)?;
+        let number = self.contents.last_job + 1;
+        let name = wish.name.clone().unwrap_or_else(|| default_name(&database, number));
+        if !is_clone_name(&name) {
+            return Err(Error::refused(
+                "invalid",
+                format!("{name:?} is no name of a clone"),
+                "give one of letters, digits, '-', '_' and '.' with --name; it is no path",
+            ));
+        }
+        if wish.bytes_per_s.is_some_and(|rate| rate < RATE_MIN) {
+            let what = format!("a rate is at least {RATE_MIN} bytes a second");
+            return Err(Error::refused("invalid", what, "give a greater one"));
+        }
+        let mut open = self.contents.clones.values();
+        if open.len() >= OPEN_MAX {
+            let what = format!("{OPEN_MAX} clones wait or run");
+            return Err(Error::refused("too_many", what, "cancel some, or wait until they have ended"));
+        }
+        let is_same =
+            |clone: &CloneRecord| clone.node == wish.to && (clone.name == name || is_seed(clone.role));
+        if let Some(same) = open.find(|clone| is_same(clone)) {
+            let what = format!("clone {} of {:?} to {} is under way", same.number, same.name, same.node);
+            return Err(Error::refused("exists", what, "wait for it, cancel it, or give another name"));
+        }
+        let what =
+            format!("a clone of {database} to {} is asked for: {name}, {}", wish.to, role_name(wish.role));
+        let record = CloneRecord {
+            number,
+            name,
+            database: id,
+            node: wish.to.clone(),
+            role: wish.role,
+            priority: wish.priority,
+            period_ms: wish.period_ms,
+            bytes_per_s_wanted: wish.bytes_per_s,
+            origin: origin.to_owned(),
+            state: CloneState::Queued,
+            code: String::new(),
+            reason: "its turn has not come".to_owned(),
+            reasons: Vec::new(),
+            source: None,
+            source_node: String::new(),
+            gates: Vec::new(),
+            bytes_per_s: 0,
+            bytes: 0,
+            failed: std::collections::BTreeSet::new(),
+            submitted_ms: now.wall_ms,
+            ended_ms: None,
+        };
+        let reasons = vec![format!("asked for by {origin}, as {}", wish.priority)];
+        let event = self.event(now, EventKind::CloneQueued, Some(id), &wish.to, what, reasons);
+        self.note(vec![Change::Clone(Box::new(record)), event])?;
+        self.run_queue(now)?;
+        Ok(number)
+    }
+
+    /// Whether a node can get such a clone.
+    fn check_target(&self, now: Now, wish: &CloneWish) -> Result<()> {
+        if !self.contents.nodes.contains_key(&wish.to) {
+            return Err(super::source::unknown_node(&wish.to));
+        }
+        let spare = self.live.get(&wish.to).and_then(|node| node.spare);
+        // What a node that is away would say is found out when it is back.
+        if !is_seed(wish.role) || !self.is_heard(now, &wish.to) || spare == Some(instance_role(wish.role)) {
+            return Ok(());
+        }
+        let what = match spare {
+            None => format!("{} hosts a database, and no second one", wish.to),
+            Some(role) => format!("{} waits to become a {role}", wish.to),
+        };
+        Err(Error::refused(
+            "not_spare",
+            what,
+            "name a node that was started with `serve --spare` and that --role; `planaria cluster nodes` shows them",
+        ))
+    }
+
+    /// An open clone.
+    fn open_clone(&self, number: u64) -> Result<&CloneRecord> {
+        self.contents.clones.get(&number).ok_or_else(|| {
+            Error::refused(
+                "not_open",
+                format!("no clone {number} waits or runs"),
+                "`planaria cluster clone list` shows them",
+            )
+        })
+    }
+
+    /// Gives a clone up.
+    ///
+    /// # Errors
+    ///
+    /// `not_open` if it has ended, or never was.
+    pub fn cancel_clone(&mut self, now: Now, number: u64) -> Result<()> {
+        let clone = self.open_clone(number)?.clone();
+        let why = "an operator gave it up".to_owned();
+        self.end_clone(now, clone, CloneState::Cancelled, "cancelled", why)?;
+        self.run_queue(now)
+    }
+
+    /// Changes what a clone may take at most.
+    ///
+    /// # Errors
+    ///
+    /// `not_open`, `invalid`.
+    pub fn set_clone_rate(&mut self, now: Now, number: u64, rate: Option<u64>) -> Result<()> {
+        let clone = self.open_clone(number)?.clone();
+        if rate.is_some_and(|rate| rate < RATE_MIN) {
+            let what = format!("a rate is at least {RATE_MIN} bytes a second");
+            return Err(Error::refused("invalid", what, "give a greater one"));
+        }
+        self.note(vec![Change::Clone(Box::new(CloneRecord { bytes_per_s_wanted: rate, ..clone }))])?;
+        self.run_queue(now)
+    }
+
+    /// Ends a clone, and writes down why.
+    pub(super) fn end_clone(
+        &mut self,
+        now: Now,
+        clone: CloneRecord,
+        state: CloneState,
+        code: &str,
+        why: String,
+    ) -> Result<()> {
+        let kind = match state {
+            CloneState::Complete => EventKind::CloneComplete,
+            CloneState::Cancelled => EventKind::CloneCancelled,
+            _ => EventKind::CloneFailed,
+        };
+        let what = format!("clone {} of {} to {}: {why}", clone.number, clone.name, clone.node);
+        let event = self.event(now, kind, Some(clone.database), &clone.node, what, clone.reasons.clone());
+        self.clones_live.remove(&clone.number);
+        if state == CloneState::Complete && is_seed(clone.role) {
+            self.seeding.is_seeded(now.at, &clone);
+        }
+        self.note(vec![
+            Change::Clone(Box::new(CloneRecord {
+                state,
+                code: code.to_owned(),
+                reason: why,
+                ended_ms: Some(now.wall_ms),
+                gates: Vec::new(),
+                bytes_per_s: 0,
+                ..clone
+            })),
+            event,
+        ])
+    }
+
+    /// Puts a clone that ran back into the queue.
+    pub(super) fn queue_again(
+        &mut self,
+        now: Now,
+        clone: CloneRecord,
+        code: &str,
+        why: String,
+    ) -> Result<()> {
+        let what = format!("clone {} of {} to {} waits again: {why}", clone.number, clone.name, clone.node);
+        let event =
+            self.event(now, EventKind::CloneAgain, Some(clone.database), &clone.node, what, Vec::new());
+        let record = CloneRecord {
+            state: CloneState::Queued,
+            code: code.to_owned(),
+            reason: why,
+            gates: Vec::new(),
+            bytes_per_s: 0,
+            ..clone
+        };
+        self.note(vec![Change::Clone(Box::new(record)), event])
+    }
+
+    /// Takes in how the clones are that a node makes. Those that it should not make any more are named in its orders.
+    pub(super) fn take_clones(&mut self, name: &str, clones: &[CloneReport]) -> Result<()> {
+        for report in clones {
+            let known = self.contents.clones.get(&report.job).filter(|clone| clone.node == name).cloned();
+            let Some(clone) = known else { continue };
+            let live = self.clones_live.entry(report.job).or_default();
+            (live.done_bytes, live.total_bytes) = (report.done_bytes, report.total_bytes);
+            // Its node was taken for lost, and has gone on: what it takes is taken again.
+            if clone.state == CloneState::Queued && clone.source.is_some() && !self.has_failed(&clone) {
+                let gates = self.gates_of(&clone);
+                let reason = format!("{name} went on with it");
+                let record =
+                    CloneRecord { state: CloneState::Running, code: String::new(), reason, gates, ..clone };
+                self.note(vec![Change::Clone(Box::new(record))])?;
+            }
+        }
+        let is_running = |report: &&CloneReport| {
+            self.contents.clones.get(&report.job).is_some_and(|clone| clone.node == name)
+        };
+        let strays = clones.iter().filter(|report| !is_running(report)).map(|report| report.job).collect();
+        if let Some(node) = self.live.get_mut(name) {
+            node.stray_clones = strays;
+        }
+        Ok(())
+    }
+
+    fn has_failed(&self, clone: &CloneRecord) -> bool {
+        clone.source.is_some_and(|source| clone.failed.contains(&source))
+    }
+
+    /// Puts clones back whose nodes are lost: their slots are others' meanwhile.
+    pub(super) fn note_lost_receivers(&mut self, now: Now) -> Result<()> {
+        // Nobody is taken for lost before there was time to be heard.
+        if now.at.since(self.started).0 < self.settings.lost_after_ms {
+            return Ok(());
+        }
+        let is_lost =
+            |clone: &&CloneRecord| clone.state == CloneState::Running && !self.is_heard(now, &clone.node);
+        let lost: Vec<CloneRecord> = self.contents.clones.values().filter(is_lost).cloned().collect();
+        for clone in lost {
+            let why = format!("{} has not been heard lately", clone.node);
+            self.queue_again(now, clone, "destination_away", why)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in how a clone has ended, from the node that was to make it. Whether the outcome was one of a clone.
+    pub(super) fn take_clone_outcome(&mut self, now: Now, name: &str, outcome: &Outcome) -> Result<bool> {
+        let known = self.contents.clones.get(&outcome.job).filter(|clone| clone.node == name);
+        let Some(mut clone) = known.cloned() else { return Ok(false) };
+        let mut what = outcome.what.clone();
+        what.truncate(what.floor_char_boundary(WORDS_BYTES_MAX));
+        if outcome.code.is_empty() {
+            if let Some(total) = self.clones_live.get(&clone.number).and_then(|live| live.total_bytes) {
+                clone.bytes = total;
+            }
+            self.end_clone(now, clone, CloneState::Complete, "", what)?;
+        } else if OWN_ERRORS.contains(&&*outcome.code) {
+            self.end_clone(now, clone, CloneState::Failed, &outcome.code, format!("{name}: {what}"))?;
+        } else if clone.state == CloneState::Running {
+            // The rule starts over without that source.
+            clone.failed.extend(clone.source);
+            let why = format!("its source {} failed: {what}", clone.source_node);
+            self.queue_again(now, clone, &outcome.code, why)?;
+        }
+        self.run_queue(now)?;
+        Ok(true)
+    }
+
+    /// The orders of clones for a node.
+    pub(super) fn clone_orders(&self, name: &str) -> Vec<Order> {
+        let own = self.contents.clones.values();
+        let own = own.filter(|clone| clone.state == CloneState::Running && clone.node == name);
+        let orders = own.filter_map(|clone| self.clone_order(clone)).map(Order::Clone);
+        let strays = self.live.get(name).map(|node| node.stray_clones.clone()).unwrap_or_default();
+        orders.chain(strays.into_iter().map(|job| Order::CancelClone { job })).collect()
+    }
+
+    fn clone_order(&self, clone: &CloneRecord) -> Option<CloneOrder> {
+        let live = self.clones_live.get(&clone.number).and_then(|live| live.bytes_per_s);
+        Some(CloneOrder {
+            job: clone.number,
+            database: clone.database,
+            name: clone.name.clone(),
+            role: clone.role,
+            source: clone.source?,
+            from: self.contents.nodes.get(&clone.source_node)?.address,
+            bytes_per_s: live.unwrap_or(clone.bytes_per_s),
+        })
+    }
+}
+
+/// Whether a clone becomes the copy of a node that hosts none.
+pub(super) fn is_seed(role: CloneRole) -> bool {
+    role != CloneRole::Detached
+}
+
+/// What a copy of such a clone is for.
+pub(super) fn instance_role(role: CloneRole) -> InstanceRole {
+    match role {
+        CloneRole::Backup => InstanceRole::Backup,
+        CloneRole::Detached | CloneRole::Standby => InstanceRole::Standby,
+    }
+}
+
+/// A name for a clone that was given none. Databases may be called what no directory is.
+fn default_name(database: &str, number: u64) -> String {
+    let name = format!("{database}-clone-{number}");
+    if is_clone_name(&name) { name } else { format!("clone-{number}") }
+}

@@ -1,0 +1,196 @@
+use planaria_engine::{Database, Durability, Options};
+use planaria_net::quic::TlsStore;
+
+use super::*;
+use crate::node::{Node, NodeOptions};
+
+struct Site {
+    dir: tempfile::TempDir,
+    runtime: Arc<tokio::runtime::Runtime>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        TlsStore::named(dir.path().join("tls")).load_or_create().unwrap();
+        Self { dir, runtime: Arc::new(tokio::runtime::Runtime::new().unwrap()) }
+    }
+
+    fn node(&self, name: &str) -> Node {
+        let options = NodeOptions::beside_others(self.dir.path(), name, Options::default());
+        Node::start(&self.runtime, &options, |_| {}).unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// Writes rows of a KiB that do not compress.
+fn fill(node: &Node, rows: u64) {
+    let db = node.database();
+    let table = db.create_raw_table("t").unwrap();
+    for row in 0..rows {
+        let mut batch = planaria_engine::Batch::new();
+        let mut value = Vec::new();
+        let mut word = row + 1;
+        while value.len() < 1_024 {
+            word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (word >> 29);
+            value.extend_from_slice(&word.to_le_bytes());
+        }
+        batch.put(table.id(), row.to_be_bytes().to_vec(), value);
+        db.write(batch, Durability::Background).unwrap();
+    }
+    db.sync().unwrap();
+}
+
+fn job(site: &Site, name: &str, sources: &[&Node]) -> CloneJob {
+    CloneJob {
+        name: name.into(),
+        dir: site.path(name),
+        sources: sources.iter().map(|node| node.address()).collect(),
+        patience_s: PATIENCE_S,
+        ..CloneJob::default()
+    }
+}
+
+/// Waits until a clone is over, however long that takes.
+fn over(clones: &Clones, name: &str) -> CloneInfo {
+    loop {
+        let info = clones.wait(name, Duration::from_secs(60)).unwrap();
+        if !matches!(info.state.as_str(), "queued" | "running") {
+            return info;
+        }
+    }
+}
+
+fn digests(db: &Database) -> Vec<planaria_engine::TableDigest> {
+    db.snapshot().digests().unwrap()
+}
+
+#[test]
+fn a_clone_is_taken_in_the_background_listed_and_deleted() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    fill(&source, 4_000);
+    let clones = target.clones();
+    clones.start(job(&site, "copy", &[&source])).unwrap();
+    let info = over(clones, "copy");
+    assert_eq!((info.state.as_str(), info.reasons.as_slice()), ("complete", &[][..]));
+    assert_eq!((Some(info.done_bytes), info.moved_bytes), (info.total_bytes, info.done_bytes));
+    let copy = Database::open(site.path("copy")).unwrap();
+    assert_eq!(digests(&copy), digests(&source.database()));
+    assert_eq!(clones.delete("copy").unwrap_err().code, "in_use");
+    copy.close();
+    drop(copy);
+    assert_eq!(clones.start(job(&site, "copy", &[&source])).unwrap_err().code, "exists");
+    clones.delete("copy").unwrap();
+    assert!(!site.path("copy").exists());
+    assert_eq!(clones.list(), []);
+    assert_eq!(clones.info("copy").unwrap_err().code, "unknown_clone");
+}
+
+#[test]
+fn a_clone_goes_on_with_the_next_start_of_its_node_and_repeats_no_more_than_was_under_way() {
+    let site = Site::new();
+    let source = site.node("source");
+    fill(&source, 24_000);
+    {
+        let target = site.node("target");
+        // So slow that it cannot end by itself before the node does.
+        let slow = CloneJob { rate_bytes_per_s: Some(1 << 20), ..job(&site, "copy", &[&source]) };
+        target.clones().start(slow).unwrap();
+        let some = || target.clones().info("copy").unwrap().done_bytes > 0;
+        while !some() {
+            std::thread::yield_now();
+        }
+    }
+    assert!(!site.path("copy").exists() && site.path("copy.partial").exists());
+    let target = site.node("target");
+    let info = target.clones().set_rate("copy", None).unwrap();
+    assert!(matches!(info.state.as_str(), "queued" | "running" | "complete"), "{info:?}");
+    let info = over(target.clones(), "copy");
+    assert_eq!(info.state, "complete", "{info:?}");
+    assert!(info.resumed_bytes > 0, "{info:?}");
+    // What four streams had under way came twice at most.
+    let total = info.total_bytes.unwrap();
+    assert!((total..=total + (4 << 20)).contains(&info.moved_bytes), "{info:?}");
+    let copy = Database::open(site.path("copy")).unwrap();
+    assert_eq!(digests(&copy), digests(&source.database()));
+}
+
+#[test]
+fn the_next_source_is_tried_and_what_is_cancelled_or_does_not_fit_leaves_nothing() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    fill(&source, 4_000);
+    let clones = target.clones();
+    // Nobody listens at the first one.
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut with_two = job(&site, "copy", &[&source]);
+    with_two.sources.insert(0, nobody.local_addr().unwrap());
+    with_two.ttl_s = Some(0);
+    drop(nobody);
+    clones.start(with_two).unwrap();
+    // Its time is over as soon as it is complete.
+    let mut state = clones.shared.state.lock();
+    while state.clones["copy"].entry.state != CloneState::Expired {
+        clones.shared.changed.notify_all();
+        clones.shared.changed.wait_for(&mut state, Duration::from_secs(1));
+    }
+    drop(state);
+    let info = clones.info("copy").unwrap();
+    assert_eq!(info.reasons.len(), 2, "{info:?}");
+    assert_eq!(info.from, source.address().to_string());
+    assert!(!site.path("copy").exists());
+
+    let slow = CloneJob { rate_bytes_per_s: Some(1), ..job(&site, "slow", &[&source]) };
+    clones.start(slow).unwrap();
+    while !site.path("slow.partial").exists() {
+        std::thread::yield_now();
+    }
+    assert_eq!(clones.delete("slow").unwrap_err().code, "running");
+    assert_eq!(clones.cancel("slow").unwrap().state, "cancelled");
+    assert!(!site.path("slow.partial").exists() && !site.path("slow").exists());
+    assert_eq!(clones.cancel("slow").unwrap_err().code, "over");
+    clones.delete("slow").unwrap();
+}
+
+#[test]
+fn a_standby_is_promoted_and_what_was_replaced_comes_back() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    fill(&source, 100);
+    let clones = target.clones();
+    let standby =
+        CloneJob { purpose: planaria_engine::ClonePurpose::Standby, ..job(&site, "copy", &[&source]) };
+    clones.start(standby).unwrap();
+    assert_eq!(over(clones, "copy").state, "complete");
+    clones.promote("copy").unwrap();
+    assert_eq!(clones.promote("copy").unwrap_err().code, "invalid");
+    let own = |rows: u64| {
+        let db = Database::open(site.path("copy")).unwrap();
+        assert_eq!(db.snapshot().digests().unwrap()[0].digest.count, rows);
+        assert_ne!(db.id(), source.database().id());
+        db
+    };
+    let mut batch = planaria_engine::Batch::new();
+    let db = own(100);
+    batch.put(db.table("t").unwrap().id(), b"own".to_vec(), b"row".to_vec());
+    db.write(batch, Durability::Synced).unwrap();
+    db.close();
+    drop(db);
+
+    let again = CloneJob { replace: true, ..job(&site, "copy", &[&source]) };
+    clones.start(again).unwrap();
+    let info = over(clones, "copy");
+    assert_eq!((info.state.as_str(), info.keeps_old), ("complete", true), "{info:?}");
+    drop(own(100));
+    clones.roll_back("copy").unwrap();
+    drop(own(101));
+    clones.roll_back("copy").unwrap();
+    drop(own(100));
+    clones.delete_old("copy").unwrap();
+    assert_eq!(clones.delete_old("copy").unwrap_err().code, "not_found");
+    assert_eq!(clones.roll_back("copy").unwrap_err().code, "not_found");
+}

@@ -1,0 +1,600 @@
+//! The clones that a node takes of other nodes' databases: in the background, remembered in its directory, gone on with after
+//! a restart.
+
+mod ledger;
+mod live;
+mod taking;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use planaria_engine::{CloneAbout, ClonePlace, Options};
+use planaria_net::quic::Credentials;
+use planaria_net::replica::Pace;
+use planaria_net::wire::message::{CloneInfo, RemoteError};
+use tokio::runtime::Handle;
+
+pub(crate) use self::ledger::{CloneJob, CloneState};
+use self::ledger::{Entry, Ledger};
+pub(crate) use self::live::purpose_of;
+use self::live::{Live, Reported, info_of};
+pub(crate) use self::taking::{Audience, Taker};
+use crate::handler::remote;
+
+/// Clones that come in at a time; more wait.
+const RUNNING_MAX: usize = 4;
+/// Clones that are remembered.
+const CLONES_MAX: usize = 1_024;
+/// Bytes of a name.
+const NAME_BYTES_MAX: usize = 200;
+/// How long a clone without a byte is tried if nobody says.
+pub(crate) const PATIENCE_S: u32 = 600;
+/// How often it is looked for clones whose time is over, at least.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// The clones that a node takes. It ends them in good order when it is dropped: they go on with the next start.
+pub(crate) struct Clones {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    ledger: Ledger,
+    taker: Taker,
+    /// Where clones lie that were given no directory.
+    beside: PathBuf,
+    state: Mutex<State>,
+    /// Woken whenever a clone changes its state.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    clones: BTreeMap<String, Known>,
+    workers: Vec<JoinHandle<()>>,
+    is_closing: bool,
+}
+
+/// A clone, and what is in memory of it.
+struct Known {
+    entry: Entry,
+    live: Option<Arc<Live>>,
+}
+
+impl Clones {
+    /// The clones of the node whose database lies in `dir`. What was interrupted goes on.
+    ///
+    /// # Errors
+    ///
+    /// As those of the ledger: `damaged`, `foreign`, `io`.
+    pub(crate) fn open(
+        dir: &Path,
+        engine: &Options,
+        credentials: &Credentials,
+        runtime: Handle,
+    ) -> planaria_engine::Result<Self> {
+        let ledger = Ledger::of(dir, Arc::clone(&engine.os));
+        let entries = ledger.read()?;
+        let beside = dir.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let taker = Taker { credentials: credentials.clone(), engine: engine.clone(), runtime };
+        let shared = Arc::new(Shared {
+            ledger,
+            taker,
+            beside: std::path::absolute(&beside).unwrap_or(beside),
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+        });
+        {
+            let mut state = shared.state.lock();
+            for entry in entries {
+                let name = entry.job.name.clone();
+                let is_over = entry.state.is_over();
+                state.clones.insert(name.clone(), Known { entry, live: None });
+                if !is_over {
+                    shared.spawn(&mut state, &name);
+                }
+            }
+        }
+        let own = Arc::clone(&shared);
+        let sweeper = std::thread::Builder::new().name("planaria-clones".into()).spawn(move || own.sweep());
+        match sweeper {
+            Ok(sweeper) => shared.state.lock().workers.push(sweeper),
+            Err(error) => tracing::error!(%error, "no clone expires by itself: a thread cannot be started"),
+        }
+        Ok(Self { shared })
+    }
+
+    /// Ends the work on all clones. What is not complete goes on with the next start.
+    pub(crate) fn stop(&self) {
+        let workers = {
+            let mut state = self.shared.state.lock();
+            state.is_closing = true;
+            for known in state.clones.values() {
+                if let Some(live) = &known.live {
+                    live.pace.stop();
+                }
+            }
+            self.shared.changed.notify_all();
+            std::mem::take(&mut state.workers)
+        };
+        for worker in workers {
+            // One that broke off has said so.
+            let _ = worker.join();
+        }
+    }
+
+    /// Begins to take a clone.
+    ///
+    /// # Errors
+    ///
+    /// `usage` for a name or directory that cannot be, `exists` if there is something already that it does not replace.
+    pub(crate) fn start(&self, mut job: CloneJob) -> Result<CloneInfo, RemoteError> {
+        let shared = &self.shared;
+        check_name(&job.name)?;
+        if job.dir.as_os_str().is_empty() {
+            job.dir = shared.beside.join(&job.name);
+        }
+        if !job.dir.is_absolute() {
+            return Err(usage(format!("{} is not an absolute path", job.dir.display()))
+                .with_hint("name the clone's directory on the node's disk from its root on"));
+        }
+        if job.sources.is_empty() {
+            return Err(usage("a clone without a source").with_hint("name the address of a node with --from"));
+        }
+        if job.rate_bytes_per_s == Some(0) {
+            return Err(usage("a clone at no rate at all").with_hint("cancel it instead"));
+        }
+        let mut state = shared.state.lock();
+        if state.is_closing {
+            return Err(RemoteError::cancelled());
+        }
+        shared.check_free(&state, &job)?;
+        let name = job.name.clone();
+        let now_ms = shared.taker.engine.os.now_millis();
+        let entry = Entry { job, created_ms: now_ms, ..Entry::default() };
+        let before = state.clones.insert(name.clone(), Known { entry, live: None });
+        if let Err(error) = shared.save(&state) {
+            match before {
+                Some(known) => drop(state.clones.insert(name, known)),
+                None => drop(state.clones.remove(&name)),
+            }
+            return Err(error);
+        }
+        shared.spawn(&mut state, &name);
+        shared.info(&state, &name)
+    }
+
+    /// All clones, by name.
+    pub(crate) fn list(&self) -> Vec<CloneInfo> {
+        let state = self.shared.state.lock();
+        state.clones.values().map(|known| self.shared.describe(known)).collect()
+    }
+
+    /// One clone.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`.
+    pub(crate) fn info(&self, name: &str) -> Result<CloneInfo, RemoteError> {
+        self.shared.info(&self.shared.state.lock(), name)
+    }
+
+    /// Waits until nothing more becomes of a clone by itself, at most for so long, and tells how it is then.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`.
+    pub(crate) fn wait(&self, name: &str, at_most: Duration) -> Result<CloneInfo, RemoteError> {
+        let mut state = self.shared.state.lock();
+        let os = &self.shared.taker.engine.os;
+        let until = os.monotonic() + at_most;
+        while !known(&state, name)?.entry.state.is_over() && !state.is_closing {
+            let left = until.saturating_sub(os.monotonic());
+            if left.is_zero() {
+                break;
+            }
+            self.shared.changed.wait_for(&mut state, left);
+        }
+        self.shared.info(&state, name)
+    }
+
+    /// Gives a clone up; what came of it goes.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`; `over` if it is complete or has failed.
+    pub(crate) fn cancel(&self, name: &str) -> Result<CloneInfo, RemoteError> {
+        let mut state = self.shared.state.lock();
+        let known = known_mut(&mut state, name)?;
+        if known.entry.state.is_over() {
+            let what = format!("the clone {name:?} is {}", known.entry.state.name());
+            return Err(RemoteError::new("over", what).with_hint("`clone delete` removes it"));
+        }
+        known.entry.state = CloneState::Cancelled;
+        known.entry.reasons.push("somebody cancelled it".into());
+        self.shared.save(&state)?;
+        if let Some(live) = &known_mut(&mut state, name)?.live {
+            live.pace.stop();
+        }
+        // Whoever took it removes what came in.
+        while known_mut(&mut state, name)?.live.is_some() && !state.is_closing {
+            self.shared.changed.wait(&mut state);
+        }
+        self.shared.info(&state, name)
+    }
+
+    /// Has a clone come in at another rate.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`, `usage` for no rate at all.
+    pub(crate) fn set_rate(&self, name: &str, rate: Option<u64>) -> Result<CloneInfo, RemoteError> {
+        if rate == Some(0) {
+            return Err(usage("a clone at no rate at all").with_hint("cancel it instead"));
+        }
+        let mut state = self.shared.state.lock();
+        let known = known_mut(&mut state, name)?;
+        known.entry.job.rate_bytes_per_s = rate;
+        if let Some(live) = &known.live {
+            live.pace.set_rate(rate);
+        }
+        self.shared.save(&state)?;
+        self.shared.info(&state, name)
+    }
+
+    /// Deletes a clone and what it has replaced, and forgets it.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`; `running` while it comes in, `in_use` while a process has it open.
+    pub(crate) fn delete(&self, name: &str) -> Result<CloneInfo, RemoteError> {
+        let mut state = self.shared.state.lock();
+        let entry = self.shared.idle(&state, name)?;
+        if entry.state == CloneState::Complete {
+            self.shared.remove_files(&entry.job.dir)?;
+        }
+        let info = self.shared.info(&state, name)?;
+        state.clones.remove(name);
+        self.shared.save(&state)?;
+        Ok(info)
+    }
+
+    /// Ends the life of a clone now: its directory goes, it stays listed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Clones::delete`].
+    pub(crate) fn expire(&self, name: &str) -> Result<CloneInfo, RemoteError> {
+        let mut state = self.shared.state.lock();
+        self.shared.complete(&state, name)?;
+        self.shared.end(&mut state, name, "somebody ended its life")?;
+        self.shared.info(&state, name)
+    }
+
+    /// Has a clone live so many seconds from now on, or for ever.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`, `running`.
+    pub(crate) fn live(&self, name: &str, for_s: Option<u64>) -> Result<CloneInfo, RemoteError> {
+        let mut state = self.shared.state.lock();
+        let entry = self.shared.complete(&state, name)?;
+        let place = self.shared.place(&entry.job.dir);
+        let now_ms = self.shared.taker.engine.os.now_millis();
+        let expires_ms = for_s.map(|for_s| now_ms.saturating_add(for_s.saturating_mul(1_000)));
+        let about = place.about().map_err(remote)?.unwrap_or_else(|| CloneAbout {
+            name: name.to_owned(),
+            purpose: entry.job.purpose,
+            ..CloneAbout::default()
+        });
+        place.set_about(&CloneAbout { expires_ms, ..about }).map_err(remote)?;
+        known_mut(&mut state, name)?.entry.expires_ms = expires_ms;
+        self.shared.save(&state)?;
+        self.shared.changed.notify_all();
+        self.shared.info(&state, name)
+    }
+
+    /// Makes a clone that was a standby or a backup a database of its own.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`, `running`, `in_use`, `invalid` if it is one already.
+    pub(crate) fn promote(&self, name: &str) -> Result<CloneInfo, RemoteError> {
+        let mut state = self.shared.state.lock();
+        let entry = self.shared.complete(&state, name)?;
+        let place = self.shared.place(&entry.job.dir);
+        place.promote(&self.shared.taker.engine).map_err(remote)?;
+        known_mut(&mut state, name)?.entry.job.purpose = planaria_engine::ClonePurpose::Detached;
+        self.shared.save(&state)?;
+        self.shared.info(&state, name)
+    }
+
+    /// Puts back what a clone has replaced; the clone is kept in its stead.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`, `running`, `in_use`, `not_found` if nothing is kept.
+    pub(crate) fn roll_back(&self, name: &str) -> Result<CloneInfo, RemoteError> {
+        let mut state = self.shared.state.lock();
+        let entry = self.shared.complete(&state, name)?;
+        self.shared.place(&entry.job.dir).roll_back().map_err(remote)?;
+        let entry = &mut known_mut(&mut state, name)?.entry;
+        entry.reasons.push("what it had replaced was put back, and is replaced by it no more".into());
+        self.shared.save(&state)?;
+        self.shared.info(&state, name)
+    }
+
+    /// Deletes what a clone has replaced.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`, `running`, `in_use`, `not_found` if nothing is kept.
+    pub(crate) fn delete_old(&self, name: &str) -> Result<CloneInfo, RemoteError> {
+        let state = self.shared.state.lock();
+        let entry = self.shared.complete(&state, name)?;
+        let place = self.shared.place(&entry.job.dir);
+        if !place.drop_replaced().map_err(remote)? {
+            return Err(remote(planaria_engine::Error::NotFound { path: place.replaced() }));
+        }
+        self.shared.info(&state, name)
+    }
+}
+
+impl Drop for Clones {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn place(&self, dir: &Path) -> ClonePlace {
+        ClonePlace::new(dir, Arc::clone(&self.taker.engine.os))
+    }
+
+    /// Remembers everything, durably.
+    fn save(&self, state: &State) -> Result<(), RemoteError> {
+        let entries: Vec<&Entry> = state.clones.values().map(|known| &known.entry).collect();
+        self.ledger.write(&entries).map_err(remote)
+    }
+
+    /// As [`Shared::save`], where nobody waits for an answer: the next one that goes well makes up for it.
+    fn save_or_warn(&self, state: &State) {
+        if let Err(error) = self.save(state) {
+            tracing::warn!(%error, "what became of a clone could not be written down");
+        }
+    }
+
+    fn describe(&self, known: &Known) -> CloneInfo {
+        let mut info = info_of(&known.entry, known.live.as_deref());
+        info.keeps_old = self.place(&known.entry.job.dir).has_replaced();
+        info
+    }
+
+    fn info(&self, state: &State, name: &str) -> Result<CloneInfo, RemoteError> {
+        Ok(self.describe(known(state, name)?))
+    }
+
+    /// The entry of a clone that nobody works on.
+    fn idle(&self, state: &State, name: &str) -> Result<Entry, RemoteError> {
+        let known = known(state, name)?;
+        if known.live.is_some() || !known.entry.state.is_over() {
+            let what = format!("the clone {name:?} is {}", known.entry.state.name());
+            return Err(RemoteError::new("running", what).with_hint("wait for it, or cancel it first"));
+        }
+        Ok(known.entry.clone())
+    }
+
+    /// The entry of a clone that is whole.
+    fn complete(&self, state: &State, name: &str) -> Result<Entry, RemoteError> {
+        let entry = self.idle(state, name)?;
+        if entry.state != CloneState::Complete {
+            let what = format!("the clone {name:?} is {}: there is nothing of it", entry.state.name());
+            return Err(RemoteError::new("over", what).with_hint("create it again"));
+        }
+        Ok(entry)
+    }
+
+    fn check_free(&self, state: &State, job: &CloneJob) -> Result<(), RemoteError> {
+        let name = &job.name;
+        let exists = |what: String| {
+            RemoteError::new("exists", what).with_hint("give it another name, or take it with --replace")
+        };
+        if let Some(known) = state.clones.get(name) {
+            let is_whole =
+                known.entry.state == CloneState::Complete && self.place(&known.entry.job.dir).is_there();
+            if known.live.is_some() || !known.entry.state.is_over() || (is_whole && !job.replace) {
+                return Err(exists(format!(
+                    "there is a clone {name:?} already: it is {}",
+                    known.entry.state.name()
+                )));
+            }
+        } else if state.clones.len() >= CLONES_MAX {
+            let what = format!("the node remembers {CLONES_MAX} clones and no more");
+            return Err(RemoteError::new("too_many", what).with_hint("delete some that are over"));
+        }
+        let others = state.clones.values().filter(|known| !known.entry.state.is_over());
+        if let Some(other) = others.into_iter().find(|known| known.entry.job.dir == job.dir) {
+            return Err(exists(format!(
+                "the clone {:?} is made in {}",
+                other.entry.job.name,
+                job.dir.display()
+            )));
+        }
+        if !job.replace && self.taker.engine.os.exists(&job.dir) {
+            return Err(exists(format!("there is something in {} already", job.dir.display())));
+        }
+        Ok(())
+    }
+
+    fn remove_files(&self, dir: &Path) -> Result<(), RemoteError> {
+        let place = self.place(dir);
+        place.remove().map_err(remote)?;
+        place.drop_replaced().map_err(remote)?;
+        Ok(())
+    }
+
+    /// Ends a clone's life.
+    fn end(&self, state: &mut State, name: &str, why: &str) -> Result<(), RemoteError> {
+        self.remove_files(&known(state, name)?.entry.job.dir)?;
+        let entry = &mut known_mut(state, name)?.entry;
+        entry.state = CloneState::Expired;
+        entry.reasons.push(why.to_owned());
+        self.save(state)
+    }
+
+    /// Starts the thread of a clone that is queued or was interrupted.
+    fn spawn(self: &Arc<Self>, state: &mut State, name: &str) {
+        let Some(known) = state.clones.get_mut(name) else { return };
+        let live = Arc::new(Live::new(Pace::new(known.entry.job.rate_bytes_per_s), known.entry.moved_bytes));
+        known.entry.state = CloneState::Queued;
+        known.live = Some(Arc::clone(&live));
+        let (own, own_name) = (Arc::clone(self), name.to_owned());
+        let worker = std::thread::Builder::new()
+            .name("planaria-clone".into())
+            .spawn(move || own.work(&own_name, &live));
+        state.workers.retain(|worker| !worker.is_finished());
+        match worker {
+            Ok(worker) => state.workers.push(worker),
+            Err(error) => {
+                known.live = None;
+                known.entry.state = CloneState::Failed;
+                known.entry.reasons.push(format!("no thread could be started for it: {error}"));
+            }
+        }
+    }
+
+    /// What the thread of a clone does.
+    fn work(self: &Arc<Self>, name: &str, live: &Arc<Live>) {
+        let Some((job, created_ms)) = self.begin(name, live) else {
+            self.put_down(name, live, Err(planaria_net::Error::GivenUp));
+            return;
+        };
+        let audience = Arc::new(Reported::new(Arc::clone(live)));
+        let taken = self.taker.take(&job, created_ms, &live.pace, &audience);
+        self.put_down(name, live, taken);
+    }
+
+    /// Waits for a place among those that run; nothing if it is given up before.
+    fn begin(&self, name: &str, live: &Live) -> Option<(CloneJob, u64)> {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_closing || live.pace.is_stopped() {
+                return None;
+            }
+            let running = state.clones.values().filter(|known| known.entry.state == CloneState::Running);
+            if running.count() < RUNNING_MAX {
+                let entry = &mut state.clones.get_mut(name)?.entry;
+                entry.state = CloneState::Running;
+                let begun = (entry.job.clone(), entry.created_ms);
+                self.save_or_warn(&state);
+                self.changed.notify_all();
+                return Some(begun);
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Writes down what became of a clone, and removes what nobody will go on with.
+    fn put_down(&self, name: &str, live: &Live, taken: planaria_net::Result<()>) {
+        let mut state = self.state.lock();
+        let is_closing = state.is_closing;
+        let Some(known) = state.clones.get_mut(name) else { return };
+        let entry = &mut known.entry;
+        live.tell(entry);
+        let place = self.place(&entry.job.dir);
+        match taken {
+            Ok(()) if entry.state != CloneState::Cancelled => {
+                entry.state = CloneState::Complete;
+                entry.expires_ms = place.about().ok().flatten().and_then(|about| about.expires_ms);
+            }
+            // It goes on with the next start.
+            Err(planaria_net::Error::GivenUp) if is_closing && entry.state != CloneState::Cancelled => {}
+            outcome => {
+                if let (Err(error), true) = (&outcome, entry.state != CloneState::Cancelled) {
+                    entry.state = CloneState::Failed;
+                    entry.reasons.push(error.to_string());
+                }
+                let removed = match outcome {
+                    // It was complete before it heard of it.
+                    Ok(()) if entry.job.replace && place.has_replaced() => {
+                        place.roll_back().and_then(|()| place.drop_replaced())
+                    }
+                    Ok(()) => place.remove(),
+                    Err(_) => place.abandon(),
+                };
+                if let Err(error) = removed {
+                    tracing::warn!(%error, clone = name, "what came of a clone could not be removed");
+                    entry.reasons.push(format!("what came of it could not be removed: {error}"));
+                }
+            }
+        }
+        tracing::info!(clone = name, state = entry.state.name(), "a clone is done with");
+        known.live = None;
+        self.save_or_warn(&state);
+        self.changed.notify_all();
+    }
+
+    /// Ends the lives of clones whose time is over, until the node stops.
+    fn sweep(&self) {
+        let mut state = self.state.lock();
+        while !state.is_closing {
+            let now_ms = self.taker.engine.os.now_millis();
+            let mut wait_ms = SWEEP_EVERY.as_millis() as u64;
+            let mut over = Vec::new();
+            for (name, known) in &state.clones {
+                let is_whole = known.entry.state == CloneState::Complete && known.live.is_none();
+                match known.entry.expires_ms.filter(|_| is_whole) {
+                    Some(at) if at <= now_ms => over.push(name.clone()),
+                    Some(at) => wait_ms = wait_ms.min(at - now_ms),
+                    None => {}
+                }
+            }
+            for name in over {
+                if let Err(error) = self.end(&mut state, &name, "its time is over") {
+                    tracing::warn!(clone = name, what = error.what, "an expired clone cannot be removed yet");
+                } else {
+                    self.changed.notify_all();
+                }
+            }
+            self.wait(&mut state, Duration::from_millis(wait_ms));
+        }
+    }
+
+    fn wait(&self, state: &mut MutexGuard<'_, State>, at_most: Duration) {
+        if !state.is_closing {
+            self.changed.wait_for(state, at_most);
+        }
+    }
+}
+
+fn known<'a>(state: &'a State, name: &str) -> Result<&'a Known, RemoteError> {
+    state.clones.get(name).ok_or_else(|| unknown(name))
+}
+
+fn known_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Known, RemoteError> {
+    state.clones.get_mut(name).ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &str) -> RemoteError {
+    RemoteError::new("unknown_clone", format!("this node takes no clone {name:?}"))
+        .with_hint("`clone list` shows those that there are")
+}
+
+fn usage(what: impl Into<String>) -> RemoteError {
+    RemoteError::new("usage", what)
+}
+
+fn check_name(name: &str) -> Result<(), RemoteError> {
+    let is_sound = !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !name.starts_with('.')
+        && !name.contains(|c: char| c == '/' || c.is_control());
+    if is_sound { Ok(()) } else { Err(usage(format!("{name:?} is no name of a clone"))) }
+}
+
+#[cfg(test)]
+#[path = "clones_tests.rs"]
+mod tests;

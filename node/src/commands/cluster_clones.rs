@@ -1,0 +1,182 @@
+//! `planaria cluster clone`, `cluster limits` and `cluster want`.
+
+use planaria_net::wire::control::{ControlRequest, ControlResponse};
+use planaria_net::wire::jobs::{CloneJobInfo, CloneWish, LimitInfo, WantInfo};
+use planaria_net::wire::message::CloneRole;
+
+use super::cluster::{ask, tell_source, text, time, write};
+use crate::cli::{CenterArgs, ClusterCloneCommand, ClusterCloneCreateArgs, Global, LimitsCommand};
+use crate::cluster::wrong_answer;
+use crate::output::{Cell, CliError};
+
+/// `planaria cluster clone`.
+pub(super) fn clones(global: &Global, command: &ClusterCloneCommand) -> Result<(), CliError> {
+    match command {
+        ClusterCloneCommand::Create(arguments) => create(global, arguments),
+        ClusterCloneCommand::List { center, limit } => {
+            show(global, center, ControlRequest::Clones { limit: *limit })
+        }
+        ClusterCloneCommand::Show { job, center } => {
+            show(global, center, ControlRequest::CloneShow { job: *job })
+        }
+        ClusterCloneCommand::Cancel { job, center } => {
+            show(global, center, ControlRequest::CloneCancel { job: *job })
+        }
+    }
+}
+
+fn create(global: &Global, arguments: &ClusterCloneCreateArgs) -> Result<(), CliError> {
+    let ClusterCloneCreateArgs { to, database, name, role, period, priority, rate, explain, center } =
+        arguments;
+    if *explain {
+        let (to, database) = (to.clone(), database.clone());
+        let request = ControlRequest::ChooseSource { to, database, period_ms: *period };
+        return match ask(global, center, request)? {
+            ControlResponse::Source(source) => tell_source(global, source),
+            _ => Err(wrong_answer(center.address()?)),
+        };
+    }
+    let wish = CloneWish {
+        to: to.clone(),
+        database: database.clone(),
+        name: name.clone(),
+        role: (*role).into(),
+        period_ms: *period,
+        priority: (*priority).into(),
+        bytes_per_s: *rate,
+    };
+    show(global, center, ControlRequest::CloneCreate(wish))
+}
+
+fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<(), CliError> {
+    let ControlResponse::Clones(clones) = ask(global, center, request)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let headings = [
+        "#clone",
+        "name",
+        "database",
+        "to",
+        "role",
+        "priority",
+        "state",
+        "source",
+        "#done",
+        "#total",
+        "#rate",
+        "code",
+        "reason",
+        "origin",
+        "submitted",
+        "ended",
+        "reasons",
+    ];
+    let row = |clone: CloneJobInfo| {
+        let role = match clone.role {
+            CloneRole::Detached => "detached",
+            CloneRole::Standby => "standby",
+            CloneRole::Backup => "backup",
+        };
+        vec![
+            Cell::Count(clone.job),
+            clone.name.into(),
+            clone.database.into(),
+            clone.to.into(),
+            role.into(),
+            clone.priority.name().into(),
+            clone.state.into(),
+            text(clone.source),
+            Cell::Bytes(clone.done_bytes),
+            clone.total_bytes.map_or(Cell::None, Cell::Bytes),
+            Cell::Bytes(clone.bytes_per_s),
+            text(clone.code),
+            text(clone.reason),
+            text(clone.origin),
+            time(clone.submitted_ms),
+            clone.ended_ms.map_or(Cell::None, time),
+            Cell::List(clone.reasons),
+        ]
+    };
+    write(global, &headings, clones.into_iter().map(row))
+}
+
+/// `planaria cluster limits`.
+pub(super) fn limits(
+    global: &Global,
+    center: &CenterArgs,
+    set: Option<&LimitsCommand>,
+) -> Result<(), CliError> {
+    let Some(LimitsCommand::Set { gate, clones, rate, center }) = set else {
+        let limits = ask_limits(global, center, ControlRequest::Limits)?;
+        return show_limits(global, limits);
+    };
+    let known = ask_limits(global, center, ControlRequest::Limits)?;
+    // What holds for one place without being set is what holds for its kind.
+    let kind = gate.split(':').next().unwrap_or_default();
+    let named = |name: &str| known.iter().find(|limit| limit.gate == name);
+    let now = named(gate).or_else(|| named(kind)).ok_or_else(|| {
+        CliError::new("invalid", format!("{gate:?} is no place that clones go through"))
+            .hint("see `planaria cluster limits set --help`")
+    })?;
+    let request = ControlRequest::SetLimit {
+        gate: gate.clone(),
+        clones_max: clones.unwrap_or(now.clones_max),
+        bytes_per_s_max: rate.unwrap_or(now.bytes_per_s_max),
+    };
+    show_limits(global, ask_limits(global, center, request)?)
+}
+
+fn ask_limits(
+    global: &Global,
+    center: &CenterArgs,
+    request: ControlRequest,
+) -> Result<Vec<LimitInfo>, CliError> {
+    match ask(global, center, request)? {
+        ControlResponse::Limits(limits) => Ok(limits),
+        _ => Err(wrong_answer(center.address()?)),
+    }
+}
+
+fn show_limits(global: &Global, limits: Vec<LimitInfo>) -> Result<(), CliError> {
+    let headings = ["gate", "#clones_max", "#rate_max", "#clones", "#rate", "set"];
+    let row = |limit: LimitInfo| {
+        vec![
+            limit.gate.into(),
+            Cell::Count(limit.clones_max.into()),
+            Cell::Bytes(limit.bytes_per_s_max),
+            Cell::Count(limit.clones.into()),
+            Cell::Bytes(limit.bytes_per_s),
+            Cell::Bool(limit.is_set),
+        ]
+    };
+    write(global, &headings, limits.into_iter().map(row))
+}
+
+/// `planaria cluster want`.
+pub(super) fn wants(
+    global: &Global,
+    center: &CenterArgs,
+    set: Option<(&String, u32, u32)>,
+) -> Result<(), CliError> {
+    let request = match set {
+        None => ControlRequest::Wants,
+        Some((database, standbys, backups)) => {
+            ControlRequest::SetWant { database: database.clone(), standbys, backups }
+        }
+    };
+    let ControlResponse::Wants(wants) = ask(global, center, request)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let headings = ["database", "#standbys", "#standbys_there", "#backups", "#backups_there", "note"];
+    let row = |want: WantInfo| {
+        vec![
+            want.database.into(),
+            Cell::Count(want.standbys.into()),
+            Cell::Count(want.standbys_there.into()),
+            Cell::Count(want.backups.into()),
+            Cell::Count(want.backups_there.into()),
+            text(want.note),
+        ]
+    };
+    write(global, &headings, wants.into_iter().map(row))
+}
