@@ -92,3 +92,37 @@ fn bytes_below(dir: &PathBuf) -> u64 {
     };
     entries.flatten().map(of_entry).sum()
 }
+
+#[test]
+fn a_clone_for_others_leaves_its_source_filtered_and_masked() {
+    let site = Site::new();
+    let primary = Node::primary(&site, "primary");
+    let file = TableFile::sightings(&site, 2_000);
+    let words = file.import();
+    primary.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).json();
+    primary.run(&["table", "create", "secrets", "--raw"]).json();
+    let before = primary.run(&["put", "secrets", "key", "row"]).json()[0]["uid"].as_str().unwrap().to_owned();
+    primary.run(&["put", "sightings", "id=1", "place=later", "birds=1", "remark=after the cut"]).json();
+
+    let refused = ["clone", "create", "test", "--where", "sightings: wings > 2"];
+    let answer = primary.run(&refused);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.error().unwrap().to_string().contains("wings"), "{answer:?}");
+
+    let shape = ["--leave-out", "secrets", "--where", "sightings: id < 500 and id not between 10 and 19"];
+    let masks = ["--mask", "sightings.place=keep-format", "--mask", "sightings.remark=constant:masked"];
+    let words = [&["clone", "create", "test", "--as-of", &before], &shape[..], &masks].concat();
+    let cloned = primary.run(&words).json();
+    assert_eq!(cloned[0]["kind"], "remote");
+    assert_eq!(site.run(&["verify", "test"]).json()[0]["sound"], true);
+    let rows = site.run(&["scan", "test", "sightings"]).json();
+    assert_eq!(rows.len(), 490);
+    assert!(rows.iter().all(|row| row["remark"] == "masked" && row["place"] != "later"), "{:?}", rows[0]);
+    site.run(&["digest", "test", "secrets"]).failed(1, "unknown_table");
+    // On the same disk, from a directory, the same is given.
+    drop(primary);
+    let words = [&["clone", "create", "primary", "here", "--as-of", &before], &shape[..], &masks].concat();
+    site.run(&words).json();
+    assert_eq!(site.run(&["scan", "here", "sightings"]).json().len(), 490);
+    assert!(!site.path("here.shaped").exists() && !site.path("here.partial").exists());
+}
