@@ -169,10 +169,20 @@ impl PlaceArgs {
 
 /// `planaria demo`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
+    #[command(subcommand)]
+    pub(crate) other: Option<OtherDemo>,
     /// Take the large table of flights too: a CSV file, gzipped or not
     #[arg(long, value_name = "FILE")]
     pub(crate) flights: Option<PathBuf>,
+}
+
+/// Other stories than the first.
+#[derive(Subcommand, Clone, Copy, Debug)]
+pub(crate) enum OtherDemo {
+    /// Two datacenters under a control center: where clones come from, what they may take, and what happens when a primary is lost
+    Datacenters,
 }
 
 /// `planaria serve`.

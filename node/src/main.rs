@@ -18,6 +18,7 @@ mod metrics;
 mod node;
 mod output;
 mod portion_text;
+mod program;
 mod row_view;
 mod session;
 mod shape;

@@ -1,9 +1,7 @@
 //! `planaria bench live`: what a secondary that follows costs a primary that is written to at full speed.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +15,7 @@ use crate::commands::print;
 use crate::commands::serve::runtime;
 use crate::node::{Node, NodeOptions};
 use crate::output::{Cell, CliError, Report};
+use crate::program::{Program, Site};
 use crate::session::{IfAbsent, Place, Session};
 use crate::stopwatch::Stopwatch;
 
@@ -145,39 +144,20 @@ fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// A secondary that is a process; it is killed when it is dropped.
+/// A secondary that is a process.
 struct Secondary {
-    process: Child,
+    _process: Program,
     session: Box<dyn Session>,
 }
 
 impl Secondary {
     fn start(site: &Path, primary: SocketAddr) -> Result<Self, CliError> {
-        let failed = |why: String| CliError::new("bench", "the secondary does not start").because(why);
-        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-        let mut command = Command::new(program);
-        command.args(["-o", "json", "--tls"]).arg(site.join("tls")).arg("serve").arg(site.join("secondary"));
-        command.args(["--listen", "127.0.0.1:0", "--replica-of", &primary.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let out = process.stdout.take().ok_or_else(|| failed("it has no output".into()))?;
-        let mut line = String::new();
-        let read = BufReader::new(out).read_line(&mut line);
-        let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        let opened = match (read, said["listening"].as_str()) {
-            (Ok(_), Some(address)) => {
-                let tls = Some(site.join("tls"));
-                Place::Node { address: address.to_owned(), tls }.open(IfAbsent::Fail)
-            }
-            (read, _) => Err(failed(read.map_or_else(|error| error.to_string(), |_| line))),
-        };
-        match opened {
-            Ok(session) => Ok(Self { process, session }),
-            Err(error) => {
-                end(&mut process);
-                Err(error)
-            }
-        }
+        let primary = primary.to_string();
+        let words = ["serve", "secondary", "--listen", "127.0.0.1:0", "--replica-of", &primary];
+        let process = Site::new(site).start("secondary", &words)?;
+        let address = process.said("listening").unwrap_or_default().to_owned();
+        let session = Place::Node { address, tls: Some(site.join("tls")) }.open(IfAbsent::Fail)?;
+        Ok(Self { _process: process, session })
     }
 
     /// Waits until its state and its visible UID are as wanted.
@@ -197,16 +177,4 @@ impl Secondary {
         let digests = self.session.digests(&[TABLE.to_owned()])?;
         Ok(digests.into_iter().next().map(|(_, digest)| digest))
     }
-}
-
-impl Drop for Secondary {
-    fn drop(&mut self) {
-        end(&mut self.process);
-    }
-}
-
-fn end(process: &mut Child) {
-    // It may have ended by itself.
-    let _ = process.kill();
-    let _ = process.wait();
 }

@@ -73,12 +73,11 @@ impl Story {
         self.facts = self.facts.take().map(|facts| facts.with(name, value));
     }
 
-    /// Ends the story.
-    pub(super) fn end(&mut self, equal: bool) -> Result<(), CliError> {
+    /// Ends the story with a verdict.
+    pub(super) fn end(&mut self, verdict: &str) -> Result<(), CliError> {
         if let Some(spinner) = self.spinner.take() {
             spinner.finish_and_clear();
         }
-        let verdict = if equal { "every digest agrees" } else { "THE COPIES DIFFER" };
         self.write(&format!("\n{verdict}, after {}\n", time(self.begun.elapsed())));
         match self.facts.take() {
             Some(facts) => print(&self.global, &facts),
