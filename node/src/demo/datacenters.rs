@@ -34,6 +34,7 @@ const COPIES: [(&str, &str, &str); 4] = [
 ];
 const SOUTHERN_BACKUPS: [&str; 2] = ["backup-south-1", "backup-south-2"];
 const BACKUPS: [&str; 3] = ["backup-north", "backup-south-1", "backup-south-2"];
+const SPARES: [&str; 2] = ["spare-standby", "spare-backup"];
 /// Clones that are asked for at once, and how fast each may be.
 const CLONES: usize = 3;
 const CLONE_RATE: &str = "1MiB";
@@ -58,6 +59,8 @@ pub(super) fn tell(story: &mut Story, dir: &Path) -> Result<(), CliError> {
 struct Cluster {
     site: Site,
     nodes: BTreeMap<String, Program>,
+    /// Where nodes listen, those too that do not run: each comes back where it was.
+    addresses: BTreeMap<String, String>,
     _center: Program,
     control: String,
     token: String,
@@ -79,6 +82,7 @@ impl Cluster {
         let mut cluster = Self {
             site,
             nodes: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             _center: center,
             control,
             token,
@@ -103,10 +107,11 @@ impl Cluster {
     }
 
     fn serve(&mut self, name: &str, datacenter: &str, words: &[&str]) -> Result<(), CliError> {
-        let common =
-            ["serve", name, "--listen", "127.0.0.1:0", "--label", "region=eu", "--label", datacenter];
+        let listen = self.addresses.get(name).map_or("127.0.0.1:0", String::as_str);
+        let common = ["serve", name, "--listen", listen, "--label", "region=eu", "--label", datacenter];
         let joins = ["--control", &self.control, "--join-token", &self.token];
         let program = self.site.start(name, &[&common[..], &joins, words].concat())?;
+        self.addresses.insert(name.to_owned(), program.said("listening").unwrap_or_default().to_owned());
         self.nodes.insert(name.to_owned(), program);
         Ok(())
     }
@@ -325,12 +330,14 @@ impl Cluster {
 
     fn failover(&mut self, story: &mut Story) -> Result<(), CliError> {
         story
-            .step("failover: the primary is killed; the standby leads, and a spare node becomes the standby");
+            .step("failover: the primary is killed; another copy leads, and a spare node takes the role that is missing");
         self.cluster(&["mode", DATABASE, "automatic"])?;
         self.cluster(&["want", DATABASE, "--standbys", "1", "--backups", "3"])?;
-        self.serve("spare-north", NORTH, &["--spare"])?;
-        self.until("the spare is known", |cluster| {
-            Ok(cluster.cluster(&["nodes"])?.iter().any(|row| row["name"] == "spare-north"))
+        self.serve("spare-standby", NORTH, &["--spare"])?;
+        self.serve("spare-backup", NORTH, &["--spare", "--role", "backup"])?;
+        self.until("the spares are known", |cluster| {
+            let known = cluster.cluster(&["nodes"])?;
+            Ok(SPARES.iter().all(|name| known.iter().any(|row| row["name"] == *name)))
         })?;
         let stopwatch = Stopwatch::start();
         self.nodes.remove(DATABASE);
@@ -350,6 +357,11 @@ impl Cluster {
             word(&row, "epoch"),
             story::time(took)
         ));
+        for event in self.cluster(&["history", "--limit", "100"])?.iter().rev() {
+            if word(event, "kind").starts_with("promotion") {
+                story.say(&word(event, "what"));
+            }
+        }
         story.fact("failover_seconds", Cell::Duration(took));
         let kept = self.count(&self.primary)?;
         if kept != self.rows {
@@ -361,11 +373,12 @@ impl Cluster {
         })?;
         self.on(&primary, &["put", "after-failover", "key", "row"])?;
         story.say("no acknowledged row is lost, and updates go on");
-        let took = self.until("the spare follows as the standby", |cluster| {
+        let spare = if BACKUPS.contains(&primary.as_str()) { "spare-backup" } else { "spare-standby" };
+        let took = self.until("a spare node takes the role that is missing", |cluster| {
             let there = cluster.cluster(&["instances"])?;
-            Ok(there.iter().any(|row| row["node"] == "spare-north" && row["state"] == "online"))
+            Ok(there.iter().any(|row| row["node"] == spare && row["state"] == "online"))
         })?;
-        story.say(&format!("spare-north is the standby after {} more", story::time(took)));
+        story.say(&format!("{spare} has taken the role of {primary} after {} more", story::time(took)));
         self.serve(DATABASE, NORTH, &[])?;
         self.until("the old primary follows", |cluster| {
             let there = cluster.cluster(&["instances"])?;
@@ -378,7 +391,11 @@ impl Cluster {
     fn compare(&self, story: &mut Story) -> Result<(), CliError> {
         story.step("all copies are compared");
         let expected = self.on(&self.primary, &["digest"])?;
-        for name in self.nodes.keys().filter(|name| *name != "lab" && **name != self.primary) {
+        let there = self.cluster(&["instances"])?;
+        let is_copy = |name: &&String| {
+            *name != "lab" && **name != self.primary && there.iter().any(|row| row["node"] == **name)
+        };
+        for name in self.nodes.keys().filter(is_copy) {
             self.until(
                 &format!("{name} is equal"),
                 |cluster| Ok(cluster.on(name, &["digest"])? == expected),
