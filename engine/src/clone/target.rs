@@ -102,7 +102,8 @@ impl CloneTarget {
             }
             let mode = if exists { OpenMode::Write } else { OpenMode::CreateNew };
             let file = os.open(&path, mode).map_err(|error| Error::io("open", &path, error))?;
-            if !exists {
+            // One that an earlier attempt made may not have had its length yet when that ended.
+            if file.len().map_err(|error| Error::io("measure", &path, error))? != entry.extent {
                 file.set_len(entry.extent).map_err(|error| Error::io("extend", &path, error))?;
             }
             for chunk in 0..entry.chunks.len() as u64 {
