@@ -317,6 +317,16 @@ impl Database {
     pub fn begin_epoch(&self) -> Result<()> {
         self.store().begin_epoch()
     }
+
+    /// Begins the next incarnation of a primary, durably and while it leads, unless its epoch is newer than `other` already.
+    /// What is committed already belongs to the epoch before.
+    ///
+    /// # Errors
+    ///
+    /// `Deposed` if `other` is of a newer number, or a newer one was promised; nothing begins then.
+    pub fn begin_epoch_above(&self, other: planaria_types::Epoch) -> Result<()> {
+        self.store().begin_epoch_above(other)
+    }
 }
 
 impl std::fmt::Debug for Database {

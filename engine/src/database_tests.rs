@@ -7,7 +7,7 @@ use bytes::Bytes;
 use planaria_types::KeyRange;
 
 use super::{Batch, Database, Durability, Options, Snapshot, Table};
-use crate::os::MemOs;
+use crate::os::{MemOs, OpenMode, Os};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -263,6 +263,29 @@ fn a_clone_is_received_chunk_by_chunk_resumed_and_checked() {
     let copy = Database::open_with(&path, options).unwrap();
     assert_eq!(copy.snapshot().digests().unwrap(), expected);
     copy.verify().unwrap();
+}
+
+#[test]
+fn a_clone_is_whole_though_an_attempt_before_died_before_its_files_had_their_length() {
+    let os = MemOs::new(5);
+    let db = Database::open_with("/db", small_options(&os_of(&os))).unwrap();
+    db.create_raw_table("t").unwrap().put("a", "row").unwrap();
+    let pin = db.pin_files().unwrap();
+    let begin = || crate::CloneTarget::open("/copy", pin.list().clone(), small_options(&os_of(&os))).unwrap();
+    drop(begin());
+    let log = std::path::Path::new("/copy.partial/log");
+    let names: Vec<_> = os.list(log).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert!(!names.is_empty());
+    for name in names {
+        os.open(&log.join(name), OpenMode::Write).unwrap().set_len(0).unwrap();
+    }
+    let mut target = begin();
+    for chunk in target.missing().clone() {
+        target.write(chunk, &pin.read(chunk.kind, chunk.number, chunk.chunk).unwrap()).unwrap();
+    }
+    target.finish(crate::CloneRole::Detached).unwrap();
+    let copy = Database::open_with("/copy", small_options(&os_of(&os))).unwrap();
+    assert_eq!(copy.table("t").unwrap().get("a").unwrap().as_deref(), Some(&b"row"[..]));
 }
 
 #[test]

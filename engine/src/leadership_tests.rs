@@ -65,6 +65,35 @@ fn a_promoted_copy_inherits_all_of_its_log_and_leads_at_once() {
 }
 
 #[test]
+fn a_primary_begins_its_next_incarnation_while_it_leads_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (primary, table, copy) = pair(dir.path());
+    let before = primary.epoch();
+    let last = table.put("a", "row").unwrap();
+    let other = Epoch { nonce: !before.nonce, ..before };
+    primary.begin_epoch_above(other).unwrap();
+    let next = primary.epoch();
+    assert_eq!(next.order(&other), EpochOrder::Newer);
+    assert_eq!((next.term, next.incarnation), (before.term, before.incarnation + 1));
+    primary.begin_epoch_above(other).unwrap();
+    assert_eq!(primary.epoch(), next, "it is above that already");
+    let written = table.put("b", "row").unwrap();
+    let history = primary.history();
+    assert_eq!((history.epoch_of(last), history.epoch_of(written)), (before, next));
+    assert_eq!(history.entries().last().unwrap().inherited, last);
+    assert_eq!(replicate(&primary, &copy), written);
+    assert_eq!(copy.history().epoch_of(written), next);
+
+    let newer = Epoch { term: next.term + 1, ..other };
+    assert_eq!(primary.begin_epoch_above(newer).unwrap_err().code(), "deposed", "it goes above no newer one");
+    assert_eq!(copy.begin_epoch_above(other).unwrap_err().code(), "read_only");
+    drop((primary, table));
+    let primary = Database::open_with(dir.path().join("primary"), options()).unwrap();
+    assert_eq!(primary.epoch(), next);
+    assert_eq!(primary.table("t").unwrap().get("b").unwrap().as_deref(), Some(&b"row"[..]));
+}
+
+#[test]
 fn a_primary_that_promised_a_newer_epoch_takes_no_commits_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (primary, table, copy) = pair(dir.path());

@@ -96,6 +96,7 @@ fn add(total: &mut Coverage, one: &Coverage) {
     total.clock_jumps += one.clock_jumps;
     total.stray_restarts += one.stray_restarts;
     total.lost_answers += one.lost_answers;
+    total.outnumbered += one.outnumbered;
 }
 
 /// Runs as many seeds as are asked for, else `count`, and says what that was.
@@ -233,7 +234,13 @@ fn what_failed_once_does_not_fail_again() {
     for (seed, why) in seeds {
         assert!(run(seed, None).is_ok(), "seed {seed} fails again: {why}");
     }
-    let of_chains = [(1_257, "an empty copy that took a delta fed others as if it had all marks")];
+    let of_chains = [
+        (1_257, "an empty copy that took a delta fed others as if it had all marks"),
+        (
+            6_000_205,
+            "who had more than an idle primary inherited waited for its first commit at a copy that feeds",
+        ),
+    ];
     for (seed, why) in of_chains {
         assert!(run_cascading(seed, None).is_ok(), "seed {seed} fails again: {why}");
     }

@@ -138,7 +138,8 @@ impl CloneTarget {
             let exists = os.exists(&path);
             let mode = if exists { OpenMode::Write } else { OpenMode::CreateNew };
             let file = os.open(&path, mode).map_err(|error| Error::io("open", &path, error))?;
-            if !exists {
+            // One that an earlier attempt made may not have had its length yet when that ended.
+            if file.len().map_err(|error| Error::io("measure", &path, error))? != entry.extent {
                 file.allocate(entry.extent).map_err(|error| Error::io("reserve room for", &path, error))?;
             }
             for chunk in 0..entry.chunks.len() as u64 {

@@ -126,6 +126,12 @@ impl Store {
         if self.epoch_begun.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.begin_next_epoch(writer)?;
+        self.epoch_begun.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn begin_next_epoch(&self, writer: &Writer) -> Result<()> {
         // A commit that only the lost process knew may be durable without this start having synced it.
         self.sync_log()?;
         let mut structure = self.lock_structure();
@@ -135,9 +141,7 @@ impl Store {
             incarnation: last.incarnation + 1,
             nonce: self.options.os.random_u64(),
         };
-        self.write_epoch(&mut structure, epoch, writer)?;
-        self.epoch_begun.store(true, Ordering::Release);
-        Ok(())
+        self.write_epoch(&mut structure, epoch, writer)
     }
 
     fn write_epoch(&self, structure: &mut Manifest, epoch: Epoch, writer: &Writer) -> Result<()> {
@@ -213,6 +217,18 @@ impl Store {
         let writer = self.lock_writer();
         self.check_gate()?;
         self.begin_epoch_if_due(&writer)
+    }
+
+    /// Begins the next incarnation unless the epoch is newer than `other`; see [`crate::Database::begin_epoch_above`].
+    pub(crate) fn begin_epoch_above(&self, other: Epoch) -> Result<()> {
+        let writer = self.lock_writer();
+        self.check_gate()?;
+        self.begin_epoch_if_due(&writer)?;
+        match self.group(|group| group.history.current()).order(&other) {
+            EpochOrder::Newer | EpochOrder::Same => Ok(()),
+            EpochOrder::Conflict => self.begin_next_epoch(&writer),
+            EpochOrder::Older => Err(Error::Deposed(other)),
+        }
     }
 
     /// Changes what the manifest says about the group, durably.

@@ -356,13 +356,13 @@ impl Primary {
         loop {
             let generation = {
                 let group = self.group.lock();
-                group.has_feed().then(|| group.feed_generation()).ok_or(Error::NotReady)?
+                group.has_feed().then(|| group.generation()).ok_or(Error::NotReady)?
             };
             let shows_all = self.db.visible() >= self.db.log_end().0;
             let is_late = now().since(begun).0 >= PIN_WITHIN_MS;
             if shows_all || is_late {
                 match self.db.pin_files() {
-                    Ok(pin) if self.group.lock().feed_generation() == generation => return Ok(pin),
+                    Ok(pin) if self.group.lock().generation() == generation => return Ok(pin),
                     Ok(_) => return Err(Error::NotReady),
                     Err(planaria_engine::Error::Invalid(_)) if !is_late => {}
                     Err(error) => return Err(error.into()),
@@ -456,6 +456,13 @@ impl Primary {
                         tracing::error!(%error, "the newer epoch could not be promised");
                     }
                 }
+                Some(GroupAction::BeginAbove(epoch)) => {
+                    tracing::warn!(%epoch, "a copy has promised an epoch of this number that never began: begins a newer one");
+                    let begun = executor::begin_above(&self.db, &mut self.group.lock(), epoch);
+                    if let Err(error) = begun.and_then(|()| executor::tell_epoch(&self.db, &mut lead)) {
+                        tracing::warn!(%error, "no newer epoch could begin: it is tried again when the copy is met again");
+                    }
+                }
                 None => break,
             }
         }
@@ -464,6 +471,13 @@ impl Primary {
     /// Another node showed a newer epoch: this one stops to lead.
     pub fn depose(&self, epoch: Epoch) {
         self.group.lock().handle_newer_epoch(epoch);
+        self.after_input();
+    }
+
+    /// Another node was met that has promised an epoch, and what it holds ends in another one: if the number is that of the
+    /// epoch led under, a newer one begins.
+    pub fn meet(&self, promised: Epoch, held: Epoch) {
+        self.group.lock().handle_conflict(promised, held);
         self.after_input();
     }
 

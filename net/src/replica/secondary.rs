@@ -420,11 +420,19 @@ impl Loop {
         let (primary, credentials, transport) =
             (self.source(), self.follow.credentials.clone(), self.follow.transport.clone());
         let opening = Opening::Follow { port: self.follow.port };
+        let shared = Arc::clone(&self.shared);
         let connected = self.runtime.block_on(async {
             let attempt = open_session(primary, &credentials, &transport, &opening);
-            tokio::time::timeout(CONNECT_WITHIN, attempt)
-                .await
-                .unwrap_or(Err(Error::TimedOut { peer: primary, when: "while connecting" }))
+            tokio::select! {
+                attempt = tokio::time::timeout(CONNECT_WITHIN, attempt) => {
+                    attempt.unwrap_or(Err(Error::TimedOut { peer: primary, when: "while connecting" }))
+                }
+                // Whoever stops it, to promise another one its vote perhaps, does not wait for one that is gone.
+                () = shared.stop.notified() => {
+                    shared.stop.notify_one();
+                    Err(Error::Closed)
+                }
+            }
         });
         match connected {
             Ok((endpoint, session)) => {

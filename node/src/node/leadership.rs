@@ -180,7 +180,8 @@ impl Leadership {
         self.herald(&primary);
     }
 
-    /// Tells registered copies that are away who leads; one that knows better ends this node's reign.
+    /// Tells registered copies that are away who leads; one that knows better ends this node's reign, and one that has promised
+    /// an epoch of the same number that never began is told a newer one the next time.
     fn herald(&self, primary: &Primary) {
         if primary.database().deposed().is_some() {
             return;
@@ -194,7 +195,7 @@ impl Leadership {
                     primary.depose(promised.promised);
                     return;
                 }
-                Ok(_) => {}
+                Ok(promised) => primary.meet(promised.promised, promised.position.epoch),
                 Err(error) => {
                     tracing::debug!(%address, error = error.what, "a copy that is away does not answer");
                 }

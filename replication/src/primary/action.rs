@@ -13,6 +13,10 @@ pub enum GroupAction {
     /// A newer epoch exists: stop taking updates. Nothing that a protected level acknowledged is at risk, because
     /// those who acknowledge refuse this epoch from now on.
     Deposed(Epoch),
+    /// A copy has promised this epoch, which has the number of the one led under, and holds nothing of it: it follows nobody
+    /// under that number. Begin the next incarnation, durably, unless the epoch led under is newer by now; then call
+    /// [`super::Group::handle_began`] before anything more is committed or told, and commit something under it.
+    BeginAbove(Epoch),
 }
 
 /// What a [`super::Session`] wants done, in this order.

@@ -68,9 +68,9 @@ impl Group {
         self.feeding.as_ref().is_some_and(|feeding| feeding.feed.is_some())
     }
 
-    /// Changes when the sessions of a copy that feeds others are over.
-    pub fn feed_generation(&self) -> u64 {
-        self.feeding.as_ref().map_or(0, |feeding| feeding.generation)
+    /// Changes when all sessions are over that began before.
+    pub fn generation(&self) -> u64 {
+        self.feeding.as_ref().map_or(self.incarnations, |feeding| feeding.generation)
     }
 
     /// The copies that commits come through, from this one to the primary, as far as is known.

@@ -81,6 +81,8 @@ pub struct Group {
     /// Copies that have been away for so long that no floor waits for them.
     absent: BTreeSet<InstanceId>,
     deposed: Option<Epoch>,
+    /// Rises with each incarnation that begins while it leads: sessions that began before it are over.
+    pub(super) incarnations: u64,
     actions: VecDeque<GroupAction>,
     /// There if the copy leads nothing, and feeds others on what it follows.
     pub(super) feeding: Option<Feeding>,
@@ -90,7 +92,8 @@ impl Group {
     /// A primary that leads under `epoch`, which is durable, with everything up to `recovered` durable.
     ///
     /// `history` is the copy's own, without what it took back; it need not have an entry for `epoch` until the first
-    /// commit is written under it.
+    /// commit is written under it. That should come soon: who is fed by a copy that follows, and has more than the epoch
+    /// inherits, waits for it.
     pub fn new(identity: Identity, options: Options, epoch: Epoch, history: History, recovered: Uid) -> Self {
         Self {
             identity,
@@ -106,6 +109,7 @@ impl Group {
             pending: None,
             absent: BTreeSet::new(),
             deposed: None,
+            incarnations: 0,
             actions: VecDeque::new(),
             feeding: None,
         }
@@ -190,6 +194,37 @@ impl Group {
             self.deposed = Some(epoch);
             self.actions.push_back(GroupAction::Deposed(epoch));
         }
+    }
+
+    /// A copy was met that has promised `promised`; what it holds ends in the epoch `held`.
+    ///
+    /// A promotion that found too little after it was promised leaves copies behind that have promised its epoch, and
+    /// another one may have drawn the same number meanwhile. A copy that holds nothing of what it promised has acknowledged nothing
+    /// under it, so it may go on to a newer one; and a newer one is what a primary begins at each start, without asking.
+    /// One that does hold something of it has a primary of its own, and an operator decides.
+    pub fn handle_conflict(&mut self, promised: Epoch, held: Epoch) {
+        let begins = GroupAction::BeginAbove(promised);
+        let is_conflict = promised.order(&self.epoch) == EpochOrder::Conflict && held != promised;
+        let leads = self.deposed.is_none() && self.feeding.is_none();
+        if is_conflict && leads && !self.actions.contains(&begins) {
+            self.actions.push_back(begins);
+        }
+    }
+
+    /// The next incarnation has begun, and is the last entry of this history; what it inherits is durable.
+    ///
+    /// All sessions end: their copies promise the new epoch with their next hello. Until then nobody acknowledges under it.
+    pub fn handle_began(&mut self, history: History) {
+        let Some(entry) = history.entries().last().copied() else { return };
+        if entry.epoch.order(&self.epoch) != EpochOrder::Newer {
+            return;
+        }
+        self.epoch = entry.epoch;
+        self.history = history;
+        self.inherited = entry.inherited;
+        self.handle_appended(entry.inherited);
+        self.handle_durable(entry.inherited);
+        self.incarnations += 1;
     }
 
     /// An operator decided whether a copy may be promoted at all. A copy that may not leaves the promotable set.

@@ -32,7 +32,7 @@ pub struct Session {
     heard: Millis,
     sent: Millis,
     registered: Uid,
-    /// The generation of what is fed, at the last hello.
+    /// The generation of the group, at the last hello.
     generation: u64,
     closed: bool,
 }
@@ -336,7 +336,7 @@ impl Session {
             return self.refuse(group, &hello, Refusal::Superseded, now);
         }
         self.instance = Some(hello.instance);
-        self.generation = group.feed_generation();
+        self.generation = group.generation();
         self.name.clone_from(&hello.name);
         self.portion.clone_from(&hello.portion);
         if self.portion.is_some() {
@@ -379,7 +379,10 @@ impl Session {
                 group.handle_newer_epoch(hello.promised);
                 return Err(Refusal::Deposed);
             }
-            EpochOrder::Conflict => return Err(Refusal::EpochConflict),
+            EpochOrder::Conflict => {
+                group.handle_conflict(hello.promised, hello.history.epoch_of(hello.durable));
+                return Err(Refusal::EpochConflict);
+            }
             EpochOrder::Older | EpochOrder::Same => {}
         }
         if planted!(self.options, ForkByWatermark) {
@@ -500,12 +503,12 @@ impl Session {
         group.acknowledge(instance, ack.durable, ack.visible, online);
     }
 
-    /// Whether what the session began to feed on goes on no more.
+    /// Whether what the session began to feed on goes on no more, or the epoch that it began under.
     fn has_moved(&self, group: &Group) -> bool {
-        !self.closed && self.instance.is_some() && self.generation != group.feed_generation()
+        !self.closed && self.instance.is_some() && self.generation != group.generation()
     }
 
-    /// Ends the session if the primary was deposed, what is fed on has changed, or the copy has a newer session.
+    /// Ends the session if the primary was deposed or began a new epoch, what is fed on has changed, or the copy has a newer session.
     fn ended_elsewhere(&mut self, group: &mut Group, now: Millis) -> bool {
         if self.has_moved(group) {
             self.close(group, ByeCode::Moved, "say hello again", now);

@@ -116,6 +116,74 @@ fn who_does_not_belong_is_refused_with_the_reason() {
     assert_eq!(refusal(group, Hello { promised: conflict, ..hello(5) }), Refusal::EpochConflict);
 }
 
+/// An epoch of the same number as the one led under, which another copy drew.
+fn conflicting() -> Epoch {
+    Epoch { nonce: 77, ..epoch(1) }
+}
+
+#[test]
+fn a_primary_goes_above_an_epoch_of_its_number_that_was_promised_and_holds_nothing() {
+    let group = &mut group(10);
+    let mut other =
+        welcomed(group, Hello { instance: InstanceId(3), ..hello(10) }, &survey(10), Options::default());
+    drain(&mut other, group);
+    let stuck = Hello { promised: conflicting(), ..hello(5) };
+    assert_eq!(refusal(group, stuck.clone()), Refusal::EpochConflict);
+    assert_eq!(refusal(group, stuck.clone()), Refusal::EpochConflict);
+    assert_eq!(group.poll_action(), Some(GroupAction::BeginAbove(conflicting())));
+    assert_eq!(group.poll_action(), None, "once is enough");
+
+    let next = Epoch { incarnation: 2, nonce: 5, ..epoch(1) };
+    let mut history = history(1);
+    let inherited = Uid::new(10);
+    history.push(HistoryEntry { epoch: next, inherited, hash: HistoryHash::default() }).unwrap();
+    group.handle_began(history.clone());
+    assert_eq!((group.epoch(), group.history()), (next, &history));
+    // What was read for a session of the epoch before is not told.
+    let late = CommitsRead::Commits(vec![commit(10, 11)]);
+    other.handle_commits(group, 1, late, NOW);
+    let messages = sent(&drain(&mut other, group));
+    assert!(matches!(&messages[..], [Message::Bye(bye)] if bye.code == ByeCode::Moved), "{messages:?}");
+    assert!(group.members().values().all(|member| !member.online && member.session.is_none()));
+
+    let mut session = welcomed(group, stuck, &survey(10), Options::default());
+    let messages = sent(&drain(&mut session, group));
+    let [Message::Welcome(welcome), ..] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!((welcome.epoch, welcome.fork.uid), (next, Uid::new(5)));
+}
+
+#[test]
+fn after_going_above_another_epoch_what_is_inherited_counts_only_with_a_commit_of_the_new_one() {
+    let group = &mut group(10);
+    group.restore(COPY, "two".to_owned(), Uid::new(10), true, NOW);
+    group.restore_promotable(PromotableSets { now: [InstanceId(1), COPY].into(), next: None });
+    group.handle_conflict(conflicting(), epoch(1));
+    let next = Epoch { incarnation: 2, nonce: 5, ..epoch(1) };
+    let mut history = history(1);
+    let inherited = Uid::new(10);
+    history.push(HistoryEntry { epoch: next, inherited, hash: HistoryHash::default() }).unwrap();
+    group.handle_began(history);
+    assert_eq!(group.acknowledged(Level::One), Some(Uid::ZERO));
+    group.handle_appended(Uid::new(11));
+    group.handle_durable(Uid::new(11));
+    group.acknowledge(COPY, Uid::new(11), Uid::new(11), true);
+    assert_eq!(group.acknowledged(Level::One), Some(Uid::new(11)));
+}
+
+#[test]
+fn a_primary_leaves_it_to_people_where_another_one_led_under_its_number() {
+    let group = &mut group(10);
+    let entry = HistoryEntry { epoch: conflicting(), inherited: Uid::ZERO, hash: HistoryHash::default() };
+    let elsewhere = History::from_entries(vec![entry]).unwrap();
+    let led = Hello { promised: conflicting(), history: elsewhere, ..hello(5) };
+    assert_eq!(refusal(group, led), Refusal::EpochConflict);
+    assert_eq!(group.poll_action(), None);
+    group.handle_newer_epoch(epoch(2));
+    group.poll_action();
+    group.handle_conflict(conflicting(), Epoch::NONE);
+    assert_eq!(group.poll_action(), None, "one that was deposed begins nothing");
+}
+
 #[test]
 fn a_newer_promise_deposes_the_primary() {
     let group = &mut group(10);

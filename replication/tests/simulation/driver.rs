@@ -61,6 +61,7 @@ impl World {
                 self.nodes[node].answers.push_back(Answer::Promotable(sets, uid));
             }
             GroupAction::Deposed(_) => self.follow(node),
+            GroupAction::BeginAbove(other) => self.begin_above(node, other),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::store::{KEYS, Op};
 use planaria_replication::{Heard, Planted, Way, assess};
-use planaria_types::{Epoch, HistoryEntry, Uid};
+use planaria_types::{Epoch, EpochOrder, HistoryEntry, Uid};
 
 use crate::world::{Checked, NODES, Node, Role, World, id};
 
@@ -47,6 +47,48 @@ impl World {
         self.coverage.commits += 1;
         self.note(&format!("node {node} commits {uid} {ops:?}"));
         uid
+    }
+
+    /// A primary begins its next incarnation, because a copy has promised an epoch of the same number that never began.
+    pub(crate) fn begin_above(&mut self, node: usize, other: Epoch) {
+        let nonce = self.random.next();
+        let Node { store, role: Role::Primary { group, sessions }, incarnations, led, .. } =
+            &mut self.nodes[node]
+        else {
+            return;
+        };
+        let before = group.epoch();
+        if before.order(&other) != EpochOrder::Conflict || group.deposed().is_some() {
+            return;
+        }
+        *incarnations = before.incarnation.max(*incarnations) + 1;
+        let epoch = Epoch { term: before.term, incarnation: *incarnations, nonce };
+        (*led, store.promised) = (epoch, epoch);
+        store.synced = store.appended;
+        self.durable.insert(before, store.synced);
+        let entry = HistoryEntry { epoch, inherited: store.appended, hash: store.end_hash() };
+        store.history.push(entry).expect("the next incarnation is newer");
+        group.handle_began(store.history.clone());
+        // Whoever has not said hello yet will be welcomed under this epoch.
+        let new = sessions.iter().filter(|(_, session)| session.instance().is_none());
+        for (number, _) in new {
+            if let Some(ends) = self.connections.get_mut(number) {
+                ends.epoch = epoch;
+            }
+        }
+        self.coverage.outnumbered += 1;
+        self.note(&format!("node {node} leads as {epoch} from now on"));
+        self.begin_in_full(node);
+    }
+
+    /// A primary makes the commit that real ones make when they begin, unless it has committed something.
+    pub(crate) fn begin_in_full(&mut self, node: usize) {
+        let Role::Primary { group, .. } = &self.nodes[node].role else { return };
+        let (epoch, store) = (group.epoch(), &self.nodes[node].store);
+        if group.deposed().is_none() && store.history.epoch_of(store.appended) != epoch {
+            self.value += 1;
+            self.commit(node, &[(0, Some(self.value))]);
+        }
     }
 
     pub(crate) fn publish(&mut self) {

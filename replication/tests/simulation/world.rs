@@ -56,6 +56,7 @@ pub(crate) struct Coverage {
     pub(crate) clock_jumps: u64,
     pub(crate) stray_restarts: u64,
     pub(crate) lost_answers: u64,
+    pub(crate) outnumbered: u64,
     /// Of all that happened, as it is told to people.
     pub(crate) digest: u64,
 }
@@ -297,6 +298,10 @@ impl World {
         self.calm_swarm();
         self.heal();
         for round in 0..SETTLE_STEPS {
+            if self.cascading.is_some() {
+                // Under faults that commit may come late. Without it nobody who is fed learns what the epoch inherits.
+                self.begin_in_full(self.leader);
+            }
             self.step()?;
             if round % 10_000 == 9_999 {
                 // What the last leader heard only now may have deposed it.
@@ -322,13 +327,16 @@ impl World {
         }
     }
 
-    /// Somebody promised an epoch that nobody began, or two primaries met: an operator has the last leader begin a newer one.
+    /// Somebody promised a newer epoch that nobody began, or two led under one number: an operator has the last leader begin
+    /// one above it. An epoch of its number that was promised and never began the leader meets by itself.
     fn lead_again_if_needed(&mut self) {
         let newest = self.nodes.iter().map(|node| node.store.promised.term).max().unwrap_or(0);
         let follows = matches!(self.nodes[self.leader].role, Role::Secondary { .. });
         let led = self.nodes[self.leader].led;
-        let conflicts = |node: &Node| node.store.promised.order(&led) == EpochOrder::Conflict;
-        let conflict = self.nodes.iter().any(conflicts);
+        let conflict = self.nodes.iter().any(|node| {
+            let own = node.store.history.epoch_of(node.store.appended);
+            own == node.store.promised && own.order(&led) == EpochOrder::Conflict
+        });
         if self.careful && (follows || conflict || newest > led.term) {
             self.lead(self.leader, newest + 1);
         }

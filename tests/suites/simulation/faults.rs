@@ -142,7 +142,7 @@ impl World {
         if let Some(Process::Primary(leading)) = &self.nodes[node].process {
             let db = leading.db.clone();
             // Within a step it may have told others of it already.
-            self.oracle.note_durable(db.history().position_of(db.durable()));
+            self.oracle.leads_with(&db);
             if self.moves {
                 // What it holds for those who lead after it.
                 self.nodes[node].acknowledged = db.durable();

@@ -86,6 +86,13 @@ impl Leading {
                         outcome = Err(error.to_string());
                     }
                 }
+                GroupAction::BeginAbove(other) => {
+                    let begun = executor::begin_above(&self.db, &mut self.group, other);
+                    let told = begun.and_then(|()| executor::tell_epoch(&self.db, &mut self.lead));
+                    if let Err(error) = told {
+                        outcome = Err(error.to_string());
+                    }
+                }
             }
         }
         if let Err(error) = self.keep_to_caps(now) {

@@ -144,6 +144,8 @@ impl World {
         for node in 0..NODES {
             self.reopen(node);
         }
+        self.herald();
+        self.see_who_leads()?;
         if !self.is_undeposed(self.leader) {
             let force = round >= FORCED_AFTER;
             for node in 0..NODES {
@@ -161,8 +163,45 @@ impl World {
         for node in 0..NODES {
             self.rejoin(node);
         }
-        self.end_conflicts();
+        self.end_conflict()?;
         std::mem::replace(&mut self.broken, Ok(()))
+    }
+
+    /// A promotion may be durable on a node that died before it could tell: once that leads again and the one before has heard
+    /// of it, it is the one that leads.
+    fn see_who_leads(&mut self) -> Checked {
+        if self.is_undeposed(self.leader) {
+            return Ok(());
+        }
+        let epoch = |node: &usize| self.nodes[*node].database().map(Database::epoch);
+        let leads = (0..NODES).filter(|node| self.is_undeposed(*node));
+        let newest = leads.max_by_key(|node| epoch(node).map(|epoch| (epoch.term, epoch.incarnation)));
+        if let Some(node) = newest
+            && let Some(db) = self.nodes[node].database().cloned()
+        {
+            self.holds_protected(&db).map_err(|what| format!("R7: node {node} is found to lead: {what}"))?;
+            self.leader = node;
+            self.note(format_args!("node {node} is found to lead"));
+        }
+        Ok(())
+    }
+
+    /// Where two have led under one number, an operator starts the primary anew, which has a newer one then. One that was
+    /// promised and never began the primary goes above by itself.
+    fn end_conflict(&mut self) -> Checked {
+        let leader = self.leader;
+        let Some(epoch) = self.nodes[leader].database().map(Database::epoch) else { return Ok(()) };
+        let conflicts = |node: &crate::node::Node| {
+            node.database().is_some_and(|db| {
+                db.promised().order(&epoch) == EpochOrder::Conflict && db.position().epoch == db.promised()
+            })
+        };
+        if !self.is_undeposed(leader) || !self.nodes.iter().any(conflicts) {
+            return Ok(());
+        }
+        self.note(format_args!("an operator starts node {leader} anew"));
+        self.stop(leader);
+        self.start(leader)
     }
 
     /// Faults come in storms, so that copies are promotable when one begins. Whether something went wrong in this step.
@@ -190,22 +229,6 @@ impl World {
         }
         self.fault(node)?;
         Ok(true)
-    }
-
-    /// Where two were promoted under one number, an operator moves the lead to a newer one.
-    fn end_conflicts(&mut self) {
-        let Some(epoch) = self.nodes[self.leader].database().map(Database::epoch) else { return };
-        let conflicts = |node: &crate::node::Node| {
-            node.database().is_some_and(|db| db.promised().order(&epoch) == EpochOrder::Conflict)
-        };
-        if !self.nodes.iter().any(conflicts) {
-            return;
-        }
-        for node in 0..NODES {
-            if self.nodes[self.leader].database().map(Database::epoch) == Some(epoch) {
-                self.promote(node, Terms::Wish(PromotionWish::default()));
-            }
-        }
     }
 
     /// The node after `node` that can lead and does not.
@@ -359,12 +382,22 @@ impl World {
             if !self.hear_each_other(node, leader) {
                 continue;
             }
-            if let Ok(promised) = self.promise(node, epoch, leader)
-                && promised.promised.order(&epoch) == EpochOrder::Newer
-            {
+            let Ok(promised) = self.promise(node, epoch, leader) else { continue };
+            if promised.promised.order(&epoch) == EpochOrder::Newer {
                 self.depose(leader, promised.promised);
                 return;
             }
+            self.meet(leader, promised.promised, promised.position.epoch);
+        }
+    }
+
+    /// A primary meets a copy that may have promised an epoch of the same number, and begins a newer one then.
+    fn meet(&mut self, leader: usize, promised: Epoch, held: Epoch) {
+        let now = self.millis();
+        if let Some(leading) = self.leading(leader) {
+            leading.group.handle_conflict(promised, held);
+            // What cannot be written now is tried again when the copy is met again.
+            let _ = leading.after_input(now);
         }
     }
 

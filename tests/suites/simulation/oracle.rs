@@ -92,6 +92,15 @@ impl Oracle {
         *durable = position.uid.max(*durable);
     }
 
+    /// What a primary has durable now, and what its epoch inherited, which may have begun within a step.
+    pub(crate) fn leads_with(&mut self, db: &Database) {
+        let history = db.history();
+        let inherited = history.entries().last().map_or(Uid::ZERO, |entry| entry.inherited);
+        for uid in [inherited, db.durable()] {
+            self.note_durable(history.position_of(uid));
+        }
+    }
+
     /// Whether a position was durable on a primary.
     pub(crate) fn is_durable(&self, position: Position) -> bool {
         self.durable.get(&position.epoch).copied().unwrap_or_default() >= position.uid

@@ -305,7 +305,7 @@ impl World {
             let Some(Process::Primary(leading)) = &self.nodes[node].process else { continue };
             let db = leading.db.clone();
             self.absorb(node, &db)?;
-            self.oracle.note_durable(db.history().position_of(db.durable()));
+            self.oracle.leads_with(&db);
             self.acknowledge(node)?;
         }
         touched.map_or(Ok(()), |node| self.check(node))

@@ -10,7 +10,7 @@ use planaria_replication::primary::{
     Survey,
 };
 use planaria_replication::{Millis, Options, PromotableSets, RewindItem};
-use planaria_types::{GroupId, InstanceId, Portion, TableId, Uid};
+use planaria_types::{Epoch, GroupId, InstanceId, Portion, TableId, Uid};
 
 use super::super::{compare, convert};
 use crate::{Error, Result};
@@ -88,6 +88,22 @@ pub fn persist_sets(db: &Database, lead: &mut Lead, sets: &PromotableSets) -> Re
     let uid = db.set_lead(&next)?;
     *lead = next;
     Ok(uid)
+}
+
+/// Begins the next incarnation of a primary, unless its epoch is newer than `other` by now; [`tell_epoch`] comes next.
+///
+/// The group is held all the while: it must not hear of a commit of the new epoch before it knows that.
+pub fn begin_above(db: &Database, group: &mut Group, other: Epoch) -> Result<()> {
+    db.begin_epoch_above(other)?;
+    group.handle_began(db.history());
+    Ok(())
+}
+
+/// Makes the first commit of an epoch, as at each start: what other copies acknowledge together with it counts.
+pub fn tell_epoch(db: &Database, lead: &mut Lead) -> Result<()> {
+    lead.epoch = db.epoch();
+    db.set_lead(lead)?;
+    Ok(())
 }
 
 /// The copy that led before follows from now on, and the one that leads does so no more.

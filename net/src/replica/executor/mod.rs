@@ -26,7 +26,10 @@ pub mod promotion;
 
 pub use following::{FollowingCopy, local};
 pub(crate) use leading::estimate;
-pub use leading::{Answer, Kept, Leading, Outcome, Registrar, SessionReads, lead, persist_sets, tell_news};
+pub use leading::{
+    Answer, Kept, Leading, Outcome, Registrar, SessionReads, begin_above, lead, persist_sets, tell_epoch,
+    tell_news,
+};
 
 #[cfg(test)]
 mod executor_tests;
