@@ -18,7 +18,9 @@ pub(crate) use self::bench::{BenchCommand, LiveArgs, ResyncArgs};
 use self::choice::{LevelArgs, ReadArgs, WriteArgs};
 use self::cluster::MembershipArgs;
 pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
-pub(crate) use self::cluster_clones::{ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand};
+pub(crate) use self::cluster_clones::{
+    ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand, ScheduleCommand,
+};
 pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 use crate::import::{InputFormat, TypeChoice};
