@@ -65,39 +65,51 @@ impl ControlHandler {
                 center.set_mode(now, &database, mode)?;
                 ControlResponse::Databases(center.databases(now))
             }
-            ControlRequest::CloneCreate(wish) => {
-                let job = center.submit_clone(now, &wish, "an operator")?;
-                ControlResponse::Clones(vec![center.clone_info(job)?])
-            }
-            ControlRequest::Clones { limit } => ControlResponse::Clones(center.clone_infos(limit)?),
-            ControlRequest::CloneShow { job } => ControlResponse::Clones(vec![center.clone_info(job)?]),
-            ControlRequest::CloneCancel { job } => {
-                center.cancel_clone(now, job)?;
-                ControlResponse::Clones(vec![center.clone_info(job)?])
-            }
-            ControlRequest::CloneRate { job, bytes_per_s } => {
-                center.set_clone_rate(now, job, bytes_per_s)?;
-                ControlResponse::Clones(vec![center.clone_info(job)?])
-            }
-            ControlRequest::Limits => ControlResponse::Limits(center.limit_infos()),
-            ControlRequest::SetLimit { gate, clones_max, bytes_per_s_max } => {
-                center.set_limit(now, &gate, Ceiling { clones_max, bytes_per_s_max })?;
-                ControlResponse::Limits(center.limit_infos())
-            }
-            ControlRequest::Wants => ControlResponse::Wants(center.wants(now)),
-            ControlRequest::SetWant { database, standbys, backups } => {
-                center.set_want(now, &database, standbys, backups)?;
-                ControlResponse::Wants(center.wants(now))
-            }
-            _ => {
-                return Err(crate::Error::refused(
-                    "unsupported",
-                    "this release does not know that request",
-                    "",
-                ));
-            }
+            request => return answer_of_clones(&mut center, now, request),
         })
     }
+}
+
+/// Answers what is asked of clones, and of what has them made.
+fn answer_of_clones(center: &mut Center, now: Now, request: ControlRequest) -> Result<ControlResponse> {
+    Ok(match request {
+        ControlRequest::CloneCreate(wish) => {
+            let job = center.submit_clone(now, &wish, "an operator")?;
+            ControlResponse::Clones(vec![center.clone_info(job)?])
+        }
+        ControlRequest::Clones { limit } => ControlResponse::Clones(center.clone_infos(limit)?),
+        ControlRequest::CloneShow { job } => ControlResponse::Clones(vec![center.clone_info(job)?]),
+        ControlRequest::CloneCancel { job } => {
+            center.cancel_clone(now, job)?;
+            ControlResponse::Clones(vec![center.clone_info(job)?])
+        }
+        ControlRequest::CloneRate { job, bytes_per_s } => {
+            center.set_clone_rate(now, job, bytes_per_s)?;
+            ControlResponse::Clones(vec![center.clone_info(job)?])
+        }
+        ControlRequest::Limits => ControlResponse::Limits(center.limit_infos()),
+        ControlRequest::SetLimit { gate, clones_max, bytes_per_s_max } => {
+            center.set_limit(now, &gate, Ceiling { clones_max, bytes_per_s_max })?;
+            ControlResponse::Limits(center.limit_infos())
+        }
+        ControlRequest::Schedules => ControlResponse::Schedules(center.schedules()),
+        ControlRequest::SetSchedule { name, every_ms, wish } => {
+            center.set_schedule(now, &name, every_ms, &wish)?;
+            ControlResponse::Schedules(center.schedules())
+        }
+        ControlRequest::RemoveSchedule { name } => {
+            center.remove_schedule(now, &name)?;
+            ControlResponse::Schedules(center.schedules())
+        }
+        ControlRequest::Wants => ControlResponse::Wants(center.wants(now)),
+        ControlRequest::SetWant { database, standbys, backups } => {
+            center.set_want(now, &database, standbys, backups)?;
+            ControlResponse::Wants(center.wants(now))
+        }
+        _ => {
+            return Err(crate::Error::refused("unsupported", "this release does not know that request", ""));
+        }
+    })
 }
 
 fn now(os: &dyn Os) -> Now {

@@ -17,8 +17,8 @@ mod handler;
 
 pub use catalog::{
     Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind,
-    InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord, NodeRecord, StoreCatalog,
-    WantRecord,
+    InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord, NodeRecord, ScheduleRecord,
+    StoreCatalog, WantRecord,
 };
 pub use center::{Center, Now, Settings};
 pub use error::{Error, Result};

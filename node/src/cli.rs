@@ -19,7 +19,9 @@ pub(crate) use self::bench::{BenchCommand, CloneArgs as CloneBenchArgs, CloneKin
 use self::choice::{LevelArgs, ReadArgs, WriteArgs, parse_duration_ms};
 use self::cluster::MembershipArgs;
 pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
-pub(crate) use self::cluster_clones::{ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand};
+pub(crate) use self::cluster_clones::{
+    ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand, ScheduleCommand,
+};
 pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 pub(crate) use self::shape::ShapeArgs;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use planaria_engine::{ColumnType, Value};
+use planaria_net::wire::jobs::CloneWish;
 use planaria_net::wire::message::CloneRole;
 use planaria_replication::control::{Ceiling, Gate, Priority};
 use planaria_types::{DatabaseId, InstanceId};
@@ -66,6 +67,8 @@ pub struct CloneRecord {
     pub period_ms: u64,
     /// What was asked for at most, in bytes a second.
     pub bytes_per_s_wanted: Option<u64>,
+    /// How long it lives once it is whole, in seconds.
+    pub ttl_s: Option<u64>,
     /// Who asked for it.
     pub origin: String,
     /// How it stands.
@@ -114,6 +117,19 @@ pub struct WantRecord {
     pub backups: u32,
 }
 
+/// A clone that is asked for again and again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScheduleRecord {
+    /// What the schedule is called.
+    pub name: String,
+    /// The time between two clones, in milliseconds.
+    pub every_ms: u64,
+    /// What is asked for.
+    pub wish: CloneWish,
+    /// When it is asked for next, in milliseconds since 1970.
+    pub due_ms: u64,
+}
+
 const TEXT: ColumnType = ColumnType::Text;
 const NUMBER: ColumnType = ColumnType::Int64;
 const TIME: ColumnType = ColumnType::Timestamp;
@@ -139,6 +155,7 @@ impl Stored for CloneRecord {
         ("priority", TEXT),
         ("period_ms", NUMBER),
         ("rate_wanted", NUMBER),
+        ("ttl_s", NUMBER),
         ("origin", TEXT),
         ("state", TEXT),
         ("code", TEXT),
@@ -167,6 +184,8 @@ impl Stored for CloneRecord {
             bits(self.period_ms),
             // No clone is asked for at no rate at all.
             bits(self.bytes_per_s_wanted.unwrap_or(0)),
+            // Nor for no time.
+            bits(self.ttl_s.unwrap_or(0)),
             text(&self.origin),
             text(self.state.name()),
             text(&self.code),
@@ -193,6 +212,7 @@ impl Stored for CloneRecord {
             priority: row.named(&Priority::ALL, Priority::name)?,
             period_ms: row.bits()?,
             bytes_per_s_wanted: Some(row.bits()?).filter(|rate| *rate > 0),
+            ttl_s: Some(row.bits()?).filter(|seconds| *seconds > 0),
             origin: row.text()?,
             state: row.named(&CloneState::ALL, CloneState::name)?,
             code: row.text()?,
@@ -237,5 +257,52 @@ impl Stored for WantRecord {
 
     fn read(row: &mut Row) -> Result<Self> {
         Ok(Self { database: row.parsed()?, standbys: row.count()?, backups: row.count()? })
+    }
+}
+
+impl Stored for ScheduleRecord {
+    const TABLE: &'static str = "schedules";
+    const COLUMNS: &'static [(&'static str, ColumnType)] = &[
+        ("name", TEXT),
+        ("every_ms", NUMBER),
+        ("due", TIME),
+        ("node", TEXT),
+        ("database", TEXT),
+        ("role", TEXT),
+        ("priority", TEXT),
+        ("period_ms", NUMBER),
+        ("rate_wanted", NUMBER),
+        ("ttl_s", NUMBER),
+    ];
+
+    fn values(&self) -> Vec<Value> {
+        let Self { name, every_ms, wish, due_ms } = self;
+        vec![
+            text(name),
+            bits(*every_ms),
+            time(*due_ms),
+            text(&wish.to),
+            text(wish.database.as_deref().unwrap_or_default()),
+            text(role_name(wish.role)),
+            text(wish.priority),
+            bits(wish.period_ms),
+            bits(wish.bytes_per_s.unwrap_or(0)),
+            bits(wish.ttl_s.unwrap_or(0)),
+        ]
+    }
+
+    fn read(row: &mut Row) -> Result<Self> {
+        let (name, every_ms, due_ms) = (row.text()?, row.bits()?.max(1), row.millis()?);
+        let wish = CloneWish {
+            to: row.text()?,
+            database: Some(row.text()?).filter(|database| !database.is_empty()),
+            name: None,
+            role: row.named(&ROLES, role_name)?,
+            priority: row.named(&Priority::ALL, Priority::name)?,
+            period_ms: row.bits()?,
+            bytes_per_s: Some(row.bits()?).filter(|rate| *rate > 0),
+            ttl_s: Some(row.bits()?).filter(|seconds| *seconds > 0),
+        };
+        Ok(Self { name, every_ms, wish, due_ms })
     }
 }

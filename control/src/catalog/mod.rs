@@ -13,7 +13,7 @@ use planaria_replication::control::{Ceiling, Gate};
 use planaria_types::{DatabaseId, InstanceId};
 
 pub(crate) use clones::role_name;
-pub use clones::{CloneRecord, CloneState, LimitRecord, WantRecord};
+pub use clones::{CloneRecord, CloneState, LimitRecord, ScheduleRecord, WantRecord};
 pub use record::{
     Change, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState,
     LeadRecord, NodeRecord,
@@ -63,6 +63,8 @@ pub struct Contents {
     pub clones: BTreeMap<u64, CloneRecord>,
     /// What clones may take, where it was set.
     pub limits: BTreeMap<Gate, Ceiling>,
+    /// Clones that are asked for again and again, by name.
+    pub schedules: BTreeMap<String, ScheduleRecord>,
     /// How many copies are wanted, where it was said.
     pub wants: BTreeMap<DatabaseId, WantRecord>,
     /// The number of the last event.
@@ -96,6 +98,10 @@ impl Contents {
                 }
             }
             Change::Limit(limit) => drop(self.limits.insert(limit.gate, limit.ceiling)),
+            Change::Schedule(schedule) => {
+                self.schedules.insert(schedule.name.clone(), *schedule);
+            }
+            Change::ScheduleRemoved(name) => drop(self.schedules.remove(&name)),
             Change::Want(want) => drop(self.wants.insert(want.database, want)),
             Change::Event(event) => self.last_event = self.last_event.max(event.number),
         }

@@ -4,7 +4,7 @@ use planaria_net::wire::control::Mode;
 use planaria_replication::control::{CopyState, InstanceRole, Labels};
 use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
-use super::clones::{CloneRecord, LimitRecord, WantRecord};
+use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
 
 /// A datacenter that a node said it is in.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -202,11 +202,15 @@ pub enum EventKind {
     WantSet,
     /// A copy that is wanted is missing.
     CopyWanted,
+    /// An operator had a clone asked for again and again.
+    ScheduleSet,
+    /// An operator ended that.
+    ScheduleEnded,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::NodeJoined,
         Self::NodeLost,
         Self::NodeReturned,
@@ -230,6 +234,8 @@ impl EventKind {
         Self::LimitSet,
         Self::WantSet,
         Self::CopyWanted,
+        Self::ScheduleSet,
+        Self::ScheduleEnded,
     ];
 
     /// A stable name.
@@ -258,6 +264,8 @@ impl EventKind {
             Self::LimitSet => "limit_set",
             Self::WantSet => "want_set",
             Self::CopyWanted => "copy_wanted",
+            Self::ScheduleSet => "schedule_set",
+            Self::ScheduleEnded => "schedule_ended",
         }
     }
 }
@@ -300,6 +308,10 @@ pub enum Change {
     Clone(Box<CloneRecord>),
     /// What clones may take was set.
     Limit(LimitRecord),
+    /// A schedule was set, or its clone was asked for.
+    Schedule(Box<ScheduleRecord>),
+    /// The schedule of that name was ended.
+    ScheduleRemoved(String),
     /// How many copies are wanted was said.
     Want(WantRecord),
     /// Something happened.

@@ -5,7 +5,7 @@ use planaria_engine::{Batch, Database, Durability, Options, Table, Value};
 use planaria_net::wire::control::JoinToken;
 use planaria_types::KeyRange;
 
-use super::clones::{CloneRecord, LimitRecord, WantRecord};
+use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
 use super::record::{Change, Event, JobRecord, JobState};
 use super::row::{Row, bits};
 use super::tables::{Setting, Stored};
@@ -32,6 +32,7 @@ pub struct StoreCatalog {
     jobs: Table,
     clones: Table,
     limits: Table,
+    schedules: Table,
     wants: Table,
     history: Table,
 }
@@ -69,6 +70,7 @@ impl StoreCatalog {
                 "jobs",
                 "clones",
                 "limits",
+                "schedules",
                 "wants",
                 "history",
             ]
@@ -91,6 +93,7 @@ impl StoreCatalog {
             jobs: table::<JobRecord>(&database)?,
             clones: table::<CloneRecord>(&database)?,
             limits: table::<LimitRecord>(&database)?,
+            schedules: table::<ScheduleRecord>(&database)?,
             wants: table::<WantRecord>(&database)?,
             history: table::<Event>(&database)?,
             database,
@@ -183,6 +186,8 @@ impl Catalog for StoreCatalog {
         let open = clones.into_iter().filter(|clone| clone.state.is_open());
         changes.extend(open.map(|clone| Change::Clone(Box::new(clone))));
         changes.extend(rows(&self.limits)?.into_iter().map(Change::Limit));
+        let schedules: Vec<ScheduleRecord> = rows(&self.schedules)?;
+        changes.extend(schedules.into_iter().map(|schedule| Change::Schedule(Box::new(schedule))));
         changes.extend(rows(&self.wants)?.into_iter().map(Change::Want));
         for change in changes {
             contents.take(change);
@@ -211,6 +216,13 @@ impl Catalog for StoreCatalog {
                     forget(&mut batch, &self.clones, clone.number.checked_sub(JOBS_MAX))?;
                 }
                 Change::Limit(limit) => put(&mut batch, &self.limits, limit)?,
+                Change::Schedule(schedule) => put(&mut batch, &self.schedules, &**schedule)?,
+                Change::ScheduleRemoved(name) => {
+                    let (_, schema) = self.schedules.definition().schema()?;
+                    let key = [Value::Text(name.clone())];
+                    let key = planaria_engine::table::encode_key_prefix(schema, &key)?;
+                    batch.delete(self.schedules.id(), key);
+                }
                 Change::Want(want) => put(&mut batch, &self.wants, want)?,
                 Change::Event(event) => {
                     put(&mut batch, &self.history, event)?;

@@ -1,4 +1,5 @@
 use planaria_net::wire::control::{JoinToken, Mode};
+use planaria_net::wire::jobs::CloneWish;
 use planaria_net::wire::message::CloneRole;
 use planaria_replication::control::{Ceiling, CopyState, InstanceRole, Labels, Priority};
 use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
@@ -6,7 +7,8 @@ use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 use super::StoreCatalog;
 use crate::{
     Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind,
-    InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord, NodeRecord, WantRecord,
+    InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord, NodeRecord, ScheduleRecord,
+    WantRecord,
 };
 
 fn changes() -> Vec<Change> {
@@ -55,6 +57,7 @@ fn changes() -> Vec<Change> {
             gate: "link:a/b".parse().unwrap(),
             ceiling: Ceiling { clones_max: 2, bytes_per_s_max: u64::MAX },
         }),
+        Change::Schedule(Box::new(schedule())),
         Change::Want(WantRecord { database, standbys: 1, backups: 2 }),
         Change::Event(event(1, vec!["b: it is behind".into(), "c: chosen".into()])),
     ]
@@ -84,6 +87,7 @@ fn clone(number: u64, state: CloneState) -> CloneRecord {
         priority: Priority::BackupRefresh,
         period_ms: 600_000,
         bytes_per_s_wanted: None,
+        ttl_s: Some(60),
         origin: "an operator".into(),
         state,
         code: "slots".into(),
@@ -98,6 +102,17 @@ fn clone(number: u64, state: CloneState) -> CloneRecord {
         submitted_ms: 10,
         ended_ms: (!state.is_open()).then_some(11),
     }
+}
+
+fn schedule() -> ScheduleRecord {
+    let wish = CloneWish {
+        to: "b".into(),
+        database: Some("7".into()),
+        period_ms: 5,
+        ttl_s: Some(60),
+        ..CloneWish::default()
+    };
+    ScheduleRecord { name: "nightly".into(), every_ms: 3_600_000, wish, due_ms: 12 }
 }
 
 fn event(number: u64, reasons: Vec<String>) -> Event {
@@ -135,6 +150,8 @@ fn what_was_written_down_is_there_after_a_restart() {
     assert_eq!(catalog.clones(9).unwrap(), [ended.clone(), clone(2, CloneState::Running)]);
     assert_eq!(catalog.clone_of(3).unwrap(), Some(ended));
     assert_eq!(catalog.clone_of(1).unwrap(), None, "that is another kind of job");
+    catalog.apply(&[Change::ScheduleRemoved("nightly".into())]).unwrap();
+    assert!(catalog.load().unwrap().schedules.is_empty());
 }
 
 #[test]

@@ -238,3 +238,42 @@ fn a_standby_that_is_lost_for_long_is_made_anew_on_a_node_that_waits_for_one() {
     assert!(note.contains("no node waits"), "{note}");
     assert_eq!(world.kinds().last().unwrap(), "copy_wanted");
 }
+
+#[test]
+fn a_schedule_asks_again_and_again_and_not_while_the_one_before_is_under_way() {
+    let mut world = World::new();
+    let wish = CloneWish { to: "b".into(), ..CloneWish::default() };
+    let now = world.now();
+    world.center().set_schedule(now, "hourly", 3_600_000, &wish).unwrap();
+    let first = ordered(&world.report(1, vec![]));
+    assert_eq!((first.job, first.name.as_str()), (1, "hourly-1"), "at once");
+    assert_eq!(world.shown(1).origin, "the schedule hourly");
+    let waits = |world: &mut World, hours: u64| {
+        world.now_ms += hours * 3_600_000;
+        (0..3).for_each(|node| drop(world.report(node, vec![])));
+        world.center().clone_infos(100).unwrap().len()
+    };
+    assert_eq!(waits(&mut world, 2), 1, "the first is under way");
+    world.report(1, vec![done(1)]);
+    assert_eq!(waits(&mut world, 1), 2);
+    world.report(1, vec![done(2)]);
+    // What was missed is made up for once.
+    world.now_ms += 10 * 3_600_000;
+    world.restart();
+    assert_eq!(waits(&mut world, 0), 3);
+    world.report(1, vec![done(3)]);
+    assert_eq!(waits(&mut world, 0), 3);
+    let now = world.now();
+    let next = world.center().schedules().remove(0);
+    assert!(next.due_ms > now.wall_ms && next.due_ms <= now.wall_ms + 3_600_000, "{next:?}");
+    world.center().remove_schedule(now, "hourly").unwrap();
+    assert_eq!(world.center().remove_schedule(now, "hourly").unwrap_err().code(), "unknown_schedule");
+    assert_eq!(waits(&mut world, 5), 3);
+    let mut refuse = |name: &str, every, to: &str| {
+        let wish = CloneWish { to: to.into(), ..CloneWish::default() };
+        world.center().set_schedule(now, name, every, &wish).unwrap_err().code()
+    };
+    assert_eq!(refuse("a/b", 3_600_000, "b"), "invalid");
+    assert_eq!(refuse("often", 10, "b"), "invalid");
+    assert_eq!(refuse("lost", 3_600_000, "z"), "unknown_node");
+}

@@ -31,7 +31,7 @@ impl Center {
     pub fn submit_clone(&mut self, now: Now, wish: &CloneWish, origin: &str) -> Result<u64> {
         let database = self.database_named(wish.database.as_deref())?;
         let (id, database) = (database.database, database.name.clone());
-        self.check_target(now, wish)?;
+        self.check_wish(now, wish)?;
         let number = self.contents.last_job + 1;
         let name = wish.name.clone().unwrap_or_else(|| default_name(&database, number));
         if !is_clone_name(&name) {
@@ -40,10 +40,6 @@ impl Center {
                 format!("{name:?} is no name of a clone"),
                 "give one of letters, digits, '-', '_' and '.' with --name; it is no path",
             ));
-        }
-        if wish.bytes_per_s.is_some_and(|rate| rate < RATE_MIN) {
-            let what = format!("a rate is at least {RATE_MIN} bytes a second");
-            return Err(Error::refused("invalid", what, "give a greater one"));
         }
         let mut open = self.contents.clones.values();
         if open.len() >= OPEN_MAX {
@@ -67,6 +63,7 @@ impl Center {
             priority: wish.priority,
             period_ms: wish.period_ms,
             bytes_per_s_wanted: wish.bytes_per_s,
+            ttl_s: wish.ttl_s,
             origin: origin.to_owned(),
             state: CloneState::Queued,
             code: String::new(),
@@ -86,6 +83,20 @@ impl Center {
         self.note(vec![Change::Clone(Box::new(record)), event])?;
         self.run_queue(now)?;
         Ok(number)
+    }
+
+    /// Whether such a clone can be asked for now.
+    pub(super) fn check_wish(&self, now: Now, wish: &CloneWish) -> Result<()> {
+        self.check_target(now, wish)?;
+        if wish.ttl_s.is_some_and(|seconds| seconds == 0 || is_seed(wish.role)) {
+            let what = "a time to live is that of a detached clone, and at least a second";
+            return Err(Error::refused("invalid", what, "leave --ttl out, or give a longer one"));
+        }
+        if wish.bytes_per_s.is_some_and(|rate| rate < RATE_MIN) {
+            let what = format!("a rate is at least {RATE_MIN} bytes a second");
+            return Err(Error::refused("invalid", what, "give a greater one"));
+        }
+        Ok(())
     }
 
     /// Whether a node can get such a clone.
@@ -204,14 +215,15 @@ impl Center {
     }
 
     /// Takes in how the clones are that a node makes. Those that it should not make any more are named in its orders.
-    pub(super) fn take_clones(&mut self, name: &str, clones: &[CloneReport]) -> Result<()> {
+    pub(super) fn take_clones(&mut self, now: Now, name: &str, clones: &[CloneReport]) -> Result<()> {
+        self.note_settled(now, name)?;
         for report in clones {
             let known = self.contents.clones.get(&report.job).filter(|clone| clone.node == name).cloned();
             let Some(clone) = known else { continue };
             let live = self.clones_live.entry(report.job).or_default();
             (live.done_bytes, live.total_bytes) = (report.done_bytes, report.total_bytes);
             // Its node was taken for lost, and has gone on: what it takes is taken again.
-            if clone.state == CloneState::Queued && clone.source.is_some() && !self.has_failed(&clone) {
+            if clone.state == CloneState::Queued && clone.source.is_some() && !has_failed(&clone) {
                 let gates = self.gates_of(&clone);
                 let reason = format!("{name} went on with it");
                 let record =
@@ -229,8 +241,20 @@ impl Center {
         Ok(())
     }
 
-    fn has_failed(&self, clone: &CloneRecord) -> bool {
-        clone.source.is_some_and(|source| clone.failed.contains(&source))
+    /// Ends what was to give a node the copy with which it is heard now: it was started anew before it could say so.
+    fn note_settled(&mut self, now: Now, name: &str) -> Result<()> {
+        let Some(node) = self.live.get(name) else { return Ok(()) };
+        let is_settled = |clone: &&CloneRecord| {
+            let mut copies = node.copies.values();
+            clone.node == name
+                && is_seed(clone.role)
+                && copies.any(|copy| copy.report.database == clone.database)
+        };
+        let settled: Vec<CloneRecord> = self.contents.clones.values().filter(is_settled).cloned().collect();
+        for clone in settled {
+            self.end_clone(now, clone, CloneState::Complete, "", format!("{name} has its copy"))?;
+        }
+        Ok(())
     }
 
     /// Puts clones back whose nodes are lost: their slots are others' meanwhile.
@@ -291,8 +315,14 @@ impl Center {
             source: clone.source?,
             from: self.contents.nodes.get(&clone.source_node)?.address,
             bytes_per_s: live.unwrap_or(clone.bytes_per_s),
+            ttl_s: clone.ttl_s,
         })
     }
+}
+
+/// Whether the source that a clone had last gave not all.
+fn has_failed(clone: &CloneRecord) -> bool {
+    clone.source.is_some_and(|source| clone.failed.contains(&source))
 }
 
 /// Whether a clone becomes the copy of a node that hosts none.

@@ -42,12 +42,13 @@ impl Center {
             self.learn_level(copy)?;
         }
         self.write_down(now, name)?;
+        self.take_clones(now, name, &report.clones)?;
         for outcome in &report.outcomes {
             if !self.take_clone_outcome(now, name, outcome)? {
                 self.take_outcome(now, name, outcome)?;
             }
         }
-        self.take_clones(name, &report.clones)
+        Ok(())
     }
 
     /// How many copies a node may have, as the others have theirs.

@@ -6,6 +6,7 @@ mod learn;
 mod live;
 mod orders;
 mod queue;
+mod schedules;
 mod seeding;
 mod source;
 mod succession;
@@ -184,6 +185,7 @@ impl Center {
         }
         self.note_lost_receivers(now)?;
         self.watch_wants(now)?;
+        self.watch_schedules(now)?;
         self.watch_queue(now)
     }
 

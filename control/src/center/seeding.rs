@@ -163,6 +163,7 @@ impl Center {
             period_ms: PERIOD_MS,
             priority,
             bytes_per_s: None,
+            ttl_s: None,
         };
         self.seeding.notes.remove(&(database, key(role)));
         self.submit_clone(now, &wish, &format!("the control center: {because}"))?;

@@ -11,7 +11,9 @@ use planaria_replication::control::{CopyState, InstanceRole};
 use planaria_types::{DatabaseId, Epoch, History, InstanceId, Position, Uid};
 use serde::{Deserialize, Serialize};
 
-use super::jobs::{CLONES_MAX, CloneJobInfo, CloneOrder, CloneReport, CloneWish, LimitInfo, WantInfo};
+use super::jobs::{
+    CLONES_MAX, CloneJobInfo, CloneOrder, CloneReport, CloneWish, LimitInfo, ScheduleInfo, WantInfo,
+};
 use super::limits::{LIST_MAX, bounded};
 
 /// Labels of one node.
@@ -108,6 +110,22 @@ pub enum ControlRequest {
         /// Backups.
         backups: u32,
     },
+    /// The clones that are asked for again and again \[`Schedules`\].
+    Schedules,
+    /// Has a clone asked for again and again \[`Schedules`\].
+    SetSchedule {
+        /// What the schedule is called; one of that name is replaced.
+        name: String,
+        /// The time between two clones, in milliseconds.
+        every_ms: u64,
+        /// What is asked for.
+        wish: CloneWish,
+    },
+    /// Has a schedule end \[`Schedules`\].
+    RemoveSchedule {
+        /// What it is called.
+        name: String,
+    },
 }
 
 impl ControlRequest {
@@ -121,7 +139,9 @@ impl ControlRequest {
             | Self::CloneCancel { .. }
             | Self::CloneRate { .. }
             | Self::SetLimit { .. }
-            | Self::SetWant { .. } => true,
+            | Self::SetWant { .. }
+            | Self::SetSchedule { .. }
+            | Self::RemoveSchedule { .. } => true,
             Self::Leads
             | Self::Databases
             | Self::Nodes
@@ -131,7 +151,8 @@ impl ControlRequest {
             | Self::Clones { .. }
             | Self::CloneShow { .. }
             | Self::Limits
-            | Self::Wants => false,
+            | Self::Wants
+            | Self::Schedules => false,
         }
     }
 }
@@ -485,6 +506,8 @@ pub enum ControlResponse {
     Clones(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<CloneJobInfo>),
     /// What clones may take.
     Limits(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<LimitInfo>),
+    /// Clones that are asked for again and again, by name.
+    Schedules(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<ScheduleInfo>),
     /// How many copies are wanted.
     Wants(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<WantInfo>),
 }

@@ -30,6 +30,8 @@ pub struct CloneWish {
     pub priority: Priority,
     /// At most so many bytes a second; none leaves it to the limits.
     pub bytes_per_s: Option<u64>,
+    /// How long a detached clone lives once it is whole, in seconds.
+    pub ttl_s: Option<u64>,
 }
 
 /// A clone that a node is to make.
@@ -49,6 +51,8 @@ pub struct CloneOrder {
     pub from: SocketAddr,
     /// How fast it may be at present, in bytes a second. It may change while the clone is made.
     pub bytes_per_s: u64,
+    /// How long it lives once it is whole, in seconds.
+    pub ttl_s: Option<u64>,
 }
 
 impl CloneOrder {
@@ -133,6 +137,22 @@ pub struct LimitInfo {
     pub bytes_per_s: u64,
     /// Whether it was set; else it is what holds unless something is.
     pub is_set: bool,
+}
+
+/// The least time between two clones of a schedule, in milliseconds.
+pub const SCHEDULE_EVERY_MIN_MS: u64 = 1_000;
+
+/// A clone that is asked for again and again.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScheduleInfo {
+    /// What the schedule is called.
+    pub name: String,
+    /// The time between two clones, in milliseconds.
+    pub every_ms: u64,
+    /// What is asked for.
+    pub wish: CloneWish,
+    /// When it is asked for next, in milliseconds since 1970.
+    pub due_ms: u64,
 }
 
 /// How many copies of a database there are to be, beside its primary.

@@ -8,7 +8,7 @@ use planaria_net::wire::control::{JoinToken, Mode};
 use planaria_replication::control::{InstanceRole, Labels};
 
 use super::choice::parse_duration_ms;
-use super::cluster_clones::{ClusterCloneCommand, LimitsCommand};
+use super::cluster_clones::{ClusterCloneCommand, LimitsCommand, ScheduleCommand};
 use crate::cluster::{Membership, default_address};
 use crate::output::CliError;
 use crate::session::resolve;
@@ -124,6 +124,9 @@ Example:
     /// Have clones made where they are wanted, one after the other as limits allow
     #[command(subcommand)]
     Clone(ClusterCloneCommand),
+    /// Have clones asked for again and again
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// Show or set what clones may take of nodes, datacenters and links
     #[command(args_conflicts_with_subcommands = true)]
     Limits {

@@ -1,6 +1,7 @@
 //! Clones that the control center has made, and what they may take.
 
 use clap::{Args, Subcommand, ValueEnum};
+use planaria_net::wire::jobs::CloneWish;
 use planaria_net::wire::message::CloneRole;
 use planaria_replication::control::Priority;
 
@@ -36,6 +37,16 @@ Examples:
         #[command(flatten)]
         center: CenterArgs,
     },
+    /// Change what a clone may take at most while it waits or runs
+    Rate {
+        /// Its number
+        job: u64,
+        /// Bytes a second [default: what the limits leave]
+        #[arg(value_parser = parse_bytes)]
+        rate: Option<u64>,
+        #[command(flatten)]
+        center: CenterArgs,
+    },
     /// Give a clone up that waits or runs
     Cancel {
         /// Its number
@@ -48,27 +59,11 @@ Examples:
 /// `planaria cluster clone create`.
 #[derive(Args, Debug)]
 pub(crate) struct ClusterCloneCreateArgs {
-    /// The node that is to get it
-    #[arg(long, value_name = "NODE")]
-    pub(crate) to: String,
-    /// The database, by name or id [default: the only one]
-    #[arg(long, value_name = "NAME|ID")]
-    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) wish: WishArgs,
     /// What it is to be called [default: made of the database and a number]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// What it is for
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) role: RoleChoice,
-    /// By how much its source may be older than the freshest copy, if it is nearer
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration_ms)]
-    pub(crate) period: u64,
-    /// How urgent it is
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) priority: PriorityChoice,
-    /// At most so many bytes a second
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub(crate) rate: Option<u64>,
     /// Tell where it would be taken from, and why; do nothing
     #[arg(long)]
     pub(crate) explain: bool,
@@ -76,9 +71,87 @@ pub(crate) struct ClusterCloneCreateArgs {
     pub(crate) center: CenterArgs,
 }
 
+/// A clone that is wanted.
+#[derive(Args, Debug)]
+pub(crate) struct WishArgs {
+    /// The node that is to get it
+    #[arg(long, value_name = "NODE")]
+    pub(crate) to: String,
+    /// The database, by name or id [default: the only one]
+    #[arg(long, value_name = "NAME|ID")]
+    pub(crate) database: Option<String>,
+    /// What it is for
+    #[arg(long, value_enum, default_value_t)]
+    role: RoleChoice,
+    /// By how much its source may be older than the freshest copy, if it is nearer
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration_ms)]
+    pub(crate) period: u64,
+    /// How urgent it is
+    #[arg(long, value_enum, default_value_t)]
+    priority: PriorityChoice,
+    /// At most so many bytes a second
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    rate: Option<u64>,
+    /// How long a detached clone lives once it is whole
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    ttl: Option<u64>,
+}
+
+impl WishArgs {
+    /// The same for the control center.
+    pub(crate) fn wish(&self, name: Option<&str>) -> CloneWish {
+        CloneWish {
+            to: self.to.clone(),
+            database: self.database.clone(),
+            name: name.map(str::to_owned),
+            role: self.role.into(),
+            period_ms: self.period,
+            priority: self.priority.into(),
+            bytes_per_s: self.rate,
+            ttl_s: self.ttl.map(|ms| ms.div_ceil(1_000)),
+        }
+    }
+}
+
+/// `planaria cluster schedule`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum ScheduleCommand {
+    /// Have a clone asked for again and again, at once for the first time; in place of a schedule of that name
+    #[command(after_help = "\
+Its clones are called NAME-NUMBER. None is asked for while the one before is under way. Times that passed while the control
+center was down are made up for once.
+
+Example:
+  planaria cluster schedule add hourly --every 1h --to birds-4 --ttl 24h")]
+    Add(Box<ScheduleAddArgs>),
+    /// List the schedules
+    List(CenterArgs),
+    /// Have a schedule end; clones that it has asked for go on
+    Remove {
+        /// The schedule
+        name: String,
+        #[command(flatten)]
+        center: CenterArgs,
+    },
+}
+
+/// `planaria cluster schedule add`.
+#[derive(Args, Debug)]
+pub(crate) struct ScheduleAddArgs {
+    /// What the schedule is called
+    pub(crate) name: String,
+    /// The time between two clones
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) every: u64,
+    #[command(flatten)]
+    pub(crate) wish: WishArgs,
+    #[command(flatten)]
+    pub(crate) center: CenterArgs,
+}
+
 /// What a clone is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub(crate) enum RoleChoice {
+enum RoleChoice {
     /// A database of its own
     #[default]
     Detached,
@@ -100,7 +173,7 @@ impl From<RoleChoice> for CloneRole {
 
 /// How urgent a clone is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub(crate) enum PriorityChoice {
+enum PriorityChoice {
     /// A database has fewer copies than it needs
     Recovery,
     /// A standby is to be added

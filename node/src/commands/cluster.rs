@@ -5,7 +5,7 @@ use planaria_net::quic::TlsStore;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, DatabaseInfo, SourceInfo};
 use planaria_types::Uid;
 
-use super::cluster_clones::{clones, limits, wants};
+use super::cluster_clones::{clones, limits, schedules, wants};
 use super::serve::runtime;
 use super::{stdout, target};
 use crate::cli::{CenterArgs, ClusterCommand, Global};
@@ -21,6 +21,7 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
             show(global, center, request)
         }
         ClusterCommand::Clone(command) => clones(global, command),
+        ClusterCommand::Schedule(command) => schedules(global, command),
         ClusterCommand::Limits { center, set } => limits(global, center, set.as_ref()),
         ClusterCommand::Want { database, standbys, backups, center } => {
             let set = database.as_ref().map(|name| (name, standbys.unwrap_or(0), *backups));

@@ -1,11 +1,15 @@
-//! `planaria cluster clone`, `cluster limits` and `cluster want`.
+//! `planaria cluster clone`, `cluster schedule`, `cluster limits` and `cluster want`.
+
+use std::time::Duration;
 
 use planaria_net::wire::control::{ControlRequest, ControlResponse};
-use planaria_net::wire::jobs::{CloneJobInfo, CloneWish, LimitInfo, WantInfo};
+use planaria_net::wire::jobs::{CloneJobInfo, LimitInfo, ScheduleInfo, WantInfo};
 use planaria_net::wire::message::CloneRole;
 
 use super::cluster::{ask, tell_source, text, time, write};
-use crate::cli::{CenterArgs, ClusterCloneCommand, ClusterCloneCreateArgs, Global, LimitsCommand};
+use crate::cli::{
+    CenterArgs, ClusterCloneCommand, ClusterCloneCreateArgs, Global, LimitsCommand, ScheduleCommand,
+};
 use crate::cluster::wrong_answer;
 use crate::output::{Cell, CliError};
 
@@ -19,6 +23,9 @@ pub(super) fn clones(global: &Global, command: &ClusterCloneCommand) -> Result<(
         ClusterCloneCommand::Show { job, center } => {
             show(global, center, ControlRequest::CloneShow { job: *job })
         }
+        ClusterCloneCommand::Rate { job, rate, center } => {
+            show(global, center, ControlRequest::CloneRate { job: *job, bytes_per_s: *rate })
+        }
         ClusterCloneCommand::Cancel { job, center } => {
             show(global, center, ControlRequest::CloneCancel { job: *job })
         }
@@ -26,26 +33,16 @@ pub(super) fn clones(global: &Global, command: &ClusterCloneCommand) -> Result<(
 }
 
 fn create(global: &Global, arguments: &ClusterCloneCreateArgs) -> Result<(), CliError> {
-    let ClusterCloneCreateArgs { to, database, name, role, period, priority, rate, explain, center } =
-        arguments;
+    let ClusterCloneCreateArgs { wish, name, explain, center } = arguments;
     if *explain {
-        let (to, database) = (to.clone(), database.clone());
-        let request = ControlRequest::ChooseSource { to, database, period_ms: *period };
+        let (to, database) = (wish.to.clone(), wish.database.clone());
+        let request = ControlRequest::ChooseSource { to, database, period_ms: wish.period };
         return match ask(global, center, request)? {
             ControlResponse::Source(source) => tell_source(global, source),
             _ => Err(wrong_answer(center.address()?)),
         };
     }
-    let wish = CloneWish {
-        to: to.clone(),
-        database: database.clone(),
-        name: name.clone(),
-        role: (*role).into(),
-        period_ms: *period,
-        priority: (*priority).into(),
-        bytes_per_s: *rate,
-    };
-    show(global, center, ControlRequest::CloneCreate(wish))
+    show(global, center, ControlRequest::CloneCreate(wish.wish(name.as_deref())))
 }
 
 fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<(), CliError> {
@@ -72,17 +69,12 @@ fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result
         "reasons",
     ];
     let row = |clone: CloneJobInfo| {
-        let role = match clone.role {
-            CloneRole::Detached => "detached",
-            CloneRole::Standby => "standby",
-            CloneRole::Backup => "backup",
-        };
         vec![
             Cell::Count(clone.job),
             clone.name.into(),
             clone.database.into(),
             clone.to.into(),
-            role.into(),
+            role_name(clone.role).into(),
             clone.priority.name().into(),
             clone.state.into(),
             text(clone.source),
@@ -98,6 +90,47 @@ fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result
         ]
     };
     write(global, &headings, clones.into_iter().map(row))
+}
+
+fn role_name(role: CloneRole) -> &'static str {
+    match role {
+        CloneRole::Detached => "detached",
+        CloneRole::Standby => "standby",
+        CloneRole::Backup => "backup",
+    }
+}
+
+/// `planaria cluster schedule`.
+pub(super) fn schedules(global: &Global, command: &ScheduleCommand) -> Result<(), CliError> {
+    let (center, request) = match command {
+        ScheduleCommand::Add(arguments) => {
+            let (name, wish) = (arguments.name.clone(), arguments.wish.wish(None));
+            (&arguments.center, ControlRequest::SetSchedule { name, every_ms: arguments.every, wish })
+        }
+        ScheduleCommand::List(center) => (center, ControlRequest::Schedules),
+        ScheduleCommand::Remove { name, center } => {
+            (center, ControlRequest::RemoveSchedule { name: name.clone() })
+        }
+    };
+    let ControlResponse::Schedules(schedules) = ask(global, center, request)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let headings = ["name", "#every", "next", "database", "to", "role", "priority", "#rate", "#ttl"];
+    let row = |schedule: ScheduleInfo| {
+        let wish = schedule.wish;
+        vec![
+            schedule.name.into(),
+            Cell::Duration(Duration::from_millis(schedule.every_ms)),
+            time(schedule.due_ms),
+            text(wish.database.unwrap_or_default()),
+            wish.to.into(),
+            role_name(wish.role).into(),
+            wish.priority.name().into(),
+            wish.bytes_per_s.map_or(Cell::None, Cell::Bytes),
+            wish.ttl_s.map_or(Cell::None, |seconds| Cell::Duration(Duration::from_secs(seconds))),
+        ]
+    };
+    write(global, &headings, schedules.into_iter().map(row))
 }
 
 /// `planaria cluster limits`.

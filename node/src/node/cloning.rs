@@ -1,259 +1,265 @@
 //! Clones that the control center has this node make.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use planaria_engine::{CloneRole, Options};
+use parking_lot::Mutex;
+use planaria_engine::{ClonePlace, ClonePurpose, CloneRole, Options};
 use planaria_net::quic::{Credentials, Transport};
-use planaria_net::replica::{CloneProgress, clone_from};
+use planaria_net::replica::{CloneProgress, Pace, Taking, take_clone};
 use planaria_net::wire::control::{Order, Outcome};
 use planaria_net::wire::jobs::{CLONES_MAX, CloneOrder, CloneReport};
-use planaria_net::wire::message::CloneRole as WireRole;
+use planaria_net::wire::message::{CloneInfo, CloneRole as WireRole, RemoteError};
 use planaria_replication::control::InstanceRole;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+
+use crate::clones::{CloneJob, Clones};
+
+/// A source that gives nothing for so long has failed: the control center names another one.
+const PATIENCE_S: u32 = 10;
 
 /// Where the clones of a node go.
-#[derive(Clone, Debug)]
 pub(super) enum Berth {
-    /// Beside the database that it hosts, as databases of their own.
-    Beside(PathBuf),
+    /// Into directories of their own beside the database that it hosts.
+    Beside { clones: Arc<Clones>, dir: PathBuf },
     /// It hosts none, and the clone becomes the copy that it hosts, of that role.
-    Own(PathBuf, InstanceRole),
+    Own { dir: PathBuf, role: InstanceRole, credentials: Credentials, engine: Options, runtime: Handle },
 }
 
-impl Berth {
-    /// The directory of a clone, if it can be made here.
-    fn directory(&self, order: &CloneOrder) -> Result<PathBuf, Outcome> {
-        let refused = |code: &str, what: String| Outcome { job: order.job, code: code.to_owned(), what };
-        let role = match order.role {
-            WireRole::Detached => None,
-            WireRole::Standby => Some(InstanceRole::Standby),
-            WireRole::Backup => Some(InstanceRole::Backup),
-        };
-        match self {
-            Self::Beside(dir) if role.is_none() && order.has_safe_name() => Ok(dir.join(&order.name)),
-            Self::Own(dir, own) if role == Some(*own) => Ok(dir.clone()),
-            Self::Beside(_) if role.is_none() => {
-                Err(refused("invalid", format!("{:?} is no name of a clone", order.name)))
-            }
-            Self::Beside(_) => {
-                Err(refused("not_spare", "this node hosts a database, and no second one".into()))
-            }
-            Self::Own(_, own) => Err(refused("not_spare", format!("this node waits to become a {own}"))),
-        }
-    }
-}
-
-/// The clones that a node makes, until it is dropped: those that are not whole then go on when they are ordered again.
+/// The clones that a node was told to make, until the control center knows how they ended.
 pub(super) struct Cloning {
     berth: Berth,
-    credentials: Credentials,
-    engine: Options,
-    runtime: Handle,
     jobs: Arc<Mutex<BTreeMap<u64, Job>>>,
 }
 
 /// One clone.
 struct Job {
-    dir: PathBuf,
-    done_bytes: u64,
-    total_bytes: Option<u64>,
+    /// What it is called among the clones of the node.
+    name: String,
+    report: CloneReport,
     /// How it ended, until the control center knows.
     outcome: Option<Outcome>,
-    task: Option<JoinHandle<()>>,
+    /// Of a copy that this node is to host: how fast it comes in.
+    pace: Arc<Pace>,
 }
 
 impl Cloning {
-    pub(super) fn new(berth: Berth, credentials: Credentials, engine: Options, runtime: Handle) -> Self {
-        Self { berth, credentials, engine, runtime, jobs: Arc::default() }
+    pub(super) fn new(berth: Berth) -> Self {
+        Self { berth, jobs: Arc::default() }
     }
 
-    /// How far each has come.
+    /// How far each has come, those included that have ended since the last report that was answered.
     pub(super) fn reports(&self) -> Vec<CloneReport> {
-        let jobs = lock(&self.jobs);
-        let running = jobs.iter().filter(|(_, job)| job.outcome.is_none()).take(CLONES_MAX);
-        let report = |(number, job): (&u64, &Job)| CloneReport {
-            job: *number,
-            done_bytes: job.done_bytes,
-            total_bytes: job.total_bytes,
-        };
-        running.map(report).collect()
+        let mut jobs = self.jobs.lock();
+        if let Berth::Beside { clones, .. } = &self.berth {
+            for (number, job) in jobs.iter_mut().filter(|(_, job)| job.outcome.is_none()) {
+                job.look(*number, clones.info(&job.name));
+            }
+        }
+        jobs.values().map(|job| job.report).take(CLONES_MAX).collect()
     }
 
     /// What has come to an end and was not told yet.
     pub(super) fn outcomes(&self) -> Vec<Outcome> {
-        lock(&self.jobs).values().filter_map(|job| job.outcome.clone()).collect()
+        self.jobs.lock().values().filter_map(|job| job.outcome.clone()).collect()
     }
 
     /// The control center knows of these. Whether one of them is the copy that this node hosts from now on.
     pub(super) fn told(&self, told: &[Outcome]) -> bool {
-        let mut jobs = lock(&self.jobs);
         let mut is_seeded = false;
         for outcome in told {
-            if let Some(job) = jobs.remove(&outcome.job) {
-                forget_marker(&job.dir);
-                is_seeded |= matches!(self.berth, Berth::Own(..)) && outcome.code.is_empty();
+            let Some(job) = self.jobs.lock().remove(&outcome.job) else { continue };
+            let is_whole = outcome.code.is_empty();
+            match &self.berth {
+                // What failed is forgotten, so that it can be tried from elsewhere.
+                Berth::Beside { clones, .. } if !is_whole => forget(clones, &job.name),
+                Berth::Beside { .. } => {}
+                Berth::Own { .. } => is_seeded |= is_whole,
             }
         }
         is_seeded
     }
 
-    /// Begins what is ordered and does not run, and gives up what is to be given up.
+    /// Begins what is ordered and does not run, has what runs go on at the rate that is told, and gives up what is to be
+    /// given up.
     pub(super) fn take(&self, orders: &[Order]) {
         for order in orders {
             match order {
-                Order::Clone(order) => self.begin(order),
+                Order::Clone(order) => self.order(order),
                 Order::CancelClone { job } => self.cancel(*job),
                 _ => {}
             }
         }
     }
 
-    fn begin(&self, order: &CloneOrder) {
-        let mut jobs = lock(&self.jobs);
-        if jobs.contains_key(&order.job) || jobs.len() >= CLONES_MAX {
+    fn order(&self, order: &CloneOrder) {
+        let mut jobs = self.jobs.lock();
+        if let Some(job) = jobs.get(&order.job) {
+            self.set_rate(job, order.bytes_per_s);
             return;
         }
-        let mut job =
-            Job { dir: PathBuf::new(), done_bytes: 0, total_bytes: None, outcome: None, task: None };
-        match self.berth.directory(order) {
-            Ok(dir) => {
-                job.dir = dir;
-                job.task = Some(self.runtime.spawn(self.run(order, &job.dir)));
-            }
-            Err(outcome) => job.outcome = Some(outcome),
+        if jobs.len() >= CLONES_MAX {
+            return;
+        }
+        let mut job = Job {
+            // Numbers of jobs are not used again: what is called so is this one, begun before a restart.
+            name: format!("{}#{}", order.name, order.job),
+            report: CloneReport { job: order.job, ..CloneReport::default() },
+            outcome: None,
+            pace: Arc::new(Pace::new(Some(order.bytes_per_s))),
+        };
+        if let Err(error) = self.begin(order, &job) {
+            tracing::warn!(job = order.job, code = error.code, what = %error, "a clone that was ordered is not made");
+            let (code, what) = (error.code.clone(), error.to_string());
+            job.outcome = Some(Outcome { job: order.job, code, what });
         }
         jobs.insert(order.job, job);
     }
 
-    fn run(&self, order: &CloneOrder, dir: &Path) -> impl Future<Output = ()> + Send + use<> {
+    fn begin(&self, order: &CloneOrder, job: &Job) -> Result<(), RemoteError> {
         let role = match order.role {
-            WireRole::Detached => CloneRole::Detached,
-            WireRole::Standby | WireRole::Backup => CloneRole::Secondary,
+            WireRole::Detached => None,
+            WireRole::Standby => Some(InstanceRole::Standby),
+            WireRole::Backup => Some(InstanceRole::Backup),
         };
-        let (number, from, dir) = (order.job, order.from, dir.to_path_buf());
-        let (credentials, engine) = (self.credentials.clone(), self.engine.clone());
-        let (jobs, shown) = (Arc::clone(&self.jobs), Arc::clone(&self.jobs));
-        async move {
-            let progress = move |progress: &CloneProgress| {
-                if let Some(job) = lock(&shown).get_mut(&number) {
-                    (job.done_bytes, job.total_bytes) = (progress.done_bytes, Some(progress.total_bytes));
+        match &self.berth {
+            Berth::Beside { clones, dir } if role.is_none() && order.has_safe_name() => {
+                if clones.info(&job.name).is_ok() {
+                    return Ok(());
                 }
-            };
-            let cloned = match mark(&dir, number) {
-                // It was whole before this process began, and the control center did not hear of it.
-                Ok(Mark::WasWhole) => Ok(format!("{} was whole already", dir.display())),
-                Ok(Mark::Begins) => {
-                    let transport = Transport::default();
-                    let cloned = clone_from(from, &credentials, &transport, &dir, role, &engine, progress);
-                    cloned.await.map_err(|error| (error.code().to_owned(), error.to_string())).map(|cloned| {
-                        let (bytes, again) = (cloned.total_bytes, cloned.resumed_bytes);
-                        format!(
-                            "{} has {bytes} bytes from {from}, {again} of them from before",
-                            dir.display()
-                        )
-                    })
-                }
-                Err(error) => Err(("io".to_owned(), error)),
-            };
-            let outcome = match cloned {
-                Ok(what) => Outcome { job: number, code: String::new(), what },
-                Err((code, what)) => {
-                    tracing::warn!(job = number, code, what, "a clone that was ordered was not made");
-                    Outcome { job: number, code, what }
-                }
-            };
-            if let Some(job) = lock(&jobs).get_mut(&number) {
-                job.outcome = Some(outcome);
+                let begun = clones.start(CloneJob {
+                    name: job.name.clone(),
+                    dir: dir.join(&order.name),
+                    sources: vec![order.from],
+                    purpose: ClonePurpose::Detached,
+                    rate_bytes_per_s: Some(order.bytes_per_s),
+                    ttl_s: order.ttl_s,
+                    patience_s: PATIENCE_S,
+                    ..CloneJob::default()
+                });
+                begun.map(drop)
             }
+            Berth::Beside { .. } if role.is_none() => {
+                Err(RemoteError::new("invalid", format!("{:?} is no name of a clone", order.name)))
+            }
+            Berth::Beside { .. } => {
+                Err(RemoteError::new("not_spare", "this node hosts a database, and no second one"))
+            }
+            Berth::Own { role: own, .. } if role != Some(*own) => {
+                Err(RemoteError::new("not_spare", format!("this node waits to become a {own}")))
+            }
+            Berth::Own { runtime, .. } => {
+                runtime.spawn(self.seed(order, &job.pace));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the copy that this node is to host.
+    fn seed(&self, order: &CloneOrder, pace: &Arc<Pace>) -> impl Future<Output = ()> + Send + use<> {
+        let (number, from) = (order.job, order.from);
+        let (jobs, shown) = (Arc::clone(&self.jobs), Arc::clone(&self.jobs));
+        let taking = self.taking(pace);
+        async move {
+            let Some((taking, credentials)) = taking else { return };
+            let progress = move |progress: &CloneProgress| {
+                if let Some(job) = shown.lock().get_mut(&number) {
+                    let total = (progress.total_bytes > 0).then_some(progress.total_bytes);
+                    (job.report.done_bytes, job.report.total_bytes) = (progress.done_bytes, total);
+                }
+            };
+            let taken = take_clone(from, &credentials, &Transport::default(), &taking, progress).await;
+            let outcome = match taken {
+                Ok(copy) => Outcome {
+                    job: number,
+                    code: String::new(),
+                    what: format!("it has {} bytes from {from}", copy.total_bytes),
+                },
+                Err(error) => {
+                    tracing::warn!(job = number, %error, "the copy that this node is to host did not come in");
+                    Outcome { job: number, code: error.code().to_owned(), what: error.to_string() }
+                }
+            };
+            // One that was given up is not there any more: nothing of it stays.
+            match jobs.lock().get_mut(&number) {
+                Some(job) => job.outcome = Some(outcome),
+                None if outcome.code.is_empty() => {}
+                None => {
+                    let place = ClonePlace::new(&taking.target, Arc::clone(&taking.options.os));
+                    if let Err(error) = place.abandon() {
+                        tracing::warn!(%error, "what came in of a copy that was given up cannot be removed");
+                    }
+                }
+            }
+        }
+    }
+
+    fn taking(&self, pace: &Arc<Pace>) -> Option<(Taking, Credentials)> {
+        let Berth::Own { dir, credentials, engine, .. } = &self.berth else { return None };
+        let taking = Taking { pace: Arc::clone(pace), ..Taking::new(dir, CloneRole::Secondary, engine) };
+        Some((taking, credentials.clone()))
+    }
+
+    fn set_rate(&self, job: &Job, bytes_per_s: u64) {
+        if job.pace.rate() == Some(bytes_per_s) {
+            return;
+        }
+        job.pace.set_rate(Some(bytes_per_s));
+        if let Berth::Beside { clones, .. } = &self.berth
+            && let Err(error) = clones.set_rate(&job.name, Some(bytes_per_s))
+        {
+            tracing::warn!(clone = job.name, what = %error, "a clone goes on at the rate that it had");
         }
     }
 
     /// Ends a clone, and leaves nothing of it behind unless it is whole: then it is a database that somebody may use.
     fn cancel(&self, number: u64) {
-        let Some(job) = lock(&self.jobs).remove(&number) else { return };
-        let Some(task) = job.task else { return };
-        task.abort();
-        let runtime = self.runtime.clone();
-        self.runtime.spawn(async move {
-            // What was begun on a thread goes on until it ends; nothing is written any more when the task has.
-            let _ = task.await;
-            runtime.spawn_blocking(move || {
-                remove_partial(&job.dir);
-                forget_marker(&job.dir);
-            });
-        });
-    }
-}
-
-/// Removes what was received of a clone that is not whole.
-fn remove_partial(dir: &Path) {
-    let partial = partial_of(dir);
-    match std::fs::remove_dir_all(&partial) {
-        Ok(()) => tracing::info!(dir = %partial.display(), "a clone was given up"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            tracing::warn!(dir = %partial.display(), %error, "what was received of a clone cannot be removed");
-        }
-    }
-}
-
-impl Drop for Cloning {
-    fn drop(&mut self) {
-        for job in lock(&self.jobs).values() {
-            if let Some(task) = &job.task {
-                task.abort();
+        let Some(job) = self.jobs.lock().remove(&number) else { return };
+        tracing::info!(job = number, "a clone is given up, as the control center says");
+        job.pace.stop();
+        if let Berth::Beside { clones, .. } = &self.berth {
+            match clones.cancel(&job.name) {
+                Ok(_) => forget(clones, &job.name),
+                // It is over already, one way or the other.
+                Err(error) => tracing::debug!(clone = job.name, what = %error, "nothing is to be given up"),
             }
         }
     }
 }
 
-/// Whether a clone is to be made, or was before the process was started anew.
-enum Mark {
-    Begins,
-    WasWhole,
-}
-
-/// Leaves beside the clone's directory for which job it is made: a directory that is whole is that job's only then.
-fn mark(dir: &Path, job: u64) -> Result<Mark, String> {
-    let marker = marker_of(dir);
-    let is_marked = std::fs::read_to_string(&marker).is_ok_and(|text| text.trim() == job.to_string());
-    if dir.exists() {
-        return if is_marked { Ok(Mark::WasWhole) } else { Ok(Mark::Begins) };
-    }
-    if !is_marked {
-        let written = std::fs::write(&marker, job.to_string());
-        written.map_err(|error| format!("cannot write {}: {error}", marker.display()))?;
-    }
-    Ok(Mark::Begins)
-}
-
-/// A marker that stays says nothing once its job has ended: numbers of jobs are not used again.
-fn forget_marker(dir: &Path) {
-    let marker = marker_of(dir);
-    if let Err(error) = std::fs::remove_file(&marker)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::debug!(path = %marker.display(), %error, "a marker cannot be removed");
+impl Job {
+    /// Takes in how the clone is.
+    fn look(&mut self, number: u64, info: Result<CloneInfo, RemoteError>) {
+        let outcome = |code: &str, what: String| Some(Outcome { job: number, code: code.to_owned(), what });
+        match info {
+            Ok(info) => {
+                (self.report.done_bytes, self.report.total_bytes) = (info.done_bytes, info.total_bytes);
+                let why = || info.reasons.last().cloned().unwrap_or_else(|| "nothing is known".to_owned());
+                self.outcome = match info.state.as_str() {
+                    "complete" => outcome("", format!("{} has {} bytes", info.target, info.done_bytes)),
+                    "failed" => outcome("clone_failed", why()),
+                    "cancelled" | "expired" => outcome("invalid", why()),
+                    _ => None,
+                };
+            }
+            Err(error) => self.outcome = outcome("unknown_clone", error.to_string()),
+        }
     }
 }
 
-fn marker_of(dir: &Path) -> PathBuf {
-    beside(dir, ".job")
+impl Drop for Cloning {
+    /// What is not whole goes on when it is ordered again.
+    fn drop(&mut self) {
+        for job in self.jobs.lock().values() {
+            job.pace.stop();
+        }
+    }
 }
 
-fn partial_of(dir: &Path) -> PathBuf {
-    beside(dir, ".partial")
-}
-
-fn beside(dir: &Path, ending: &str) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_default().to_os_string();
-    name.push(ending);
-    dir.with_file_name(name)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Has the node remember a clone no more that is not whole.
+fn forget(clones: &Clones, name: &str) {
+    if let Err(error) = clones.delete(name) {
+        tracing::debug!(clone = name, what = %error, "a clone that failed is still listed");
+    }
 }

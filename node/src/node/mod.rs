@@ -149,9 +149,6 @@ impl Node {
         let server = serve(endpoint, handler, ServeLimits::default());
         let address = server.local_address();
         let reporter = options.membership.as_ref().map(|membership| {
-            let parent = std::path::absolute(&options.dir).ok();
-            let parent = parent.as_deref().and_then(Path::parent).unwrap_or(Path::new(".")).to_path_buf();
-            let (berth, engine) = (Berth::Beside(parent), options.engine.clone());
             Reporter::start(Reporting {
                 membership: membership.clone(),
                 name: membership.name.clone().unwrap_or_else(|| name.clone()),
@@ -160,7 +157,7 @@ impl Node {
                 dir: options.dir.clone(),
                 os: Arc::clone(&options.engine.os),
                 subject: Subject::Copy(Arc::clone(&leadership)),
-                cloning: Cloning::new(berth, credentials.clone(), engine, runtime.handle().clone()),
+                cloning: Cloning::new(berth_beside(&options.dir, &clones)),
                 credentials: credentials.clone(),
                 runtime: runtime.handle().clone(),
             })
@@ -241,6 +238,13 @@ impl Drop for Node {
             self.runtime.block_on(server.shutdown(STOP_PATIENCE));
         }
     }
+}
+
+/// Where the clones go that a node is told to make: beside its directory.
+fn berth_beside(dir: &Path, clones: &Arc<Clones>) -> Berth {
+    let absolute = std::path::absolute(dir).ok();
+    let parent = absolute.as_deref().and_then(Path::parent).unwrap_or(Path::new("/"));
+    Berth::Beside { clones: Arc::clone(clones), dir: parent.to_path_buf() }
 }
 
 /// The name of a node for people: that of its directory.

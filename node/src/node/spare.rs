@@ -58,9 +58,15 @@ impl Spare {
         let endpoint = Endpoint::server(options.listen, &credentials, &Transport::default(), limits)?;
         let server = serve(endpoint, Arc::new(Nothing { node: name.clone() }), ServeLimits::default());
         let address = server.local_address();
-        let berth = Berth::Own(options.dir.clone(), membership.role);
-        let engine = options.engine.clone();
-        let cloning = Cloning::new(berth, credentials.clone(), engine, runtime.handle().clone());
+        // A directory that was made for the copy and is empty is in its way.
+        let _ = std::fs::remove_dir(&options.dir);
+        let cloning = Cloning::new(Berth::Own {
+            dir: options.dir.clone(),
+            role: membership.role,
+            credentials: credentials.clone(),
+            engine: options.engine.clone(),
+            runtime: runtime.handle().clone(),
+        });
         let (tell, seeded) = oneshot::channel();
         let reporter = Reporter::start(Reporting {
             name: membership.name.clone().unwrap_or_else(|| name.clone()),

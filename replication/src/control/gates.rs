@@ -44,10 +44,9 @@ impl GateKind {
     /// node may give away.
     const fn usual(self) -> Ceiling {
         let (clones_max, mib_per_s) = match self {
-            Self::NodeOut => (4, 256),
+            Self::NodeOut | Self::Link => (4, 256),
             Self::NodeIn => (2, 256),
             Self::DatacenterOut | Self::DatacenterIn => (16, 1_024),
-            Self::Link => (4, 256),
             Self::Primary => (1, 32),
         };
         Ceiling { clones_max, bytes_per_s_max: mib_per_s << 20 }

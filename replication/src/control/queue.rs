@@ -238,11 +238,11 @@ pub fn plan(limits: &Limits, now_ms: u64, running: &[RunningClone], waiting: &[W
     for clone in order {
         match queue.begin(clone) {
             Ok(start) => plan.starts.push(start),
-            Err((reason, choice)) => {
+            Err(wait) => {
                 if now_ms.saturating_sub(clone.submitted_ms) >= KEEPS_AFTER_MS {
                     queue.keep_for(clone);
                 }
-                plan.waits.push(Wait { number: clone.number, reason, choice });
+                plan.waits.push(*wait);
             }
         }
     }
@@ -269,14 +269,15 @@ impl Queue<'_> {
     }
 
     /// Has a clone begin, or says why it cannot.
-    fn begin(&mut self, clone: &WaitingClone) -> Result<Start, (WaitReason, SourceChoice)> {
+    fn begin(&mut self, clone: &WaitingClone) -> Result<Start, Box<Wait>> {
         let promised = self.promised.get(&clone.node).copied().unwrap_or(0);
         let choice = self.choose(&self.usage, promised, clone);
+        let waits = |reason, choice| Box::new(Wait { number: clone.number, reason, choice });
         if !clone.is_reachable {
-            return Err((WaitReason::DestinationAway, choice));
+            return Err(waits(WaitReason::DestinationAway, choice));
         }
         let Some(source) = choice.source.and_then(|instance| clone.source(instance)) else {
-            return Err((self.why_it_waits(clone, promised), choice));
+            return Err(waits(self.why_it_waits(clone, promised), choice));
         };
         let (instance, bytes) = (source.copy.instance, source.copy.bytes);
         let gates = clone.gates(source);

@@ -13,6 +13,8 @@ mod compare;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod control_clones;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod failover;
