@@ -2,6 +2,7 @@
 
 mod bench;
 mod choice;
+mod clone;
 mod cluster;
 mod quarantine;
 mod replica;
@@ -15,6 +16,9 @@ use planaria_replication::ack::Level;
 
 pub(crate) use self::bench::{BenchCommand, LiveArgs, ResyncArgs};
 use self::choice::{LevelArgs, ReadArgs, WriteArgs};
+pub(crate) use self::clone::{
+    CloneCommand, CloneCreateArgs, CloneDeleteArgs, CloneFor, CloneLifeArgs, CloneNameArgs,
+};
 use self::cluster::MembershipArgs;
 pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
 pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
@@ -233,48 +237,6 @@ pub(crate) struct PromoteArgs {
     /// Go on even if another copy has more, or this one never was promotable
     #[arg(long)]
     pub(crate) force: bool,
-}
-
-/// `planaria clone`.
-#[derive(Subcommand, Debug)]
-pub(crate) enum CloneCommand {
-    /// Make a clone in a new directory
-    #[command(after_help = "\
-From a directory, or with --on-node, the clone lies on the same disk: it costs a few links, and writers stay connected.
-From a node without --on-node the files come over the network; what was interrupted goes on when it is called again.
-
-Examples:
-  planaria clone create birds birds-test
-  planaria clone create /srv/birds-test --node 127.0.0.1:4747 --on-node
-  planaria clone create birds-here --node 127.0.0.1:4747")]
-    Create(CloneCreateArgs),
-    /// List the clones that were taken
-    List(PlaceArgs),
-}
-
-/// `planaria clone create`.
-#[derive(Args, Debug)]
-pub(crate) struct CloneCreateArgs {
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
-    /// The new directory
-    pub(crate) target: PathBuf,
-    /// Make the clone on the disk of the node; the target is an absolute path there
-    #[arg(long)]
-    pub(crate) on_node: bool,
-    /// What the clone is for
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) role: CloneFor,
-}
-
-/// What a clone is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub(crate) enum CloneFor {
-    /// A database of its own
-    #[default]
-    Detached,
-    /// The first copy of a secondary
-    Secondary,
 }
 
 /// `planaria table`.

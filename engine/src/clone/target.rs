@@ -217,8 +217,12 @@ impl CloneTarget {
             os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
         }
         let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
-        let (instance, database) = (InstanceId(random()), DatabaseId(random()));
         let (source, position) = (&self.list.manifest, self.list.position);
+        let instance = InstanceId(random());
+        let database = match role {
+            CloneRole::Detached => DatabaseId(random()),
+            CloneRole::Secondary => source.database,
+        };
         if let Some(about) = self.about {
             about.write(os, &self.partial)?;
         }
@@ -358,3 +362,8 @@ fn read_whole(os: &Arc<dyn Os>, path: &Path) -> Option<Vec<u8>> {
     file.read_exact_at(&mut bytes, 0).ok()?;
     Some(bytes)
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+#[path = "target_tests.rs"]
+mod tests;

@@ -2,7 +2,9 @@
 //! a restart.
 
 mod ledger;
+mod leftovers;
 mod live;
+mod preserve;
 mod taking;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,10 @@ use tokio::runtime::Handle;
 
 pub(crate) use self::ledger::{CloneJob, CloneState};
 use self::ledger::{Entry, Ledger};
-pub(crate) use self::live::purpose_of;
+pub(crate) use self::leftovers::leftovers;
 use self::live::{Live, Reported, info_of};
+pub(crate) use self::live::{Speed, left_ms, purpose_of};
+pub(crate) use self::preserve::preserve;
 pub(crate) use self::taking::{Audience, Taker};
 use crate::handler::remote;
 
@@ -170,7 +174,14 @@ impl Clones {
     /// All clones, by name.
     pub(crate) fn list(&self) -> Vec<CloneInfo> {
         let state = self.shared.state.lock();
-        state.clones.values().map(|known| self.shared.describe(known)).collect()
+        let mut clones: Vec<_> = state.clones.values().map(|known| self.shared.describe(known)).collect();
+        let mine = |left: &CloneInfo| clones.iter().any(|clone| clone.target == left.target);
+        let left: Vec<_> = leftovers(&self.shared.beside, &self.shared.taker.engine.os)
+            .into_iter()
+            .filter(|left| !mine(left))
+            .collect();
+        clones.extend(left);
+        clones
     }
 
     /// One clone.

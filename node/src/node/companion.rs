@@ -5,7 +5,7 @@ use std::time::Duration;
 use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database, Role};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
-use planaria_net::replica::Primary;
+use planaria_net::replica::{GoingOut, Primary};
 use planaria_net::wire::message::{
     AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec, CloneTake, DatabaseStatus, Level, RemoteError,
     ReplicaInfo, Request, Response, WriteOptions,
@@ -17,7 +17,7 @@ use planaria_types::Uid;
 use super::leadership::Leadership;
 use super::replicas::{replica_do, replica_info};
 use super::{promotion, refresh};
-use crate::clones::{CloneJob, Clones, PATIENCE_S, purpose_of};
+use crate::clones::{CloneJob, Clones, PATIENCE_S, left_ms, purpose_of};
 use crate::handler::{Companion, remote, unsupported};
 
 /// How long a commit waits for other copies if the client does not say.
@@ -139,6 +139,8 @@ impl Companion for NodeCompanion {
             Request::CloneList => {
                 let taken = self.leadership.slot.get().clones().map_err(remote)?;
                 let mut clones = self.clones.list();
+                let going_out = self.leadership.serving().map(|serving| serving.going_out());
+                clones.extend(going_out.iter().flatten().map(sending_info));
                 clones.extend(taken.iter().map(clone_info));
                 Ok(Response::Clones(clones))
             }
@@ -247,11 +249,14 @@ fn job_of(take: CloneTake) -> Result<CloneJob, RemoteError> {
     let asks_for_more = !spec.leave_out.is_empty()
         || !spec.filters.is_empty()
         || !spec.masks.is_empty()
-        || !spec.preserve.is_empty()
         || spec.as_of != AsOf::Newest
         || spec.hydrating;
     if asks_for_more {
         return Err(unsupported("this release takes whole clones of the newest cut"));
+    }
+    if !spec.preserve.is_empty() && (!replace || spec.role != CloneRole::Detached) {
+        let what = "tables are preserved where a clone of its own replaces another";
+        return Err(RemoteError::new("usage", what).with_hint("add --replace, and leave the role out"));
     }
     Ok(CloneJob {
         name: spec.name,
@@ -301,6 +306,24 @@ pub(crate) fn clone_locally(db: &Database, target: &std::path::Path) -> planaria
         db.record_clone(&record)?;
     }
     Ok(record)
+}
+
+/// A clone that somebody takes of this node.
+fn sending_info(clone: &GoingOut) -> CloneInfo {
+    let per_second = u128::from(clone.sent_bytes) * 1_000 / u128::from(clone.elapsed_ms.max(1));
+    let bytes_per_s = u64::try_from(per_second).ok();
+    CloneInfo {
+        name: "remote".into(),
+        state: "sending".into(),
+        target: clone.peer.to_string(),
+        cut: Some(clone.cut),
+        done_bytes: clone.sent_bytes,
+        moved_bytes: clone.sent_bytes,
+        total_bytes: Some(clone.total_bytes),
+        bytes_per_s,
+        left_ms: left_ms(clone.total_bytes.saturating_sub(clone.sent_bytes), bytes_per_s),
+        ..CloneInfo::default()
+    }
 }
 
 pub(crate) fn clone_info(record: &CloneRecord) -> CloneInfo {
