@@ -243,6 +243,13 @@ impl std::fmt::Debug for CloneTarget {
     }
 }
 
+/// What a file is, whatever its number: its kind, its extent, and the hashes of its chunks.
+type Bytes<'a> = (FileKind, u64, &'a [[u8; 32]]);
+
+fn bytes_of(file: &CloneFile) -> Bytes<'_> {
+    (file.kind, file.extent, &file.chunks)
+}
+
 /// Keeps what an earlier attempt received of files that are part of this one, under the names that they have now, and
 /// removes the rest. What a file is, its hashes say: another source may have it under another number.
 fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &FileList) -> Result<()> {
@@ -253,10 +260,6 @@ fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &File
             let path = dir.join(&entry.name);
             os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         }
-    }
-    type Bytes<'a> = (FileKind, u64, &'a [[u8; 32]]);
-    fn bytes_of(file: &CloneFile) -> Bytes<'_> {
-        (file.kind, file.extent, &file.chunks)
     }
     let mut wanted: HashMap<Bytes<'_>, Vec<u64>> = HashMap::new();
     for file in &list.files {
@@ -362,8 +365,3 @@ fn read_whole(os: &Arc<dyn Os>, path: &Path) -> Option<Vec<u8>> {
     file.read_exact_at(&mut bytes, 0).ok()?;
     Some(bytes)
 }
-
-#[cfg(test)]
-#[cfg(not(loom))]
-#[path = "target_tests.rs"]
-mod tests;

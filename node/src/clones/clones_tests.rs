@@ -38,7 +38,7 @@ fn fill(node: &Node, rows: u64) {
             word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (word >> 29);
             value.extend_from_slice(&word.to_le_bytes());
         }
-        batch.put(table.id(), row.to_be_bytes().to_vec(), value);
+        batch.put(table.id(), row.to_be_bytes(), value);
         db.write(batch, Durability::Background).unwrap();
     }
     db.sync().unwrap();
@@ -57,7 +57,7 @@ fn job(site: &Site, name: &str, sources: &[&Node]) -> CloneJob {
 /// Waits until a clone is over, however long that takes.
 fn over(clones: &Clones, name: &str) -> CloneInfo {
     loop {
-        let info = clones.wait(name, Duration::from_secs(60)).unwrap();
+        let info = clones.wait(name, Duration::from_mins(1)).unwrap();
         if !matches!(info.state.as_str(), "queued" | "running") {
             return info;
         }
@@ -176,7 +176,7 @@ fn a_standby_is_promoted_and_what_was_replaced_comes_back() {
     };
     let mut batch = planaria_engine::Batch::new();
     let db = own(100);
-    batch.put(db.table("t").unwrap().id(), b"own".to_vec(), b"row".to_vec());
+    batch.put(db.table("t").unwrap().id(), b"own", b"row");
     db.write(batch, Durability::Synced).unwrap();
     db.close();
     drop(db);

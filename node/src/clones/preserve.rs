@@ -56,7 +56,6 @@ fn copy_rows(from: &Table, db: &Database, to: &Table) -> Result<()> {
         check(&mut old)?;
         check(&mut new)?;
         match (old.peek(), new.peek()) {
-            (None, None) => break,
             (Some(Ok((key, row))), other) if !matches!(other, Some(Ok((before, _))) if before <= key) => {
                 batch.put(to.id(), key, row);
                 old.next();
@@ -72,13 +71,14 @@ fn copy_rows(from: &Table, db: &Database, to: &Table) -> Result<()> {
                 batch.delete(to.id(), surplus);
                 new.next();
             }
+            // Both have ended: what cannot be read was told above.
             _ => break,
         }
         if batch.bytes() >= BATCH_BYTES {
             db.write(std::mem::take(&mut batch), Durability::Background)?;
         }
     }
-    if batch.len() > 0 {
+    if !batch.is_empty() {
         db.write(batch, Durability::Synced)?;
     }
     Ok(())

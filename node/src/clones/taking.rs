@@ -51,7 +51,7 @@ impl Taker {
     ) -> Result<()> {
         let place = ClonePlace::new(&job.dir, Arc::clone(&self.engine.os));
         place.settle()?;
-        if self.is_done(job, created_ms, &place)? {
+        if Self::is_done(job, created_ms, &place)? {
             return Ok(());
         }
         let replaces = job.replace && place.is_there();
@@ -142,7 +142,7 @@ impl Taker {
         if !next.is_there() {
             return Ok(false);
         }
-        let waits = self.is_done(job, created_ms, &next)?;
+        let waits = Self::is_done(job, created_ms, &next)?;
         if !waits {
             next.remove()?;
         }
@@ -150,7 +150,7 @@ impl Taker {
     }
 
     /// Whether the clone got its name before the process ended that took it.
-    fn is_done(&self, job: &CloneJob, created_ms: u64, place: &ClonePlace) -> Result<bool> {
+    fn is_done(job: &CloneJob, created_ms: u64, place: &ClonePlace) -> Result<bool> {
         if !place.is_there() {
             return Ok(false);
         }

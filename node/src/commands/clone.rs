@@ -359,7 +359,7 @@ fn act(global: &Global, name: &CloneNameArgs, action: CloneAction) -> Result<(),
             place.set_about(&CloneAbout { expires_ms, ..about })?;
         }
         CloneAction::Cancel => {
-            found(&place, place.abandon()?, "nothing is left of a clone that was interrupted")?
+            found(&place, place.abandon()?, "nothing is left of a clone that was interrupted")?;
         }
         CloneAction::Delete | CloneAction::Expire => {
             if !place.is_there() {
@@ -369,7 +369,7 @@ fn act(global: &Global, name: &CloneNameArgs, action: CloneAction) -> Result<(),
             place.drop_replaced()?;
         }
         CloneAction::DeleteOld => {
-            found(&place, place.drop_replaced()?, "nothing that it has replaced is kept")?
+            found(&place, place.drop_replaced()?, "nothing that it has replaced is kept")?;
         }
         CloneAction::Wait | CloneAction::Rate(_) => {
             return Err(
