@@ -2,6 +2,7 @@
 
 mod bench;
 mod choice;
+mod clone;
 mod cluster;
 mod cluster_clones;
 mod quarantine;
@@ -17,6 +18,9 @@ use planaria_replication::ack::Level;
 
 pub(crate) use self::bench::{BenchCommand, CloneArgs as CloneBenchArgs, CloneKind, LiveArgs, ResyncArgs};
 use self::choice::{LevelArgs, ReadArgs, WriteArgs, parse_duration_ms};
+pub(crate) use self::clone::{
+    CloneCommand, CloneCreateArgs, CloneDeleteArgs, CloneFor, CloneLifeArgs, CloneNameArgs,
+};
 use self::cluster::MembershipArgs;
 pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
 pub(crate) use self::cluster_clones::{
@@ -24,7 +28,6 @@ pub(crate) use self::cluster_clones::{
 };
 pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
-pub(crate) use self::shape::ShapeArgs;
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
 use crate::portion_text::Chosen;
@@ -256,53 +259,6 @@ pub(crate) struct PromoteArgs {
     /// Go on even if another copy has more, or this one never was promotable
     #[arg(long)]
     pub(crate) force: bool,
-}
-
-/// `planaria clone`.
-#[derive(Subcommand, Debug)]
-pub(crate) enum CloneCommand {
-    /// Make a clone in a new directory
-    #[command(after_help = "\
-From a directory, or with --on-node, the clone lies on the same disk: it costs a few links, and writers stay connected.
-From a node without --on-node the files come over the network; what was interrupted goes on when it is called again.
-
-Examples:
-  planaria clone create birds birds-test
-  planaria clone create /srv/birds-test --node 127.0.0.1:4747 --on-node
-  planaria clone create birds-here --node 127.0.0.1:4747
-  planaria clone create birds-test --node 127.0.0.1:4747 --leave-out audit --where \"sightings: year >= 2013\" \\
-    --mask people.name=keep-format --mask people.mail=hash
-  planaria clone create birds birds-then --as-of 2026-11-01T08:00:00Z")]
-    Create(CloneCreateArgs),
-    /// List the clones that were taken
-    List(PlaceArgs),
-}
-
-/// `planaria clone create`.
-#[derive(Args, Debug)]
-pub(crate) struct CloneCreateArgs {
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
-    /// The new directory
-    pub(crate) target: PathBuf,
-    /// Make the clone on the disk of the node; the target is an absolute path there
-    #[arg(long)]
-    pub(crate) on_node: bool,
-    /// What the clone is for
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) role: CloneFor,
-    #[command(flatten)]
-    pub(crate) shape: ShapeArgs,
-}
-
-/// What a clone is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub(crate) enum CloneFor {
-    /// A database of its own
-    #[default]
-    Detached,
-    /// The first copy of a secondary
-    Secondary,
 }
 
 /// `planaria table`.

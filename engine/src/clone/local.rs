@@ -61,11 +61,23 @@ impl Database {
 
 fn link_files(store: &Store, partial: &Path, target: &Path) -> Result<LocalClone> {
     let os = &store.options.os;
+    let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
+    link_as(store, partial, target, CloneRole::Detached, DatabaseId(random()))
+}
+
+/// Links the files of a cut into `partial`, as a copy of `database`, and gives it its name when it is whole.
+pub(super) fn link_as(
+    store: &Store,
+    partial: &Path,
+    target: &Path,
+    role: CloneRole,
+    database: DatabaseId,
+) -> Result<LocalClone> {
+    let os = &store.options.os;
     for dir in [partial.to_path_buf(), run_dir(partial), log_dir(partial)] {
         os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
     }
-    let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
-    let (instance, database) = (InstanceId(random()), DatabaseId(random()));
+    let instance = InstanceId(u128::from(os.random_u64()) << 64 | u128::from(os.random_u64()));
     let mut done = LocalClone {
         path: target.to_path_buf(),
         position: Position::default(),
@@ -91,7 +103,7 @@ fn link_files(store: &Store, partial: &Path, target: &Path) -> Result<LocalClone
         }
         done.position = cut.position;
         let now_ms = os.now_millis();
-        Ok(clone_manifest(&cut.manifest, cut.position, CloneRole::Detached, instance, database, now_ms))
+        Ok(clone_manifest(&cut.manifest, cut.position, role, instance, database, now_ms))
     })?;
     for dir in [run_dir(partial), log_dir(partial)] {
         os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;

@@ -107,7 +107,8 @@ fn file_path(dir: &Path, kind: FileKind, number: u64) -> PathBuf {
     }
 }
 
-/// The manifest of a clone: the source's with an identity of its own.
+/// The manifest of a clone: the source's with an identity of its own. A secondary is one of `database`, a detached clone is
+/// that.
 fn clone_manifest(
     source: &Manifest,
     position: Position,
@@ -134,6 +135,7 @@ fn clone_manifest(
             clone.group.role = Role::Primary;
         }
         CloneRole::Secondary => {
+            clone.database = database;
             clone.group.role = Role::Secondary;
             // A primary leads under an epoch that it never promised to follow; its follower has to.
             let epoch = clone.group.history.current();

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{DatabaseId, InstanceId};
 
+use super::local::link_as;
 use super::target::LIST;
 use super::{CloneAbout, ClonePurpose, CloneRole, clone_manifest, partial_dir};
 use crate::database::Database;
@@ -22,6 +23,7 @@ const KEPT: &str = "KEPT";
 /// |---|---|
 /// | `NAME.next` | the complete clone that is about to take the place of `NAME` |
 /// | `NAME.partial`, `NAME.next.partial` | what was received so far |
+/// | `NAME.renewing` | a link of `NAME` that is being brought up to date |
 /// | `NAME.replaced` | what `NAME` was before |
 /// | `NAME.dropped` | what is being removed |
 #[derive(Clone, Debug)]
@@ -51,6 +53,11 @@ impl ClonePlace {
         beside(&self.dir, ".replaced")
     }
 
+    /// Where a link of it is brought up to date.
+    pub fn renewing(&self) -> PathBuf {
+        beside(&self.dir, ".renewing")
+    }
+
     fn dropped(&self) -> PathBuf {
         beside(&self.dir, ".dropped")
     }
@@ -68,7 +75,10 @@ impl ClonePlace {
     /// The directories of a clone that was begun and is not complete.
     pub fn partials(&self) -> Vec<PathBuf> {
         let places = [partial_dir(&self.dir), partial_dir(&self.next())];
-        places.into_iter().filter(|dir| self.os.exists(&dir.join(LIST))).collect()
+        let received = places.into_iter().filter(|dir| self.os.exists(&dir.join(LIST)));
+        let whole =
+            [self.next(), self.renewing()].into_iter().filter(|dir| self.os.exists(&dir.join(MANIFEST)));
+        received.chain(whole).collect()
     }
 
     /// Ends what was interrupted: an exchange whose last name is missing, a removal that was begun.
@@ -101,7 +111,11 @@ impl ClonePlace {
         self.remove_dir(&self.replaced())?;
         self.mark_kept(&self.dir)?;
         self.exchange(&self.dir, &next)?;
-        self.settle()
+        self.settle()?;
+        // What was given up for another way.
+        let renewing = self.renewing();
+        self.remove_dir(&partial_dir(&renewing))?;
+        self.remove_dir(&renewing)
     }
 
     /// Puts what was replaced back in its place, in one step; the clone that had replaced it is kept instead.
@@ -149,7 +163,10 @@ impl ClonePlace {
     pub fn abandon(&self) -> Result<bool> {
         self.settle()?;
         let mut found = false;
-        for dir in [partial_dir(&self.dir), partial_dir(&self.next()), self.next()] {
+        let renewing = self.renewing();
+        for dir in
+            [partial_dir(&self.dir), partial_dir(&self.next()), partial_dir(&renewing), renewing, self.next()]
+        {
             found |= self.os.exists(&dir);
             self.remove_dir(&dir)?;
         }
@@ -198,12 +215,70 @@ impl ClonePlace {
     /// `InUse` while a process has it open, `NotFound`, `Invalid` if it is one already, `Partial` if it holds a portion.
     pub fn promote(&self, options: &Options) -> Result<DatabaseId> {
         self.settle()?;
-        // What it has logged is replayed, and lies in runs from then on; the state is known as readers see it.
+        let database = self.detach(&self.dir, options)?;
+        if let Some(about) = self.about()? {
+            self.set_about(&CloneAbout { purpose: ClonePurpose::Detached, ..about })?;
+        }
+        Ok(database)
+    }
+
+    /// Links the clone into [`ClonePlace::renewing`] as a secondary of the database that it was taken of, where it was left:
+    /// what follows that database brings it up to date. What an earlier attempt has made of it is gone on with.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, with the reason, if it cannot be: it was written to since, or knows nothing of where it is from. `InUse`
+    /// while a process has it open.
+    pub fn begin_renewal(&self, options: &Options) -> Result<DatabaseId> {
         let db = Database::open_with(&self.dir, Options { create: false, ..options.clone() })?;
+        db.store().check_whole("is not brought up to date by what changed")?;
+        let of = match (db.role(), db.lineage()) {
+            (Role::Secondary, _) => db.id(),
+            (Role::Primary, None) => return Err(Error::Invalid("it was cloned from nothing".into())),
+            (Role::Primary, Some(lineage))
+                if (db.position(), db.log_end().0) == (lineage.position, lineage.position.uid) =>
+            {
+                lineage.database
+            }
+            (Role::Primary, Some(_)) => {
+                return Err(Error::Invalid("it was written to since it was taken".into()));
+            }
+        };
+        let renewing = self.renewing();
+        let earlier = Manifest::read(&self.os, &renewing)?;
+        if earlier.is_some_and(|own| own.group.role == Role::Secondary && own.database == of) {
+            return Ok(of);
+        }
+        self.remove_dir(&renewing)?;
+        self.remove_dir(&partial_dir(&renewing))?;
+        link_as(db.store(), &partial_dir(&renewing), &renewing, CloneRole::Secondary, of)?;
+        Ok(of)
+    }
+
+    /// Ends what [`ClonePlace::begin_renewal`] began: the copy that is up to date, which must be closed, becomes what it is to
+    /// be, and waits in [`ClonePlace::next`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ClonePlace::promote`].
+    pub fn end_renewal(&self, about: &CloneAbout, options: &Options) -> Result<()> {
+        let renewing = self.renewing();
+        if about.purpose == ClonePurpose::Detached {
+            self.detach(&renewing, options)?;
+        }
+        about.write(&self.os, &renewing)?;
+        self.remove_dir(&self.next())?;
+        self.rename(&renewing, &self.next())
+    }
+
+    /// Gives a secondary in `dir` an identity of its own.
+    fn detach(&self, dir: &Path, options: &Options) -> Result<DatabaseId> {
+        // What it has logged is replayed, and lies in runs from then on; the state is known as readers see it.
+        let db = Database::open_with(dir, Options { create: false, ..options.clone() })?;
         if db.role() != Role::Secondary {
             return Err(Error::Invalid(format!(
                 "{} is a database of its own already, which takes updates",
-                self.dir.display()
+                dir.display()
             )));
         }
         db.store().check_whole("is made no database of its own")?;
@@ -211,9 +286,9 @@ impl ClonePlace {
         let position = db.position();
         db.close();
         drop(db);
-        let _lock = self.lock(&self.dir)?;
+        let _lock = self.lock(dir)?;
         let source =
-            Manifest::read(&self.os, &self.dir)?.ok_or_else(|| Error::NotFound { path: self.dir.clone() })?;
+            Manifest::read(&self.os, dir)?.ok_or_else(|| Error::NotFound { path: dir.to_path_buf() })?;
         let random = || u128::from(self.os.random_u64()) << 64 | u128::from(self.os.random_u64());
         let (instance, database) = (InstanceId(random()), DatabaseId(random()));
         let now_ms = self.os.now_millis();
@@ -221,10 +296,7 @@ impl ClonePlace {
         own.generation = source.generation + 1;
         // What was promised to the primary of another database binds nobody here.
         own.group.promised = own.group.history.current();
-        own.write(&self.os, &self.dir)?;
-        if let Some(about) = self.about()? {
-            self.set_about(&CloneAbout { purpose: ClonePurpose::Detached, ..about })?;
-        }
+        own.write(&self.os, dir)?;
         Ok(database)
     }
 
@@ -295,3 +367,8 @@ pub fn unmark_kept(os: &dyn Os, dir: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+#[path = "place_tests.rs"]
+mod tests;

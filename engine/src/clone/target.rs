@@ -229,8 +229,12 @@ impl CloneTarget {
             os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
         }
         let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
-        let (instance, database) = (InstanceId(random()), DatabaseId(random()));
         let (source, position) = (&self.list.manifest, self.list.position);
+        let instance = InstanceId(random());
+        let database = match role {
+            CloneRole::Detached => DatabaseId(random()),
+            CloneRole::Secondary => source.database,
+        };
         if let Some(about) = self.about {
             about.write(os, &self.partial)?;
         }
@@ -251,6 +255,13 @@ impl std::fmt::Debug for CloneTarget {
     }
 }
 
+/// What a file is, whatever its number: its kind, its extent, and the hashes of its chunks.
+type Bytes<'a> = (FileKind, u64, &'a [[u8; 32]]);
+
+fn bytes_of(file: &CloneFile) -> Bytes<'_> {
+    (file.kind, file.extent, &file.chunks)
+}
+
 /// Keeps what an earlier attempt received of files that are part of this one, under the names that they have now, and
 /// removes the rest. What a file is, its hashes say: another source may have it under another number.
 fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &FileList) -> Result<()> {
@@ -261,10 +272,6 @@ fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &File
             let path = dir.join(&entry.name);
             os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         }
-    }
-    type Bytes<'a> = (FileKind, u64, &'a [[u8; 32]]);
-    fn bytes_of(file: &CloneFile) -> Bytes<'_> {
-        (file.kind, file.extent, &file.chunks)
     }
     let mut wanted: HashMap<Bytes<'_>, Vec<u64>> = HashMap::new();
     for file in &list.files {

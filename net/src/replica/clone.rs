@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::clock::now;
 use super::executor::bulk::{self, Range, Terms};
+use super::outgoing::OutgoingClone;
 use super::secondary::open_session;
 use super::{Opening, Pace, decode, encode};
 use crate::quic::session::{Opened, ReplicaSession};
@@ -136,8 +137,8 @@ fn file_of(id: FileId) -> (FileKind, u64) {
 }
 
 /// Sends the list of a pinned cut, then whatever is asked for of its files, until the target is done.
-pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin) -> Result<()> {
-    let pin = Arc::new(pin);
+pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin, outgoing: OutgoingClone) -> Result<()> {
+    let (pin, outgoing) = (Arc::new(pin), Arc::new(outgoing));
     let list = encode(pin.list())?;
     let mut sender = session.open_bulk(bytes::Bytes::new()).await?;
     for part in list.chunks(LIST_PART_BYTES) {
@@ -156,8 +157,9 @@ pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin) -> Result<
         match opened {
             Ok(Opened::File(request, sender)) => {
                 let (kind, number) = file_of(request.file);
-                let pin = Arc::clone(&pin);
+                let (pin, outgoing) = (Arc::clone(&pin), Arc::clone(&outgoing));
                 sending.spawn(sender.serve(move |offset, len| {
+                    outgoing.count(len as u64);
                     bulk::read(&pin, kind, number, offset, len)
                         .map_err(|error| RemoteError::new("clone", error.to_string()))
                 }));

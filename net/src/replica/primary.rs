@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::clock::{now, until};
 use super::executor::{self, Kept, Leading, Outcome, Registrar, SessionReads};
+use super::outgoing::{GoingOut, Outgoing};
 use super::wards::Wards;
 use super::{Opening, Shaper, clone, decode, decode_message, encode};
 use crate::quic::CloseCode;
@@ -57,6 +58,8 @@ pub struct Primary {
     pub(super) registrar: Registrar,
     /// What is known of each secondary besides the protocol's view.
     pub(super) wards: Wards,
+    /// The clones that are being taken of it.
+    outgoing: Outgoing,
 }
 
 /// How long a copy that feeds others may take until it shows all that it has logged, in milliseconds.
@@ -124,6 +127,7 @@ impl Primary {
             next_session: AtomicU64::new(1),
             registrar,
             wards,
+            outgoing: Outgoing::default(),
         };
         primary.update_floors();
         Ok(Arc::new(primary))
@@ -153,6 +157,7 @@ impl Primary {
             closed: Mutex::new((Millis(0), Uid::ZERO)),
             next_session: AtomicU64::new(1),
             wards,
+            outgoing: Outgoing::default(),
         };
         primary.update_floors();
         Arc::new(primary)
@@ -330,7 +335,8 @@ impl Primary {
         name: &str,
     ) -> Result<()> {
         let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
-        runtime.block_on(clone::serve_pin(session, pin))?;
+        let outgoing = self.outgoing.begin(session.peer().address, pin.list());
+        runtime.block_on(clone::serve_pin(session, pin, outgoing))?;
         if self.is_feeding() {
             return Ok(());
         }
@@ -345,6 +351,11 @@ impl Primary {
             created_ms: self.db.now_millis(),
         })?;
         Ok(())
+    }
+
+    /// The clones that are being taken of it, oldest first.
+    pub fn going_out(&self) -> Vec<GoingOut> {
+        self.outgoing.list()
     }
 
     /// Pins the files of a cut. A copy that feeds others makes one when it shows all that it has logged, which lasts for a moment.

@@ -38,7 +38,7 @@ fn fill(node: &Node, rows: u64) {
             word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (word >> 29);
             value.extend_from_slice(&word.to_le_bytes());
         }
-        batch.put(table.id(), row.to_be_bytes().to_vec(), value);
+        batch.put(table.id(), row.to_be_bytes(), value);
         db.write(batch, Durability::Background).unwrap();
     }
     db.sync().unwrap();
@@ -57,7 +57,7 @@ fn job(site: &Site, name: &str, sources: &[&Node]) -> CloneJob {
 /// Waits until a clone is over, however long that takes.
 fn over(clones: &Clones, name: &str) -> CloneInfo {
     loop {
-        let info = clones.wait(name, Duration::from_secs(60)).unwrap();
+        let info = clones.wait(name, Duration::from_mins(1)).unwrap();
         if !matches!(info.state.as_str(), "queued" | "running") {
             return info;
         }
@@ -176,7 +176,7 @@ fn a_standby_is_promoted_and_what_was_replaced_comes_back() {
     };
     let mut batch = planaria_engine::Batch::new();
     let db = own(100);
-    batch.put(db.table("t").unwrap().id(), b"own".to_vec(), b"row".to_vec());
+    batch.put(db.table("t").unwrap().id(), b"own", b"row");
     db.write(batch, Durability::Synced).unwrap();
     db.close();
     drop(db);
@@ -193,4 +193,61 @@ fn a_standby_is_promoted_and_what_was_replaced_comes_back() {
     clones.delete_old("copy").unwrap();
     assert_eq!(clones.delete_old("copy").unwrap_err().code, "not_found");
     assert_eq!(clones.roll_back("copy").unwrap_err().code, "not_found");
+}
+
+#[test]
+fn a_clone_that_nobody_wrote_to_is_replaced_by_moving_what_changed() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    fill(&source, 20_000);
+    let clones = target.clones();
+    clones.start(job(&site, "copy", &[&source])).unwrap();
+    let whole = over(clones, "copy");
+    assert_eq!(whole.state, "complete", "{whole:?}");
+    let db = source.database();
+    let table = db.table("t").unwrap();
+    for row in (0_u64..20_000).step_by(100) {
+        let mut batch = planaria_engine::Batch::new();
+        batch.put(table.id(), row.to_be_bytes(), "changed");
+        db.write(batch, Durability::Background).unwrap();
+    }
+    let keep = |replace| CloneJob { replace, ..job(&site, "copy", &[&source]) };
+    clones.start(keep(true)).unwrap();
+    let info = over(clones, "copy");
+    assert_eq!(info.state, "complete", "{info:?}");
+    assert!(info.way.starts_with("incremental"), "{info:?}");
+    assert!(info.done_bytes * 20 < whole.done_bytes, "{} of {}", info.done_bytes, whole.done_bytes);
+    let same = || {
+        let copy = Database::open(site.path("copy")).unwrap();
+        assert_eq!(digests(&copy), digests(&db));
+        assert_ne!(copy.id(), db.id());
+    };
+    same();
+    // The source preserves nothing for it any more.
+    assert_eq!(db.registrations().unwrap(), []);
+
+    // Now it is written to: everything is compared, and the files that are the same are linked.
+    let copy = Database::open(site.path("copy")).unwrap();
+    let own = copy.create_raw_table("own").unwrap();
+    let mut batch = planaria_engine::Batch::new();
+    batch.put(own.id(), "key", "row").put(copy.table("t").unwrap().id(), "surplus", "row");
+    copy.write(batch, Durability::Synced).unwrap();
+    copy.close();
+    drop((own, copy));
+    clones.start(CloneJob { preserve: vec!["own".into()], ..keep(true) }).unwrap();
+    let info = over(clones, "copy");
+    assert!(info.state == "complete" && info.way.contains("written to"), "{info:?}");
+    assert!(info.linked_bytes > 0, "{info:?}");
+    let copy = Database::open(site.path("copy")).unwrap();
+    assert_eq!(copy.table("own").unwrap().get("key").unwrap().as_deref(), Some(&b"row"[..]));
+    assert_eq!(
+        copy.snapshot().digest_of(copy.table("t").unwrap().definition()).unwrap(),
+        db.snapshot().digest_of(table.definition()).unwrap()
+    );
+    let no_such = CloneJob { preserve: vec!["none".into()], ..keep(true) };
+    drop(copy);
+    clones.start(no_such).unwrap();
+    let info = over(clones, "copy");
+    assert_eq!(info.state, "failed", "{info:?}");
+    assert!(!site.path("copy.next").exists() && site.path("copy").exists());
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use planaria_engine::os::Os;
 use planaria_engine::{ClonePurpose, Result, SealedFile};
+use planaria_net::wire::message::Shape;
 use planaria_types::Uid;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,8 @@ pub(crate) struct CloneJob {
     pub(crate) preserve: Vec<String>,
     /// After how many seconds without a byte it has failed.
     pub(crate) patience_s: u32,
+    /// What the source makes of its rows for it.
+    pub(crate) shape: Shape,
 }
 
 /// How it is with a clone.
@@ -156,6 +159,11 @@ mod tests {
             replace: true,
             preserve: vec!["settings".into()],
             patience_s: 600,
+            shape: Shape {
+                leave_out: vec!["audit".into()],
+                masks: vec![("people".into(), "mail".into(), "hash".into())],
+                ..Shape::default()
+            },
         };
         let entry = Entry {
             state: CloneState::Complete,

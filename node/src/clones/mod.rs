@@ -2,7 +2,9 @@
 //! a restart.
 
 mod ledger;
+mod leftovers;
 mod live;
+mod preserve;
 mod taking;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,10 @@ use tokio::runtime::Handle;
 
 pub(crate) use self::ledger::{CloneJob, CloneState};
 use self::ledger::{Entry, Ledger};
-pub(crate) use self::live::purpose_of;
+pub(crate) use self::leftovers::leftovers;
 use self::live::{Live, Reported, info_of};
+pub(crate) use self::live::{Speed, left_ms, purpose_of};
+pub(crate) use self::preserve::preserve;
 pub(crate) use self::taking::{Audience, Taker};
 use crate::handler::remote;
 
@@ -34,7 +38,7 @@ const NAME_BYTES_MAX: usize = 200;
 /// How long a clone without a byte is tried if nobody says.
 pub(crate) const PATIENCE_S: u32 = 600;
 /// How often it is looked for clones whose time is over, at least.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// The clones that a node takes. It ends them in good order when it is dropped: they go on with the next start.
 pub(crate) struct Clones {
@@ -170,7 +174,14 @@ impl Clones {
     /// All clones, by name.
     pub(crate) fn list(&self) -> Vec<CloneInfo> {
         let state = self.shared.state.lock();
-        state.clones.values().map(|known| self.shared.describe(known)).collect()
+        let mut clones: Vec<_> = state.clones.values().map(|known| self.shared.describe(known)).collect();
+        let mine = |left: &CloneInfo| clones.iter().any(|clone| clone.target == left.target);
+        let left: Vec<_> = leftovers(&self.shared.beside, &self.shared.taker.engine.os)
+            .into_iter()
+            .filter(|left| !mine(left))
+            .collect();
+        clones.extend(left);
+        clones
     }
 
     /// One clone.
@@ -252,7 +263,7 @@ impl Clones {
     /// `unknown_clone`; `running` while it comes in, `in_use` while a process has it open.
     pub(crate) fn delete(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         let mut state = self.shared.state.lock();
-        let entry = self.shared.idle(&state, name)?;
+        let entry = Shared::idle(&state, name)?;
         if entry.state == CloneState::Complete {
             self.shared.remove_files(&entry.job.dir)?;
         }
@@ -269,7 +280,7 @@ impl Clones {
     /// As [`Clones::delete`].
     pub(crate) fn expire(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         let mut state = self.shared.state.lock();
-        self.shared.complete(&state, name)?;
+        Shared::complete(&state, name)?;
         self.shared.end(&mut state, name, "somebody ended its life")?;
         self.shared.info(&state, name)
     }
@@ -281,7 +292,7 @@ impl Clones {
     /// `unknown_clone`, `running`.
     pub(crate) fn live(&self, name: &str, for_s: Option<u64>) -> Result<CloneInfo, RemoteError> {
         let mut state = self.shared.state.lock();
-        let entry = self.shared.complete(&state, name)?;
+        let entry = Shared::complete(&state, name)?;
         let place = self.shared.place(&entry.job.dir);
         let now_ms = self.shared.taker.engine.os.now_millis();
         let expires_ms = for_s.map(|for_s| now_ms.saturating_add(for_s.saturating_mul(1_000)));
@@ -304,7 +315,7 @@ impl Clones {
     /// `unknown_clone`, `running`, `in_use`, `invalid` if it is one already.
     pub(crate) fn promote(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         let mut state = self.shared.state.lock();
-        let entry = self.shared.complete(&state, name)?;
+        let entry = Shared::complete(&state, name)?;
         let place = self.shared.place(&entry.job.dir);
         place.promote(&self.shared.taker.engine).map_err(remote)?;
         known_mut(&mut state, name)?.entry.job.purpose = planaria_engine::ClonePurpose::Detached;
@@ -319,7 +330,7 @@ impl Clones {
     /// `unknown_clone`, `running`, `in_use`, `not_found` if nothing is kept.
     pub(crate) fn roll_back(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         let mut state = self.shared.state.lock();
-        let entry = self.shared.complete(&state, name)?;
+        let entry = Shared::complete(&state, name)?;
         self.shared.place(&entry.job.dir).roll_back().map_err(remote)?;
         let entry = &mut known_mut(&mut state, name)?.entry;
         entry.reasons.push("what it had replaced was put back, and is replaced by it no more".into());
@@ -334,7 +345,7 @@ impl Clones {
     /// `unknown_clone`, `running`, `in_use`, `not_found` if nothing is kept.
     pub(crate) fn delete_old(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         let state = self.shared.state.lock();
-        let entry = self.shared.complete(&state, name)?;
+        let entry = Shared::complete(&state, name)?;
         let place = self.shared.place(&entry.job.dir);
         if !place.drop_replaced().map_err(remote)? {
             return Err(remote(planaria_engine::Error::NotFound { path: place.replaced() }));
@@ -378,7 +389,7 @@ impl Shared {
     }
 
     /// The entry of a clone that nobody works on.
-    fn idle(&self, state: &State, name: &str) -> Result<Entry, RemoteError> {
+    fn idle(state: &State, name: &str) -> Result<Entry, RemoteError> {
         let known = known(state, name)?;
         if known.live.is_some() || !known.entry.state.is_over() {
             let what = format!("the clone {name:?} is {}", known.entry.state.name());
@@ -388,8 +399,8 @@ impl Shared {
     }
 
     /// The entry of a clone that is whole.
-    fn complete(&self, state: &State, name: &str) -> Result<Entry, RemoteError> {
-        let entry = self.idle(state, name)?;
+    fn complete(state: &State, name: &str) -> Result<Entry, RemoteError> {
+        let entry = Self::idle(state, name)?;
         if entry.state != CloneState::Complete {
             let what = format!("the clone {name:?} is {}: there is nothing of it", entry.state.name());
             return Err(RemoteError::new("over", what).with_hint("create it again"));

@@ -1,15 +1,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use planaria_engine::{CloneAbout, ClonePlace, Options};
 use planaria_net::quic::{Credentials, Transport};
-use planaria_net::replica::{CloneProgress, Pace, Taking, take_clone};
-use planaria_net::wire::message::Shape;
+use planaria_net::replica::{CloneProgress, CloneStage, Pace, Taking, renew, take_clone};
 use planaria_net::{Error, Result};
 use tokio::runtime::Handle;
 
 use super::CloneJob;
+use super::preserve::preserve;
 
 /// The pause before the sources are tried again, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -50,44 +51,112 @@ impl Taker {
     ) -> Result<()> {
         let place = ClonePlace::new(&job.dir, Arc::clone(&self.engine.os));
         place.settle()?;
-        if self.is_done(job, created_ms, &place)? {
+        if Self::is_done(job, created_ms, &place)? {
             return Ok(());
         }
         let replaces = job.replace && place.is_there();
-        let target = if replaces { place.next() } else { job.dir.clone() };
-        audience.way(if replaces {
-            "whole: it replaces what is there"
-        } else {
-            "whole: there is nothing yet"
-        });
-        self.fetch(
-            job,
-            &Taking {
-                target,
-                role: job.purpose.role(),
-                shape: Shape::default(),
-                options: self.engine.clone(),
-                reuse: replaces.then(|| job.dir.clone()),
-                about: Some(CloneAbout {
-                    name: job.name.clone(),
-                    purpose: job.purpose,
-                    source: job.sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-                    made_ms: 0,
-                    expires_ms: None,
-                }),
-                ttl_ms: job.ttl_s.map(|ttl_s| ttl_s.saturating_mul(1_000)),
-                pace: Arc::clone(pace),
-            },
-            audience,
-        )?;
-        if replaces {
-            place.install()?;
+        if !replaces {
+            audience.way("whole: there is nothing yet");
+            return self.fetch(job, &self.taking(job, &place, false, pace), audience);
         }
+        // One that is complete and waits for its place was made for this before a process ended.
+        if !self.waits(job, created_ms, &place)? {
+            self.make_next(job, &place, pace, audience)?;
+        }
+        preserve(&job.dir, &place.next(), &job.preserve, &self.engine)?;
+        place.install()?;
         Ok(())
     }
 
+    /// Puts together what is to take the place of a clone that is there: by what has changed since, if nothing else has.
+    fn make_next<A: Audience>(
+        &self,
+        job: &CloneJob,
+        place: &ClonePlace,
+        pace: &Arc<Pace>,
+        audience: &Arc<A>,
+    ) -> Result<()> {
+        let begun = if job.shape.is_whole() {
+            place.begin_renewal(&self.engine)
+        } else {
+            Err(planaria_engine::Error::Invalid("it is not to have everything".into()))
+        };
+        let why = match begun {
+            Ok(_) => match self.renew(job, place, pace, audience) {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::ForeignDatabase { .. }) => error.to_string(),
+                Err(error) if is_final(&error) => return Err(error),
+                Err(error) => error.to_string(),
+            },
+            Err(planaria_engine::Error::Invalid(why)) => why,
+            Err(error) => return Err(error.into()),
+        };
+        audience.way(&format!("whole: {why}"));
+        self.fetch(job, &self.taking(job, place, true, pace), audience)
+    }
+
+    /// Brings a link of the clone up to date, from the first source that can.
+    fn renew<A: Audience>(
+        &self,
+        job: &CloneJob,
+        place: &ClonePlace,
+        pace: &Arc<Pace>,
+        audience: &Arc<A>,
+    ) -> Result<()> {
+        audience.way("incremental");
+        self.in_turn(job, pace, audience, |source, came_in| {
+            let told = |bytes| {
+                came_in.fetch_or(bytes > 0, Ordering::Relaxed);
+                audience.progress(&CloneProgress {
+                    stage: CloneStage::Fetching,
+                    done_bytes: bytes,
+                    ..CloneProgress::default()
+                });
+            };
+            let (dir, engine) = (place.renewing(), &self.engine);
+            let renewal = renew(source, &self.credentials, &dir, engine, pace, &self.runtime, told)?;
+            audience.way(&format!("incremental: {} records by {}", renewal.records, renewal.way));
+            audience.progress(&CloneProgress {
+                stage: CloneStage::Installing,
+                cut: Some(renewal.cut),
+                done_bytes: renewal.bytes,
+                total_bytes: renewal.bytes,
+                ..CloneProgress::default()
+            });
+            let made_ms = self.engine.os.now_millis();
+            let expires_ms = ttl_ms(job).map(|ttl_ms| made_ms.saturating_add(ttl_ms));
+            Ok(place.end_renewal(&CloneAbout { made_ms, expires_ms, ..about_of(job) }, &self.engine)?)
+        })
+    }
+
+    fn taking(&self, job: &CloneJob, place: &ClonePlace, replaces: bool, pace: &Arc<Pace>) -> Taking {
+        Taking {
+            target: if replaces { place.next() } else { job.dir.clone() },
+            role: job.purpose.role(),
+            shape: job.shape.clone(),
+            options: self.engine.clone(),
+            reuse: replaces.then(|| job.dir.clone()),
+            about: Some(about_of(job)),
+            ttl_ms: ttl_ms(job),
+            pace: Arc::clone(pace),
+        }
+    }
+
+    /// Whether a complete clone of this job waits for its place. One of another job goes.
+    fn waits(&self, job: &CloneJob, created_ms: u64, place: &ClonePlace) -> Result<bool> {
+        let next = ClonePlace::new(place.next(), Arc::clone(&self.engine.os));
+        if !next.is_there() {
+            return Ok(false);
+        }
+        let waits = Self::is_done(job, created_ms, &next)?;
+        if !waits {
+            next.remove()?;
+        }
+        Ok(waits)
+    }
+
     /// Whether the clone got its name before the process ended that took it.
-    fn is_done(&self, job: &CloneJob, created_ms: u64, place: &ClonePlace) -> Result<bool> {
+    fn is_done(job: &CloneJob, created_ms: u64, place: &ClonePlace) -> Result<bool> {
         if !place.is_there() {
             return Ok(false);
         }
@@ -95,16 +164,29 @@ impl Taker {
         Ok(about.is_some_and(|about| about.name == job.name && about.made_ms >= created_ms))
     }
 
-    /// Tries the sources in turn until one of them has given all.
+    /// Fetches all files that are not here.
     fn fetch<A: Audience>(&self, job: &CloneJob, taking: &Taking, audience: &Arc<A>) -> Result<()> {
+        self.in_turn(job, &taking.pace, audience, |source, came_in| {
+            self.fetch_from(source, taking, audience, came_in)
+        })
+    }
+
+    /// Tries the sources in turn until one of them has given all. `from` takes what one has, and says whether anything came.
+    fn in_turn<A: Audience>(
+        &self,
+        job: &CloneJob,
+        pace: &Pace,
+        audience: &Arc<A>,
+        from: impl Fn(SocketAddr, &Arc<AtomicBool>) -> Result<()>,
+    ) -> Result<()> {
         let os = &self.engine.os;
         let (mut heard, mut pause) = (os.monotonic(), PAUSE_MIN);
         loop {
             let mut last = Error::Protocol("a clone without a source".into());
             for source in &job.sources {
-                let came_in = std::sync::atomic::AtomicBool::new(false);
-                let came_in = Arc::new(came_in);
-                match self.fetch_from(*source, taking, audience, &came_in) {
+                let came_in = Arc::new(AtomicBool::new(false));
+                audience.begins(*source);
+                match from(*source, &came_in) {
                     Ok(()) => return Ok(()),
                     Err(error) if is_final(&error) => return Err(error),
                     Err(error) => {
@@ -112,7 +194,7 @@ impl Taker {
                         last = error;
                     }
                 }
-                if came_in.load(std::sync::atomic::Ordering::Relaxed) {
+                if came_in.load(Ordering::Relaxed) {
                     (heard, pause) = (os.monotonic(), PAUSE_MIN);
                 }
             }
@@ -120,7 +202,7 @@ impl Taker {
             if os.monotonic().saturating_sub(heard) >= patience {
                 return Err(last);
             }
-            self.runtime.block_on(taking.pace.rest(pause))?;
+            self.runtime.block_on(pace.rest(pause))?;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -130,13 +212,12 @@ impl Taker {
         source: SocketAddr,
         taking: &Taking,
         audience: &Arc<A>,
-        came_in: &Arc<std::sync::atomic::AtomicBool>,
+        came_in: &Arc<AtomicBool>,
     ) -> Result<()> {
-        audience.begins(source);
         let (told, came_in) = (Arc::clone(audience), Arc::clone(came_in));
         let progress = move |progress: &CloneProgress| {
             if progress.done_bytes > progress.resumed_bytes + progress.linked_bytes {
-                came_in.store(true, std::sync::atomic::Ordering::Relaxed);
+                came_in.store(true, Ordering::Relaxed);
             }
             told.progress(progress);
         };
@@ -146,11 +227,29 @@ impl Taker {
     }
 }
 
+fn ttl_ms(job: &CloneJob) -> Option<u64> {
+    job.ttl_s.map(|ttl_s| ttl_s.saturating_mul(1_000))
+}
+
+/// What the clone is to say of itself, but for the times.
+fn about_of(job: &CloneJob) -> CloneAbout {
+    CloneAbout {
+        name: job.name.clone(),
+        purpose: job.purpose,
+        source: job.sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        made_ms: 0,
+        expires_ms: None,
+    }
+}
+
 /// Whether no source can help: it is about this side.
 fn is_final(error: &Error) -> bool {
     match error {
-        Error::GivenUp | Error::File { .. } => true,
-        Error::Engine(error) => matches!(error.code(), "exists" | "no_space" | "in_use" | "io" | "not_found"),
+        Error::GivenUp | Error::File { .. } | Error::ForeignDatabase { .. } => true,
+        Error::Engine(error) => matches!(
+            error.code(),
+            "exists" | "no_space" | "in_use" | "io" | "not_found" | "schema" | "unknown_table"
+        ),
         _ => false,
     }
 }

@@ -1,41 +1,162 @@
-use std::path::Path;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use planaria_engine::{CloneRole, Options};
-use planaria_net::quic::{TlsStore, Transport};
-use planaria_net::replica::{Taking, take_clone};
+use parking_lot::Mutex;
+use planaria_engine::os::{Os, Posix};
+use planaria_engine::{CloneAbout, ClonePlace, ClonePurpose, Options};
+use planaria_net::quic::TlsStore;
+use planaria_net::replica::{CloneProgress, CloneStage, Pace};
+use planaria_net::wire::message::{CloneAction, CloneInfo, CloneRole, CloneSpec, CloneTake, Shape};
 
 use super::progress::CloneBar;
 use super::serve::runtime;
 use super::{print, stdout, target};
-use crate::cli::{CloneCreateArgs, CloneFor, Global, PlaceArgs};
-use crate::output::{Cell, CliError, Heading, Report, RowWriter};
-use crate::session::{IfAbsent, Place, resolve};
+use crate::cli::{
+    CloneCommand, CloneCreateArgs, CloneDeleteArgs, CloneFor, CloneLifeArgs, CloneNameArgs, Global, PlaceArgs,
+};
+use crate::clones::{Audience, CloneJob, Speed, Taker, left_ms, leftovers, preserve};
+use crate::output::{Cell, CliError, Format, Heading, Report, RowWriter};
+use crate::session::{IfAbsent, Place, RemoteSession, resolve};
 use crate::stopwatch::Stopwatch;
 
-/// `planaria clone create`.
-pub(super) fn create(global: &Global, arguments: &CloneCreateArgs) -> Result<(), CliError> {
-    let stopwatch = Stopwatch::start();
-    match arguments.place.place(global)? {
-        Place::Node { address, tls } if !arguments.on_node => {
-            fetch(global, &address, tls.as_deref(), arguments, &stopwatch)
+/// How far apart the lines lie that tell programs how far a clone has come, in milliseconds.
+const BETWEEN_LINES_MS: u64 = 500;
+
+/// `planaria clone`.
+pub(super) fn run(global: &Global, command: &CloneCommand) -> Result<(), CliError> {
+    match command {
+        CloneCommand::Create(arguments) => create(global, arguments),
+        CloneCommand::List(arguments) => list(global, arguments),
+        CloneCommand::Show(name) => show(global, name),
+        CloneCommand::Wait(name) => wait(global, name),
+        CloneCommand::Cancel(name) => act(global, name, CloneAction::Cancel),
+        CloneCommand::Promote(name) => act(global, name, CloneAction::Promote),
+        CloneCommand::Expire(CloneLifeArgs { name, after: None }) => act(global, name, CloneAction::Expire),
+        CloneCommand::Expire(CloneLifeArgs { name, after: Some(life) }) => {
+            act(global, name, CloneAction::Live(life.0))
         }
-        place => {
-            if arguments.role != CloneFor::Detached {
-                return Err(CliError::usage("a clone on the same disk is a database of its own")
-                    .hint("for a secondary use `planaria serve NEW --replica-of ADDR`"));
-            }
-            let session = place.open(IfAbsent::Fail)?;
-            let clone = session.clone_locally(&arguments.target, arguments.shape.shape())?;
-            let report = Report::new()
-                .with("clone", clone.target)
-                .with("kind", "local")
-                .with("cut", clone.cut.map(|cut| cut.to_string()).unwrap_or_default())
-                .with("bytes", Cell::Bytes(clone.done_bytes))
-                .with("seconds", Cell::Duration(stopwatch.elapsed()));
-            print(global, &report)
+        CloneCommand::Delete(CloneDeleteArgs { name, old: false }) => act(global, name, CloneAction::Delete),
+        CloneCommand::Delete(CloneDeleteArgs { name, old: true }) => {
+            act(global, name, CloneAction::DeleteOld)
         }
+        CloneCommand::Rollback(name) => act(global, name, CloneAction::Rollback),
+        CloneCommand::Rate { name, rate } => act(global, name, CloneAction::Rate(rate.0)),
     }
+}
+
+/// `planaria clone create`.
+fn create(global: &Global, arguments: &CloneCreateArgs) -> Result<(), CliError> {
+    if !arguments.preserve.is_empty() && arguments.role != CloneFor::Detached {
+        return Err(CliError::usage("a standby or a backup has the rows of its primary and no others")
+            .hint("leave --preserve out, or the role"));
+    }
+    if arguments.role != CloneFor::Detached && !arguments.shape.shape().is_whole() {
+        return Err(CliError::usage("a secondary holds what its primary holds")
+            .hint("take a detached clone; or `planaria serve --only` holds chosen tables"));
+    }
+    match arguments.place.place(global)? {
+        Place::Node { address, tls } if !arguments.from.is_empty() => {
+            have_taken(global, &address, tls.as_deref(), arguments)
+        }
+        Place::Directory(_) if !arguments.from.is_empty() => {
+            Err(CliError::usage("--from is for a node that takes a clone").hint("name the node with --node"))
+        }
+        Place::Node { address, tls } if !arguments.on_node => {
+            fetch(global, &address, tls.as_deref(), arguments)
+        }
+        place => link(global, &place, arguments),
+    }
+}
+
+/// Makes a clone on the disk of its source.
+fn link(global: &Global, place: &Place, arguments: &CloneCreateArgs) -> Result<(), CliError> {
+    let stopwatch = Stopwatch::start();
+    if arguments.role != CloneFor::Detached {
+        return Err(CliError::usage("a clone on the same disk is a database of its own")
+            .hint("for a secondary use `planaria serve NEW --replica-of ADDR`"));
+    }
+    if arguments.rate.is_some() {
+        return Err(CliError::usage("a clone on the same disk moves nothing that a rate could limit"));
+    }
+    let is_here = matches!(place, Place::Directory(_));
+    if !is_here && (arguments.replace || arguments.ttl.is_some()) {
+        return Err(CliError::usage("a clone on the node's own disk is made at once, and is listed nowhere")
+            .hint("have the node take it from itself: --from with its own address"));
+    }
+    let session = place.open(IfAbsent::Fail)?;
+    let own = ClonePlace::new(&arguments.target, Arc::new(Posix));
+    let replaces = arguments.replace && own.is_there();
+    let made = if replaces {
+        own.abandon()?;
+        own.next()
+    } else {
+        arguments.target.clone()
+    };
+    let clone = session.clone_locally(&made, arguments.shape.shape())?;
+    if replaces {
+        preserve(&arguments.target, &made, &arguments.preserve, &Options::default())?;
+        own.install()?;
+    }
+    if let Some(ttl_s) = arguments.ttl.and_then(|life| life.0) {
+        let made_ms = Posix.now_millis();
+        own.set_about(&CloneAbout {
+            name: name_of(arguments),
+            purpose: ClonePurpose::Detached,
+            source: place.argument(),
+            made_ms,
+            expires_ms: Some(made_ms.saturating_add(ttl_s.saturating_mul(1_000))),
+        })?;
+    }
+    let shown = if replaces { arguments.target.display().to_string() } else { clone.target };
+    let report = Report::new()
+        .with("clone", shown)
+        .with("kind", "local")
+        .with("cut", clone.cut.map(|cut| cut.to_string()).unwrap_or_default())
+        .with("bytes", Cell::Bytes(clone.done_bytes))
+        .with("seconds", Cell::Duration(stopwatch.elapsed()));
+    print(global, &report)
+}
+
+/// Has a node take a clone of another node's database, and does not wait for it.
+fn have_taken(
+    global: &Global,
+    address: &str,
+    tls: Option<&Path>,
+    arguments: &CloneCreateArgs,
+) -> Result<(), CliError> {
+    let sources = arguments.from.iter().map(|source| resolve(source)).collect::<Result<_, _>>()?;
+    let Shape { as_of, leave_out, filters, masks } = arguments.shape.shape();
+    let take = CloneTake {
+        spec: CloneSpec {
+            as_of,
+            leave_out,
+            filters,
+            masks,
+            name: name_of(arguments),
+            role: match arguments.role {
+                CloneFor::Detached => CloneRole::Detached,
+                CloneFor::Standby => CloneRole::Standby,
+                CloneFor::Backup => CloneRole::Backup,
+            },
+            rate_bytes_per_s: arguments.rate.and_then(|rate| rate.0),
+            ttl_s: arguments.ttl.and_then(|life| life.0),
+            preserve: arguments.preserve.clone(),
+            ..CloneSpec::default()
+        },
+        sources,
+        dir: Some(arguments.target.display().to_string()),
+        replace: arguments.replace,
+        patience_s: None,
+    };
+    let info = RemoteSession::connect(address, tls)?.clone_take(take)?;
+    print(global, &report_of(&info))
+}
+
+fn name_of(arguments: &CloneCreateArgs) -> String {
+    let of_dir = || arguments.target.file_name().map(|name| name.display().to_string()).unwrap_or_default();
+    arguments.name.clone().unwrap_or_else(of_dir)
 }
 
 /// Takes a clone of a node's database into a directory of this machine.
@@ -44,56 +165,305 @@ fn fetch(
     address: &str,
     tls: Option<&Path>,
     arguments: &CloneCreateArgs,
-    stopwatch: &Stopwatch,
 ) -> Result<(), CliError> {
-    if arguments.role != CloneFor::Detached && !arguments.shape.shape().is_whole() {
-        return Err(CliError::usage("a secondary holds what its primary holds")
-            .hint("leave out the options of rows and tables, or take a detached clone; `planaria serve --only` holds chosen tables"));
-    }
-    let address = resolve(address)?;
+    let stopwatch = Stopwatch::start();
     let store = TlsStore::choose(tls, None)?;
     let credentials = if tls.is_some() { store.load()? } else { store.load_or_create()? };
-    let runtime = Arc::new(runtime()?);
-    let bar = CloneBar::new("cloning");
-    let shown = bar.clone();
-    let role = match arguments.role {
-        CloneFor::Detached => CloneRole::Detached,
-        CloneFor::Secondary => CloneRole::Secondary,
-    };
-    let taking = Taking {
+    let job = CloneJob {
+        name: name_of(arguments),
+        dir: arguments.target.clone(),
+        sources: vec![resolve(address)?],
+        purpose: match arguments.role {
+            CloneFor::Detached => ClonePurpose::Detached,
+            CloneFor::Standby => ClonePurpose::Standby,
+            CloneFor::Backup => ClonePurpose::Backup,
+        },
+        rate_bytes_per_s: arguments.rate.and_then(|rate| rate.0),
+        ttl_s: arguments.ttl.and_then(|life| life.0),
+        replace: arguments.replace,
+        preserve: arguments.preserve.clone(),
+        // Whoever sits before the command sees that the source is away, and calls again.
+        patience_s: 0,
         shape: arguments.shape.shape(),
-        ..Taking::new(&arguments.target, role, &Options::default())
     };
-    let progress = move |progress: &_| shown.show(progress);
-    let cloned =
-        runtime.block_on(take_clone(address, &credentials, &Transport::default(), &taking, progress));
-    bar.finish();
-    let cloned = cloned?;
+    let engine = Options::default();
+    if !job.replace && engine.os.exists(&job.dir) {
+        return Err(planaria_engine::Error::Exists { path: job.dir }.into());
+    }
+    let created_ms = engine.os.now_millis();
+    let runtime = runtime()?;
+    let taker = Taker { credentials, engine, runtime: runtime.handle().clone() };
+    let shown = Arc::new(Shown::new(&job.name, global.output == Format::Json));
+    let taken = taker.take(&job, created_ms, &Arc::new(Pace::new(job.rate_bytes_per_s)), &shown);
+    shown.bar.finish();
+    taken?;
+    let told = shown.told.lock();
+    let cloned = &told.progress;
     let report = Report::new()
-        .with("clone", arguments.target.display().to_string())
+        .with("clone", job.dir.display().to_string())
         .with("kind", "remote")
         .with("files", Cell::Count(cloned.files))
         .with("bytes", Cell::Bytes(cloned.total_bytes))
         .with("resumed_bytes", Cell::Bytes(cloned.resumed_bytes))
+        .with("linked_bytes", Cell::Bytes(cloned.linked_bytes))
+        .with("way", told.way.clone())
         .with("seconds", Cell::Duration(stopwatch.elapsed()));
     print(global, &report)
 }
 
+/// Whoever sits before a command that takes a clone.
+struct Shown {
+    name: String,
+    is_for_programs: bool,
+    bar: CloneBar,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    progress: CloneProgress,
+    speed: Speed,
+    way: String,
+    /// The time and stage of the last line.
+    line: Option<(u64, CloneStage)>,
+}
+
+impl Shown {
+    fn new(name: &str, is_for_programs: bool) -> Self {
+        let bar = CloneBar::new("listing");
+        Self { name: name.to_owned(), is_for_programs, bar, told: Mutex::default() }
+    }
+
+    fn line(&self, told: &Told) {
+        let progress = &told.progress;
+        let rate = told.speed.bytes_per_s();
+        let line = serde_json::json!({"progress": {
+            "clone": self.name,
+            "stage": progress.stage.name(),
+            "bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+            "resumed_bytes": progress.resumed_bytes,
+            "bytes_per_second": rate,
+            "seconds_left": left_ms(progress.total_bytes.saturating_sub(progress.done_bytes), rate)
+                .map(|ms| ms.div_ceil(1_000)),
+        }});
+        // Whoever does not read how far it has come gets the clone all the same.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+impl Audience for Shown {
+    fn begins(&self, _: SocketAddr) {
+        let mut told = self.told.lock();
+        (told.speed, told.line) = (Speed::default(), None);
+    }
+
+    fn progress(&self, progress: &CloneProgress) {
+        self.bar.show(progress);
+        let mut told = self.told.lock();
+        told.progress = progress.clone();
+        told.speed.note(progress.elapsed_ms, progress.done_bytes);
+        let is_news = told.line.is_none_or(|(at, stage)| {
+            stage != progress.stage || progress.elapsed_ms >= at + BETWEEN_LINES_MS
+        });
+        if self.is_for_programs && is_news {
+            told.line = Some((progress.elapsed_ms, progress.stage));
+            self.line(&told);
+        }
+    }
+
+    fn way(&self, way: &str) {
+        way.clone_into(&mut self.told.lock().way);
+    }
+
+    fn trouble(&self, source: SocketAddr, why: &str) {
+        tracing::info!(%source, why, "the source did not give all");
+    }
+}
+
 /// `planaria clone list`.
-pub(super) fn list(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
-    let session = arguments.place(global)?.open(IfAbsent::Fail)?;
-    let headings = ["name", "state", "target", "cut"].map(Heading::text);
-    let headings = headings.into_iter().chain([Heading::number("bytes")]).collect();
+fn list(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
+    let place = arguments.place(global)?;
+    let mut clones = place.open(IfAbsent::Fail)?.clones()?;
+    if let Place::Directory(dir) = &place {
+        let os: Arc<dyn Os> = Arc::new(Posix);
+        clones.extend(leftovers(dir.parent().unwrap_or(Path::new(".")), &os));
+    }
+    let headings = ["name", "state", "role", "target", "cut", "from"].map(Heading::text);
+    let numbers = ["bytes", "total_bytes", "rate", "left"].map(Heading::number);
+    let rest = ["expires_ms", "why"].map(Heading::text);
+    let headings = headings.into_iter().chain(numbers).chain(rest).collect();
     let mut rows = RowWriter::new(stdout(), target(global), headings, "")?;
-    for clone in session.clones()? {
+    for clone in clones {
         rows.write(&[
             clone.name.into(),
             clone.state.into(),
+            role_name(clone.role).into(),
             clone.target.into(),
             clone.cut.map(|cut| cut.to_string()).unwrap_or_default().into(),
+            clone.from.into(),
             Cell::Bytes(clone.done_bytes),
+            clone.total_bytes.map_or(Cell::None, Cell::Bytes),
+            clone.bytes_per_s.map_or(Cell::None, Cell::Bytes),
+            clone.left_ms.map_or(Cell::None, duration),
+            clone.expires_ms.map_or(Cell::None, Cell::Count),
+            clone.reasons.last().cloned().unwrap_or_default().into(),
         ])?;
     }
     rows.finish()?;
     Ok(())
+}
+
+/// Where a clone is: on a node by its name, or in a directory.
+fn remote(global: &Global) -> Result<Option<RemoteSession>, CliError> {
+    let connect = |address: &String| RemoteSession::connect(address, global.tls.as_deref());
+    global.node.as_ref().map(connect).transpose()
+}
+
+/// `planaria clone show`.
+fn show(global: &Global, name: &CloneNameArgs) -> Result<(), CliError> {
+    let info = match remote(global)? {
+        Some(session) => session.clone_show(&name.clone)?,
+        None => describe(&place_of(name))?,
+    };
+    print(global, &report_of(&info))
+}
+
+/// `planaria clone wait`.
+fn wait(global: &Global, name: &CloneNameArgs) -> Result<(), CliError> {
+    let Some(session) = remote(global)? else {
+        return Err(CliError::usage("a clone in a directory is waited for by the command that takes it")
+            .hint("with --node, the node's clones are waited for"));
+    };
+    loop {
+        let info = session.clone_do(&name.clone, CloneAction::Wait)?;
+        match info.state.as_str() {
+            "queued" | "running" => {}
+            "complete" => return print(global, &report_of(&info)),
+            state => {
+                let why = info.reasons.last().cloned().unwrap_or_default();
+                return Err(CliError::new(
+                    "not_complete",
+                    format!("the clone {:?} is {state}: {why}", info.name),
+                ));
+            }
+        }
+    }
+}
+
+/// Does something with a clone, and shows it afterwards.
+fn act(global: &Global, name: &CloneNameArgs, action: CloneAction) -> Result<(), CliError> {
+    if let Some(session) = remote(global)? {
+        return print(global, &report_of(&session.clone_do(&name.clone, action)?));
+    }
+    let place = place_of(name);
+    match action {
+        CloneAction::Promote => drop(place.promote(&Options::default())?),
+        CloneAction::Rollback => place.roll_back()?,
+        CloneAction::Live(for_s) => {
+            let about = place
+                .about()?
+                .unwrap_or_else(|| CloneAbout { name: describe_name(&place), ..CloneAbout::default() });
+            let now_ms = Posix.now_millis();
+            let expires_ms = for_s.map(|for_s| now_ms.saturating_add(for_s.saturating_mul(1_000)));
+            place.set_about(&CloneAbout { expires_ms, ..about })?;
+        }
+        CloneAction::Cancel => {
+            found(&place, place.abandon()?, "nothing is left of a clone that was interrupted")?;
+        }
+        CloneAction::Delete | CloneAction::Expire => {
+            if !place.is_there() {
+                return Err(planaria_engine::Error::NotFound { path: place.dir().to_path_buf() }.into());
+            }
+            place.remove()?;
+            place.drop_replaced()?;
+        }
+        CloneAction::DeleteOld => {
+            found(&place, place.drop_replaced()?, "nothing that it has replaced is kept")?;
+        }
+        CloneAction::Wait | CloneAction::Rate(_) => {
+            return Err(
+                CliError::usage("that is for clones that a node takes").hint("name the node with --node")
+            );
+        }
+    }
+    print(global, &report_of(&describe(&place)?))
+}
+
+fn found(place: &ClonePlace, was_there: bool, otherwise: &str) -> Result<(), CliError> {
+    if was_there {
+        return Ok(());
+    }
+    Err(CliError::new("not_found", format!("{}: {otherwise}", place.dir().display())))
+}
+
+fn place_of(name: &CloneNameArgs) -> ClonePlace {
+    ClonePlace::new(PathBuf::from(&name.clone), Arc::new(Posix))
+}
+
+fn describe_name(place: &ClonePlace) -> String {
+    place.dir().file_name().map(|name| name.display().to_string()).unwrap_or_default()
+}
+
+/// What is to be said of a clone in a directory, without opening it.
+fn describe(place: &ClonePlace) -> Result<CloneInfo, CliError> {
+    place.settle()?;
+    let about = place.about()?.unwrap_or_default();
+    let state = match (place.is_there(), place.partials().is_empty()) {
+        (true, true) => "complete",
+        (true, false) => "complete, and another one is being made of it",
+        (false, false) => "interrupted",
+        (false, true) => "absent",
+    };
+    let role = match about.purpose {
+        ClonePurpose::Detached => CloneRole::Detached,
+        ClonePurpose::Standby => CloneRole::Standby,
+        ClonePurpose::Backup => CloneRole::Backup,
+    };
+    Ok(CloneInfo {
+        name: if about.name.is_empty() { describe_name(place) } else { about.name },
+        state: state.to_owned(),
+        role,
+        target: place.dir().display().to_string(),
+        from: about.source,
+        expires_ms: about.expires_ms,
+        keeps_old: place.has_replaced(),
+        ..CloneInfo::default()
+    })
+}
+
+fn role_name(role: CloneRole) -> &'static str {
+    match role {
+        CloneRole::Detached => "detached",
+        CloneRole::Standby => "standby",
+        CloneRole::Backup => "backup",
+    }
+}
+
+fn duration(ms: u64) -> Cell {
+    Cell::Duration(std::time::Duration::from_millis(ms))
+}
+
+fn report_of(info: &CloneInfo) -> Report {
+    let text = |text: &str| if text.is_empty() { Cell::None } else { text.to_owned().into() };
+    Report::new()
+        .with("name", info.name.clone())
+        .with("state", info.state.clone())
+        .with("stage", text(&info.stage))
+        .with("role", role_name(info.role))
+        .with("target", info.target.clone())
+        .with("from", text(&info.from))
+        .with("way", text(&info.way))
+        .with("cut", info.cut.map_or(Cell::None, |cut| cut.to_string().into()))
+        .with("bytes", Cell::Bytes(info.done_bytes))
+        .with("total_bytes", info.total_bytes.map_or(Cell::None, Cell::Bytes))
+        .with("moved_bytes", Cell::Bytes(info.moved_bytes))
+        .with("resumed_bytes", Cell::Bytes(info.resumed_bytes))
+        .with("linked_bytes", Cell::Bytes(info.linked_bytes))
+        .with("rate", info.bytes_per_s.map_or(Cell::None, Cell::Bytes))
+        .with("rate_max", info.rate_bytes_per_s.map_or(Cell::None, Cell::Bytes))
+        .with("left", info.left_ms.map_or(Cell::None, duration))
+        .with("expires_ms", info.expires_ms.map_or(Cell::None, Cell::Count))
+        .with("keeps_old", Cell::Bool(info.keeps_old))
+        .with("reasons", Cell::List(info.reasons.clone()))
 }

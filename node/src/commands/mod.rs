@@ -19,7 +19,7 @@ mod table;
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock};
 
-use crate::cli::{Cli, CloneCommand, Global, PlanariaCommand};
+use crate::cli::{Cli, Global, PlanariaCommand};
 use crate::output::{CliError, Report, Target};
 
 /// Does what the command line says.
@@ -34,8 +34,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Replica(command) => replica::run(global, command),
         PlanariaCommand::Promote(arguments) => replica::promote(global, arguments),
         PlanariaCommand::Quarantine(command) => quarantine::run(global, command),
-        PlanariaCommand::Clone(CloneCommand::Create(arguments)) => clone::create(global, arguments),
-        PlanariaCommand::Clone(CloneCommand::List(arguments)) => clone::list(global, arguments),
+        PlanariaCommand::Clone(command) => clone::run(global, command),
         PlanariaCommand::Table(command) => table::run(global, command),
         PlanariaCommand::Import(arguments) => import::run(global, arguments),
         PlanariaCommand::Export(arguments) => export::run(global, arguments),

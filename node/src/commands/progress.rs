@@ -21,6 +21,7 @@ impl CloneBar {
 
     /// Shows how far it has come.
     pub(crate) fn show(&self, progress: &CloneProgress) {
+        self.0.set_message(progress.stage.name());
         self.0.set_length(progress.total_bytes);
         self.0.set_position(progress.done_bytes);
     }

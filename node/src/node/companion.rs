@@ -5,10 +5,10 @@ use std::time::Duration;
 use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database, Role};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
-use planaria_net::replica::{Primary, Shaper};
+use planaria_net::replica::{GoingOut, Primary, Shaper};
 use planaria_net::wire::message::{
-    AsOf, CloneAction, CloneInfo, CloneRole, CloneSpec, CloneTake, DatabaseStatus, Level, RemoteError,
-    ReplicaInfo, Request, Response, Shape, WriteOptions,
+    CloneAction, CloneInfo, CloneRole, CloneSpec, CloneTake, DatabaseStatus, Level, RemoteError, ReplicaInfo,
+    Request, Response, Shape, WriteOptions,
 };
 use planaria_net::wire::rpc::{BoxFuture, Exchange};
 use planaria_replication::ack::Level as AckLevel;
@@ -17,7 +17,7 @@ use planaria_types::Uid;
 use super::leadership::Leadership;
 use super::replicas::{replica_do, replica_info};
 use super::{promotion, refresh};
-use crate::clones::{CloneJob, Clones, PATIENCE_S, purpose_of};
+use crate::clones::{CloneJob, Clones, PATIENCE_S, left_ms, purpose_of};
 use crate::handler::{Companion, remote, unsupported};
 use crate::shape::{self, NodeShaper};
 
@@ -58,13 +58,7 @@ impl NodeCompanion {
             error.hint = "name the new directory on the node's disk from its root on".into();
             return Err(error);
         }
-        let shape = Shape {
-            as_of: spec.as_of,
-            leave_out: spec.leave_out.clone(),
-            filters: spec.filters.clone(),
-            masks: spec.masks.clone(),
-        };
-        clone_locally(&self.leadership.slot.get(), path, &shape).map(|record| clone_info(&record))
+        clone_locally(&self.leadership.slot.get(), path, &shape_of(spec)).map(|record| clone_info(&record))
     }
 }
 
@@ -147,6 +141,8 @@ impl Companion for NodeCompanion {
             Request::CloneList => {
                 let taken = self.leadership.slot.get().clones().map_err(remote)?;
                 let mut clones = self.clones.list();
+                let going_out = self.leadership.serving().map(|serving| serving.going_out());
+                clones.extend(going_out.iter().flatten().map(sending_info));
                 clones.extend(taken.iter().map(clone_info));
                 Ok(Response::Clones(clones))
             }
@@ -255,14 +251,14 @@ impl Companion for NodeCompanion {
 /// The clone that is asked for, if this release can take such a one.
 fn job_of(take: CloneTake) -> Result<CloneJob, RemoteError> {
     let CloneTake { spec, sources, dir, replace, patience_s } = take;
-    let asks_for_more = !spec.leave_out.is_empty()
-        || !spec.filters.is_empty()
-        || !spec.masks.is_empty()
-        || !spec.preserve.is_empty()
-        || spec.as_of != AsOf::Newest
-        || spec.hydrating;
-    if asks_for_more {
-        return Err(unsupported("this release takes whole clones of the newest cut"));
+    if spec.hydrating {
+        return Err(unsupported("this release opens a clone when it is complete"));
+    }
+    let shape = shape_of(&spec);
+    if spec.role != CloneRole::Detached && !shape.is_whole() {
+        return Err(unsupported(
+            "a secondary holds what its primary holds: only a detached clone is not whole",
+        ));
     }
     Ok(CloneJob {
         name: spec.name,
@@ -274,7 +270,18 @@ fn job_of(take: CloneTake) -> Result<CloneJob, RemoteError> {
         replace,
         preserve: spec.preserve,
         patience_s: patience_s.unwrap_or(PATIENCE_S),
+        shape,
     })
+}
+
+/// What the source makes of its rows for a clone.
+fn shape_of(spec: &CloneSpec) -> Shape {
+    Shape {
+        as_of: spec.as_of,
+        leave_out: spec.leave_out.clone(),
+        filters: spec.filters.clone(),
+        masks: spec.masks.clone(),
+    }
 }
 
 /// How long other copies are waited for.
@@ -321,6 +328,24 @@ pub(crate) fn clone_locally(
         db.record_clone(&record).map_err(remote)?;
     }
     Ok(record)
+}
+
+/// A clone that somebody takes of this node.
+fn sending_info(clone: &GoingOut) -> CloneInfo {
+    let per_second = u128::from(clone.sent_bytes) * 1_000 / u128::from(clone.elapsed_ms.max(1));
+    let bytes_per_s = u64::try_from(per_second).ok();
+    CloneInfo {
+        name: "remote".into(),
+        state: "sending".into(),
+        target: clone.peer.to_string(),
+        cut: Some(clone.cut),
+        done_bytes: clone.sent_bytes,
+        moved_bytes: clone.sent_bytes,
+        total_bytes: Some(clone.total_bytes),
+        bytes_per_s,
+        left_ms: left_ms(clone.total_bytes.saturating_sub(clone.sent_bytes), bytes_per_s),
+        ..CloneInfo::default()
+    }
 }
 
 pub(crate) fn clone_info(record: &CloneRecord) -> CloneInfo {

@@ -6,8 +6,9 @@ use planaria_engine::{Schema, TableDef};
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::client::{Client, Import};
 use planaria_net::wire::message::{
-    CloneInfo, CloneSpec, ExtractInfo, ExtractRecord, Promotion, PromotionWish, RefreshInfo, ReplicaAction,
-    ReplicaInfo, Request, Response, ScanSpec, Shape, TableInfo, WriteOp, WriteOptions,
+    CloneAction, CloneInfo, CloneSpec, CloneTake, ExtractInfo, ExtractRecord, Promotion, PromotionWish,
+    RefreshInfo, ReplicaAction, ReplicaInfo, Request, Response, ScanSpec, Shape, TableInfo, WriteOp,
+    WriteOptions,
 };
 use planaria_net::wire::rows::RowsBuilder;
 use planaria_replication::{Span, Tiling};
@@ -51,6 +52,28 @@ impl RemoteSession {
 
     fn call(&self, request: Request) -> Result<Response, CliError> {
         Ok(self.runtime.block_on(self.client.call(request))?)
+    }
+
+    /// Has the node take a clone of another node's database.
+    pub(crate) fn clone_take(&self, take: CloneTake) -> Result<CloneInfo, CliError> {
+        self.clone_call(Request::CloneTake(Box::new(take)))
+    }
+
+    /// A clone of the node's, by its name.
+    pub(crate) fn clone_show(&self, name: &str) -> Result<CloneInfo, CliError> {
+        self.clone_call(Request::CloneShow { name: name.to_owned() })
+    }
+
+    /// Does something with a clone of the node's.
+    pub(crate) fn clone_do(&self, name: &str, action: CloneAction) -> Result<CloneInfo, CliError> {
+        self.clone_call(Request::CloneDo { name: name.to_owned(), action })
+    }
+
+    fn clone_call(&self, request: Request) -> Result<CloneInfo, CliError> {
+        match self.call(request)? {
+            Response::Clone(clone) => Ok(clone),
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn options(&self) -> WriteOptions {

@@ -8,11 +8,11 @@ use std::process::Command;
 use planaria_tests::cluster::{Node, Site, TableFile, wait_for};
 
 /// A file system in memory, unmounted when it is dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// Mounts one, if this process may.
-    fn mount(at: PathBuf, mib: u32) -> Option<Self> {
+    pub(crate) fn mount(at: PathBuf, mib: u32) -> Option<Self> {
         std::fs::create_dir(&at).unwrap();
         let options = format!("size={mib}m,mode=0700");
         let mounted =

@@ -7,6 +7,8 @@ mod away;
 #[cfg(test)]
 mod cascade;
 #[cfg(test)]
+mod clone_life;
+#[cfg(test)]
 mod clones;
 #[cfg(test)]
 mod compare;

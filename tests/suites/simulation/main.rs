@@ -134,7 +134,10 @@ const REPLAYED_MOVES: [(u64, &str); 4] = [
     ),
     (43, "two of two copies had led under one number, and an operator had to start one of them anew"),
     (63, "a promotion was durable on a node that died before it could tell, and nobody saw that it led"),
-    (7_000_133, "a file of run files that a full disk or a death had left short stayed short, and the copy did not open"),
+    (
+        7_000_133,
+        "a file of run files that a full disk or a death had left short stayed short, and the copy did not open",
+    ),
 ];
 
 #[test]
