@@ -42,7 +42,7 @@ mod version;
 
 pub use clone::{
     CLONE_CHUNK_BYTES, CloneFile, CloneRecord, CloneRole, CloneTarget, FileKind, FileList, FilePin,
-    LocalClone, MissingChunk,
+    LocalClone, LogSegment, MissingChunk,
 };
 pub use commit::{
     Batch, CommitOp, EncodedCommit, Listener, LoggedCommit, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_ROW_BYTES,

@@ -6,6 +6,7 @@
 //!
 //! [`Database::clone_to`]: crate::Database::clone_to
 
+mod archive;
 mod local;
 mod pin;
 mod record;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::log_dir;
 use crate::version::{Lineage, Manifest, Role, run_path};
 
+pub use archive::LogSegment;
 pub use local::LocalClone;
 pub use pin::FilePin;
 pub use record::CloneRecord;
@@ -86,6 +88,16 @@ impl FileList {
     pub fn database(&self) -> DatabaseId {
         self.manifest.database
     }
+
+    /// The copy that is cloned.
+    pub fn instance(&self) -> InstanceId {
+        self.manifest.instance
+    }
+
+    /// What that copy was cloned from, if it was.
+    pub fn lineage(&self) -> Option<&Lineage> {
+        self.manifest.lineage.as_ref()
+    }
 }
 
 /// `dir` of a clone that is not complete yet.
@@ -140,3 +152,7 @@ fn clone_manifest(
     }
     clone
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod archive_tests;
