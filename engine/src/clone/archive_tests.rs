@@ -42,7 +42,7 @@ fn restore(os: &MemOs, to: &str, list: &FileList, pins: &[&FilePin], role: Clone
 
 fn rows(db: &Database) -> usize {
     let table = db.table("t").unwrap().id();
-    db.snapshot().scan(table, KeyRange::ALL).map(|row| row.unwrap()).count()
+    db.snapshot().scan(table, KeyRange::ALL).collect::<crate::Result<Vec<_>>>().unwrap().len()
 }
 
 fn after(pin: &FilePin, number: u64) -> Vec<LogSegment> {

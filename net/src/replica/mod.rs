@@ -3,6 +3,7 @@
 //! The state machines decide, the engine stores, the session carries; what stands here only passes things on. Each
 //! session of a primary and each secondary runs on a thread of its own, because the engine is synchronous.
 
+mod archive;
 mod clock;
 mod clone;
 mod compare;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+pub use archive::RemotePin;
 pub use clone::{CloneProgress, clone_from, fetch_clone};
 pub use compare::tilings;
 pub use executor::Leading;
@@ -42,6 +44,11 @@ pub(crate) enum Opening {
     },
     /// A clone is taken.
     Clone,
+    /// A backup is made: the files of a cut, and the log since an earlier one.
+    Archive {
+        /// The cut of the backup that it goes on from, if there is one.
+        since: Option<planaria_types::Uid>,
+    },
 }
 
 /// Ends what an earlier process has begun to do to the directory as a whole. Call it before the directory is opened.

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::clock::{now, until};
 use super::executor::{self, Kept, Leading, Outcome, Registrar, SessionReads};
 use super::wards::Wards;
-use super::{Opening, clone, decode, decode_message, encode};
+use super::{Opening, archive, clone, decode, decode_message, encode};
 use crate::quic::CloseCode;
 use crate::quic::session::{BulkSender, ReplicaSession};
 use crate::wire::rpc::BoxFuture;
@@ -296,10 +296,12 @@ impl Primary {
                 let address = port.map(|port| SocketAddr::new(session.peer().address.ip(), port));
                 self.serve_secondary(session, runtime, address)
             }
+            Opening::Archive { since } => self.serve_archive(session, runtime, since),
             Opening::Clone => {
-                let pin = self.pin()?;
+                let pin = self.pin(Database::pin_files)?;
                 let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
-                runtime.block_on(clone::serve_pin(session, pin))?;
+                let list = encode(pin.list())?;
+                runtime.block_on(clone::serve_pin(session, pin, list, clone::IDLE_MAX))?;
                 if self.is_feeding() {
                     return Ok(());
                 }
@@ -318,10 +320,17 @@ impl Primary {
         }
     }
 
+    /// Serves the files of a backup. Nothing is noted of it here: it has a catalog of its own.
+    fn serve_archive(&self, session: &ReplicaSession, runtime: &Handle, since: Option<Uid>) -> Result<()> {
+        let pin = self.pin(|db| db.pin_archive(since))?;
+        let list = encode(&(pin.list(), pin.log()))?;
+        runtime.block_on(clone::serve_pin(session, pin, list, archive::IDLE_MAX))
+    }
+
     /// Pins the files of a cut. A copy that feeds others makes one when it shows all that it has logged, which lasts for a moment.
-    fn pin(&self) -> Result<FilePin> {
+    fn pin(&self, take: impl Fn(&Database) -> planaria_engine::Result<FilePin>) -> Result<FilePin> {
         if !self.is_feeding() {
-            return Ok(self.db.pin_files()?);
+            return Ok(take(&self.db)?);
         }
         let begun = now();
         loop {
@@ -332,7 +341,7 @@ impl Primary {
             let shows_all = self.db.visible() >= self.db.log_end().0;
             let is_late = now().since(begun).0 >= PIN_WITHIN_MS;
             if shows_all || is_late {
-                match self.db.pin_files() {
+                match take(&self.db) {
                     Ok(pin) if self.group.lock().feed_generation() == generation => return Ok(pin),
                     Ok(_) => return Err(Error::NotReady),
                     Err(planaria_engine::Error::Invalid(_)) if !is_late => {}

@@ -5,7 +5,7 @@ use planaria_engine::{CloneRole, Options};
 use planaria_net::quic::{TlsStore, Transport};
 use planaria_net::replica::clone_from;
 
-use super::progress::CloneBar;
+use super::progress::ByteBar;
 use super::serve::runtime;
 use super::{print, stdout, target};
 use crate::cli::{CloneCreateArgs, CloneFor, Global, PlaceArgs};
@@ -50,7 +50,7 @@ fn fetch(
     let store = TlsStore::choose(tls, None)?;
     let credentials = if tls.is_some() { store.load()? } else { store.load_or_create()? };
     let runtime = Arc::new(runtime()?);
-    let bar = CloneBar::new("cloning");
+    let bar = ByteBar::new("cloning");
     let shown = bar.clone();
     let role = match arguments.role {
         CloneFor::Detached => CloneRole::Detached,
@@ -63,7 +63,7 @@ fn fetch(
         &arguments.target,
         role,
         &Options::default(),
-        move |progress| shown.show(progress),
+        move |progress| shown.show(progress.done_bytes, progress.total_bytes),
     ));
     bar.finish();
     let cloned = cloned?;
