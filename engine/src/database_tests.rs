@@ -279,7 +279,7 @@ fn a_clone_is_whole_though_an_attempt_before_died_before_its_files_had_their_len
     for name in names {
         os.open(&log.join(name), OpenMode::Write).unwrap().set_len(0).unwrap();
     }
-    let mut target = begin();
+    let target = begin();
     for chunk in target.missing().clone() {
         target.write(chunk, &pin.read(chunk.kind, chunk.number, chunk.chunk).unwrap()).unwrap();
     }

@@ -43,7 +43,7 @@ mod version;
 
 pub use clone::{
     CLONE_CHUNK_BYTES, CloneAbout, CloneFile, ClonePlace, ClonePurpose, CloneRecord, CloneRole, CloneTarget,
-    FileKind, FileList, FilePin, LocalClone, MissingChunk, is_kept, unmark_kept,
+    FileKind, FileList, FilePin, LocalClone, LogSegment, MissingChunk, is_kept, unmark_kept,
 };
 pub use commit::{
     Batch, CommitOp, EncodedCommit, Listener, LoggedCommit, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_ROW_BYTES,

@@ -20,7 +20,7 @@ use planaria_engine::fuzzing;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; the name is that of the corpus directory and of the entry point.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("commit", commit),
     ("block", block),
     ("run_file", run_file),
@@ -31,6 +31,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("frames", frames),
     ("batch", batch),
     ("replica_message", replica_message),
+    ("backup", backup),
     ("hostile_primary", hostile_primary),
     ("hostile_secondary", hostile_secondary),
 ];
@@ -85,6 +86,11 @@ pub fn replica_message(bytes: &[u8]) {
     planaria_net::fuzzing::replica_message(bytes);
 }
 
+/// A manifest of a backup or its list of files: refused, or the same after being encoded again.
+pub fn backup(bytes: &[u8]) {
+    planaria_backup::fuzzing::backup(bytes);
+}
+
 /// A secondary, told anything that passes validation: it shows and acknowledges nothing that is not durable.
 pub fn hostile_primary(bytes: &[u8]) {
     hostile_primary::run(bytes);
@@ -106,6 +112,8 @@ pub fn samples() -> Result<Vec<(&'static str, Vec<u8>)>, planaria_engine::Error>
     // Bytes of all sizes: decisions, in no order.
     let decisions: Vec<u8> = (0..600_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     samples.extend(["hostile_primary", "hostile_secondary"].map(|name| (name, decisions.clone())));
+    let backups = planaria_backup::fuzzing::samples();
+    samples.extend(backups.map_err(|error| planaria_engine::Error::Invalid(error.to_string()))?);
     Ok(samples)
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what can be said. What is done is in [`crate::commands`].
 
+mod backup;
 mod bench;
 mod choice;
 mod clone;
@@ -16,6 +17,10 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use planaria_replication::ack::Level;
 
+pub(crate) use self::backup::{
+    BackupCommand, BackupCreateArgs, NamedArgs, PruneArgs, RestoreArgs, StoreArgs, VerifyBackupsArgs,
+    time_of, time_text,
+};
 pub(crate) use self::bench::{BenchCommand, CloneArgs as CloneBenchArgs, CloneKind, LiveArgs, ResyncArgs};
 use self::choice::{LevelArgs, ReadArgs, WriteArgs, parse_duration_ms};
 pub(crate) use self::clone::{
@@ -101,6 +106,9 @@ pub(crate) enum PlanariaCommand {
     /// Clone a whole database: at once on the same disk, at the speed of the wire from a node
     #[command(subcommand)]
     Clone(CloneCommand),
+    /// Keep backups in a directory or an object store, and restore them to any commit that is kept
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Measure what catching up costs on this machine
     #[command(subcommand)]
     Bench(BenchCommand),

@@ -7,6 +7,7 @@
 //! [`Database::clone_to`]: crate::Database::clone_to
 
 mod about;
+mod archive;
 mod file;
 mod local;
 mod pin;
@@ -24,6 +25,7 @@ use crate::store::log_dir;
 use crate::version::{Lineage, Manifest, Role, run_path};
 
 pub use about::{CloneAbout, ClonePurpose};
+pub use archive::LogSegment;
 pub use local::LocalClone;
 pub use pin::FilePin;
 pub use place::{ClonePlace, is_kept, unmark_kept};
@@ -92,6 +94,16 @@ impl FileList {
     pub fn database(&self) -> DatabaseId {
         self.manifest.database
     }
+
+    /// The copy that is cloned.
+    pub fn instance(&self) -> InstanceId {
+        self.manifest.instance
+    }
+
+    /// What that copy was cloned from, if it was.
+    pub fn lineage(&self) -> Option<&Lineage> {
+        self.manifest.lineage.as_ref()
+    }
 }
 
 /// `dir` of a clone that is not complete yet.
@@ -146,3 +158,7 @@ fn clone_manifest(
     }
     clone
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod archive_tests;

@@ -3,8 +3,9 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
-use planaria_types::{FileId, Position};
+use planaria_types::{FileId, Position, Uid};
 
+use super::archive::{LogSegment, tail_of};
 use super::{CLONE_CHUNK_BYTES, CloneFile, FileKind, FileList, file_path};
 use crate::database::Database;
 use crate::error::{Error, Result};
@@ -12,22 +13,22 @@ use crate::os::{OpenMode, OsFile};
 use crate::run::{ReadMode, Run};
 use crate::store::Store;
 use crate::sync::Arc;
-use crate::version::{Manifest, Role, StoreVersion};
+use crate::version::{Manifest, Role, SegmentRecord, StoreVersion};
 
 /// Buffers that are kept to be filled again: about as many as are on their way at a time.
 const BUFFERS: usize = 48;
-/// Room for the seal behind the last record of a log segment, in bytes.
-const SEAL_BYTES: u64 = 4 << 10;
 
 /// The files of one cut, kept for as long as the pin lives, while the database goes on.
 pub struct FilePin {
     list: FileList,
+    /// The segments of the list, and before them those of the log's tail that were asked for.
+    log: Vec<LogSegment>,
     /// Open files: what is removed from the directory stays readable.
     files: HashMap<(FileKind, u64), Arc<dyn OsFile>>,
     /// Run files as they lie in memory, where the database reads them so: what is sent from there is not copied before.
     maps: HashMap<u64, Bytes>,
-    /// Where each file stands in the list.
-    entries: HashMap<(FileKind, u64), usize>,
+    /// Every file of the list and of the log by its name.
+    entries: HashMap<(FileKind, u64), CloneFile>,
     buffers: Arc<ArrayQueue<Vec<u8>>>,
     /// Keeps the runs from being removed.
     _version: Arc<StoreVersion>,
@@ -40,6 +41,8 @@ pub(super) struct Cut {
     pub(super) position: Position,
     /// The numbers of the log segments that belong to the cut.
     pub(super) segments: Vec<u64>,
+    /// Where each segment that the log retains begins, the tail before the cut's own included.
+    retained: Vec<SegmentRecord>,
 }
 
 impl Store {
@@ -64,6 +67,7 @@ impl Store {
             )));
         }
         let mut manifest = self.describe(&structure, &version);
+        let retained = manifest.segments.clone();
         manifest.segments.retain(|segment| segment.number >= manifest.log_start);
         manifest.group.visible = uid;
         let segments: Vec<u64> = self
@@ -77,51 +81,54 @@ impl Store {
             self.log.mark_linked(*segment)?;
         }
         let position = manifest.group.history.position_of(uid);
-        keep(&Cut { manifest, version, position, segments })
+        keep(&Cut { manifest, version, position, segments, retained })
     }
 }
 
 impl Database {
     /// Pins the files of a cut made now, for a clone over the network.
     pub fn pin_files(&self) -> Result<FilePin> {
-        let store = self.store();
         // What is in memory goes into runs first: they are smaller than the log, and hashed already.
-        store.flush_all()?;
-        let (mut list, files, version) = store.cut(|cut| {
+        self.store().flush_all()?;
+        self.pin_cut(None)
+    }
+
+    /// Pins the files of a cut made now, for a backup that goes on from one that ends at `since`: with the log since then,
+    /// as far as it is kept. Nothing is written out first, since the log is kept by the backup anyway.
+    pub fn pin_archive(&self, since: Option<Uid>) -> Result<FilePin> {
+        match since {
+            Some(since) => self.pin_cut(Some(since)),
+            None => self.pin_files(),
+        }
+    }
+
+    fn pin_cut(&self, since: Option<Uid>) -> Result<FilePin> {
+        let store = self.store();
+        let mut files: HashMap<_, Arc<dyn OsFile>> = HashMap::new();
+        let (mut list, mut log, version) = store.cut(|cut| {
             let mut list =
                 FileList { manifest: cut.manifest.clone(), position: cut.position, files: Vec::new() };
-            let mut files: HashMap<_, Arc<dyn OsFile>> = HashMap::new();
-            let runs =
-                cut.manifest.runs.iter().map(|run| (FileKind::Run, run.file.0, run.meta.len, run.meta.len));
-            let segments = store.log.segments().into_iter().filter(|own| cut.segments.contains(&own.number));
-            let segments = segments.map(|own| {
-                // Behind the last record stands the seal; behind that nothing but zeros.
-                let sent = own.end_offset.next_multiple_of(SEAL_BYTES) + SEAL_BYTES;
-                (FileKind::Log, own.number, sent.min(own.file_bytes), own.file_bytes)
-            });
-            for (kind, number, len, extent) in runs.chain(segments) {
-                let path = file_path(&store.dir, kind, number);
+            let log = tail_of(&store.log.segments(), &cut.retained, &cut.segments, since, cut.position.uid);
+            for segment in &log {
+                store.log.mark_linked(segment.file.number)?;
+            }
+            let runs = cut.manifest.runs.iter().map(|run| run_entry(run.file, run.meta.len));
+            list.files.extend(runs);
+            for entry in list.files.iter().chain(log.iter().map(|segment| &segment.file)) {
+                let path = file_path(&store.dir, entry.kind, entry.number);
                 let file = store.options.os.open(&path, OpenMode::Read);
                 let file = file.map_err(|error| Error::io("open", &path, error))?;
-                files.insert((kind, number), file);
-                list.files.push(CloneFile { kind, number, len, extent, chunks: Vec::new() });
+                files.insert((entry.kind, entry.number), file);
             }
-            Ok((list, files, Arc::clone(&cut.version)))
+            Ok((list, log, Arc::clone(&cut.version)))
         })?;
         let mut buffer = Vec::new();
-        for entry in &mut list.files {
-            let run = run_of(&version, entry);
-            let stored = run.map(|run| run.chunk_hashes()).transpose()?;
+        for entry in list.files.iter_mut().chain(log.iter_mut().map(|segment| &mut segment.file)) {
             let Some(file) = files.get(&(entry.kind, entry.number)) else { continue };
-            let stored = stored.as_ref().map(crate::run::ChunkHashes::hashes).unwrap_or_default();
-            let whole = run.map_or(0, |run| run.meta().content_len / CLONE_CHUNK_BYTES);
-            entry.chunks = stored.get(..whole as usize).unwrap_or_default().to_vec();
-            // A run's own list ends with its contents; the last chunk of the file holds the list itself, too.
-            while (entry.chunks.len() as u64) * CLONE_CHUNK_BYTES < entry.len {
-                read_chunk(&**file, entry, entry.chunks.len() as u64, &mut buffer)?;
-                entry.chunks.push(*blake3::hash(&buffer).as_bytes());
-            }
+            hash_chunks(&version, &**file, entry, &mut buffer)?;
         }
+        let needed = log.iter().filter(|segment| segment.file.number >= list.manifest.log_start);
+        list.files.extend(needed.map(|segment| segment.file.clone()));
         let mut maps = HashMap::new();
         if store.options.read_mode == ReadMode::Mapped {
             for entry in list.files.iter().filter(|entry| entry.kind == FileKind::Run) {
@@ -131,11 +138,35 @@ impl Database {
                 maps.extend(mapped.map(|map| (entry.number, map)));
             }
         }
-        let entries = list.files.iter().enumerate();
-        let entries = entries.map(|(index, entry)| ((entry.kind, entry.number), index)).collect();
+        let entries = list.files.iter().chain(log.iter().map(|segment| &segment.file));
+        let entries = entries.map(|entry| ((entry.kind, entry.number), entry.clone())).collect();
         let buffers = Arc::new(ArrayQueue::new(BUFFERS));
-        Ok(FilePin { list, files, maps, entries, buffers, _version: version })
+        Ok(FilePin { list, log, files, maps, entries, buffers, _version: version })
     }
+}
+
+fn run_entry(file: FileId, len: u64) -> CloneFile {
+    CloneFile { kind: FileKind::Run, number: file.0, len, extent: len, chunks: Vec::new() }
+}
+
+/// Fills in the hashes of a file's chunks.
+fn hash_chunks(
+    version: &StoreVersion,
+    file: &dyn OsFile,
+    entry: &mut CloneFile,
+    buffer: &mut Vec<u8>,
+) -> Result<()> {
+    let run = run_of(version, entry);
+    let stored = run.map(|run| run.chunk_hashes()).transpose()?;
+    let stored = stored.as_ref().map(crate::run::ChunkHashes::hashes).unwrap_or_default();
+    let whole = run.map_or(0, |run| run.meta().content_len / CLONE_CHUNK_BYTES);
+    entry.chunks = stored.get(..whole as usize).unwrap_or_default().to_vec();
+    // A run's own list ends with its contents; the last chunk of the file holds the list itself, too.
+    while (entry.chunks.len() as u64) * CLONE_CHUNK_BYTES < entry.len {
+        read_chunk(file, entry, entry.chunks.len() as u64, buffer)?;
+        entry.chunks.push(*blake3::hash(buffer).as_bytes());
+    }
+    Ok(())
 }
 
 fn run_of<'a>(version: &'a StoreVersion, entry: &CloneFile) -> Option<&'a Arc<Run>> {
@@ -181,6 +212,12 @@ impl FilePin {
         &self.list
     }
 
+    /// The log segments that are pinned: those of the list, and before them the tail that was asked for, as far as it is
+    /// kept without a gap.
+    pub fn log(&self) -> &[LogSegment] {
+        &self.log
+    }
+
     /// The bytes of one chunk of a file.
     ///
     /// # Errors
@@ -188,7 +225,7 @@ impl FilePin {
     /// `Invalid` if the list has no such chunk, `Damaged` if the bytes are not those of the list any more.
     pub fn read(&self, kind: FileKind, number: u64, chunk: u64) -> Result<Bytes> {
         let unknown = || Error::Invalid(format!("the clone has no chunk {chunk} of {kind:?} {number}"));
-        let entry = self.entries.get(&(kind, number)).and_then(|index| self.list.files.get(*index));
+        let entry = self.entries.get(&(kind, number));
         let entry = entry.ok_or_else(unknown)?;
         let hash =
             usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk)).ok_or_else(unknown)?;

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use planaria_types::{DatabaseId, InstanceId};
+use planaria_types::{DatabaseId, InstanceId, Position, Uid};
 
 use super::file::TargetFile;
 use super::local::publish;
@@ -10,12 +10,14 @@ use super::{
     CLONE_CHUNK_BYTES, CloneAbout, CloneFile, CloneRole, FileKind, FileList, clone_manifest, file_path,
     partial_dir,
 };
+use crate::commit::EncodedCommit;
 use crate::error::{Error, Result};
+use crate::log::cut_before;
 use crate::options::Options;
 use crate::os::{OpenMode, Os, OsFile};
 use crate::planted::planted;
 use crate::sealed::{beside, parent};
-use crate::store::log_dir;
+use crate::store::{log_dir, record_kind};
 use crate::sync::{Arc, Mutex};
 use crate::version::{run_dir, write_file};
 
@@ -176,6 +178,13 @@ impl CloneTarget {
         &self.list
     }
 
+    /// Gives the clone up and removes what was received.
+    pub fn discard(self) -> Result<()> {
+        let Self { options, partial, files, .. } = self;
+        drop(files);
+        options.os.remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, error))
+    }
+
     /// Takes in a chunk. It may come from any holder and in any order, and from several threads at once.
     ///
     /// # Errors
@@ -215,6 +224,65 @@ impl CloneTarget {
     /// Completes the clone: syncs the files, gives it its identity, then its name. Nothing but the name was missing
     /// when this returns an error about the name.
     pub fn finish(self, role: CloneRole) -> Result<()> {
+        self.sync_files()?;
+        self.name(role)
+    }
+
+    /// Completes the clone as of the last commit at or below `upto`, which its log must hold, or be its cut. Answers with that
+    /// commit's position.
+    ///
+    /// # Errors
+    ///
+    /// `Damaged` if the log's commits do not follow one another, `SnapshotTooOld` if all of them are above.
+    pub fn finish_as_of(mut self, role: CloneRole, upto: Uid) -> Result<Position> {
+        self.sync_files()?;
+        let uid = self.cut_log(upto)?;
+        let group = &mut self.list.manifest.group;
+        group.history = group.history.inherit(uid);
+        group.visible = uid;
+        let position = group.history.position_of(uid);
+        self.list.position = position;
+        self.name(role)?;
+        Ok(position)
+    }
+
+    /// Ends the log behind the last commit at or below `upto`, and answers with that one.
+    pub(super) fn cut_log(&self, upto: Uid) -> Result<Uid> {
+        let (manifest, dir) = (&self.list.manifest, log_dir(&self.partial));
+        let base = manifest.segments.iter().find(|segment| segment.number == manifest.log_start);
+        let mut last = base.map_or(Uid::ZERO, |base| base.uid);
+        if upto < last || upto < manifest.group.visible {
+            return Err(Error::SnapshotTooOld(upto));
+        }
+        let mut numbers: Vec<u64> = self
+            .list
+            .files
+            .iter()
+            .filter(|file| file.kind == FileKind::Log)
+            .map(|file| file.number)
+            .collect();
+        numbers.sort_unstable();
+        let mut keep = |kind: u8, payload: &[u8]| {
+            if kind != record_kind::COMMIT {
+                return Ok(true);
+            }
+            let commit = EncodedCommit::parse(bytes::Bytes::copy_from_slice(payload))
+                .map_err(|error| Error::damaged(&dir, 0, error.to_string()))?;
+            if commit.uid() > upto {
+                return Ok(false);
+            }
+            if commit.prev() != last || commit.uid() <= last {
+                let what = format!("commit {} does not follow {last}", commit.uid());
+                return Err(Error::damaged(&dir, 0, what));
+            }
+            last = commit.uid();
+            Ok(true)
+        };
+        cut_before(&self.options.os, &dir, &numbers, &mut keep)?;
+        Ok(last)
+    }
+
+    fn sync_files(&self) -> Result<()> {
         if let Some(missing) = self.missing.lock().first() {
             return Err(Error::Invalid(format!(
                 "{:?} {} of the clone is not complete",
@@ -228,6 +296,12 @@ impl CloneTarget {
         for dir in [run_dir(&self.partial), log_dir(&self.partial)] {
             os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
         }
+        Ok(())
+    }
+
+    /// Gives the clone its identity and its name.
+    fn name(self, role: CloneRole) -> Result<()> {
+        let os = &self.options.os;
         let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
         let (source, position) = (&self.list.manifest, self.list.position);
         let instance = InstanceId(random());

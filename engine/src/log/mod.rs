@@ -10,6 +10,7 @@
 //! [`Error::Damaged`]: crate::Error::Damaged
 
 mod active;
+mod cut;
 mod format;
 mod pool;
 mod reader;
@@ -22,9 +23,10 @@ use planaria_types::InstanceId;
 
 use crate::error::{Error, Result};
 
+pub(crate) use cut::cut_before;
 pub(crate) use format::KIND_BASE;
 pub(crate) use reader::{LogReader, Tail};
-pub(crate) use writer::Log;
+pub(crate) use writer::{Log, SegmentInfo};
 
 /// The smallest segment: a header page and a page of records, in bytes.
 const SEGMENT_BYTES_MIN: u64 = 2 * format::PAGE_BYTES;

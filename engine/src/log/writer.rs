@@ -37,6 +37,8 @@ pub(crate) struct Log {
 pub(crate) struct SegmentInfo {
     /// Its number.
     pub(crate) number: u64,
+    /// The number of the one before it; 0 for none.
+    pub(crate) previous: u64,
     /// Its file.
     pub(crate) path: PathBuf,
     /// Where its records end, in bytes.
@@ -345,6 +347,7 @@ impl Log {
         let active = state.active.as_ref().map(|active| active.link.number);
         let infos = state.links().map(|link| SegmentInfo {
             number: link.number,
+            previous: link.previous.segment,
             path: FileName::Segment(link.number).path(&self.shared.dir),
             end_offset: link.end,
             file_bytes: link.file_bytes,

@@ -17,7 +17,7 @@ use super::clock::now;
 use super::executor::bulk::{self, Range, Terms};
 use super::outgoing::OutgoingClone;
 use super::secondary::open_session;
-use super::{Opening, Pace, decode, encode};
+use super::{Opening, Pace, decode};
 use crate::quic::session::{Opened, ReplicaSession};
 use crate::quic::{Credentials, Transport};
 
@@ -35,7 +35,7 @@ const LIST_PART_BYTES: usize = 1 << 20;
 /// The largest list of files, in bytes.
 const LIST_BYTES_MAX: usize = 256 << 20;
 /// How long a target may take to ask for the next file before its pin is let go.
-const IDLE_MAX: Duration = Duration::from_mins(1);
+pub(super) const IDLE_MAX: Duration = Duration::from_mins(1);
 
 /// What a clone is busy with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,7 +128,7 @@ pub struct CloneProgress {
     pub elapsed_ms: u64,
 }
 
-fn wire_number(kind: FileKind, number: u64) -> FileId {
+pub(super) fn wire_number(kind: FileKind, number: u64) -> FileId {
     FileId(if kind == FileKind::Log { number | LOG_BIT } else { number })
 }
 
@@ -136,10 +136,16 @@ fn file_of(id: FileId) -> (FileKind, u64) {
     if id.0 & LOG_BIT == 0 { (FileKind::Run, id.0) } else { (FileKind::Log, id.0 & !LOG_BIT) }
 }
 
-/// Sends the list of a pinned cut, then whatever is asked for of its files, until the target is done.
-pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin, outgoing: OutgoingClone) -> Result<()> {
+/// Sends the list of a pinned cut, then whatever is asked for of its files, until the target is done, or asks for nothing for
+/// so long.
+pub(super) async fn serve_pin(
+    session: &ReplicaSession,
+    pin: FilePin,
+    list: bytes::Bytes,
+    idle_max: Duration,
+    outgoing: OutgoingClone,
+) -> Result<()> {
     let (pin, outgoing) = (Arc::new(pin), Arc::new(outgoing));
-    let list = encode(pin.list())?;
     let mut sender = session.open_bulk(bytes::Bytes::new()).await?;
     for part in list.chunks(LIST_PART_BYTES) {
         sender.send(list.slice_ref(part)).await?;
@@ -150,7 +156,7 @@ pub(super) async fn serve_pin(session: &ReplicaSession, pin: FilePin, outgoing: 
         let opened = tokio::select! {
             opened = session.accept() => opened,
             Some(_) = sending.join_next(), if !sending.is_empty() => continue,
-            () = tokio::time::sleep(IDLE_MAX), if sending.is_empty() => {
+            () = tokio::time::sleep(idle_max), if sending.is_empty() => {
                 return Err(Error::Protocol("the target of a clone asked for nothing more".into()));
             }
         };
@@ -226,7 +232,7 @@ pub(super) async fn fetch_clone(
 ) -> Result<CloneProgress> {
     let (begun, pace) = (now(), &taking.pace);
     progress(&CloneProgress::default());
-    let list = pace.heed(receive_list(session)).await?;
+    let list: FileList = pace.heed(receive_list(session)).await?;
     if let Some(terms) = terms {
         terms.check(&list)?;
     }
@@ -277,7 +283,7 @@ pub(super) async fn fetch_clone(
     Ok(state)
 }
 
-async fn receive_list(session: &ReplicaSession) -> Result<FileList> {
+pub(super) async fn receive_list<T: serde::de::DeserializeOwned>(session: &ReplicaSession) -> Result<T> {
     let Opened::Bulk(_, mut receiver) = session.accept().await? else {
         return Err(Error::Protocol("the source of a clone asked for a file".into()));
     };

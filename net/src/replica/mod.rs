@@ -3,6 +3,7 @@
 //! The state machines decide, the engine stores, the session carries; what stands here only passes things on. Each
 //! session of a primary and each secondary runs on a thread of its own, because the engine is synchronous.
 
+mod archive;
 mod clock;
 mod clone;
 mod compare;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::wire::message::Shape;
 use crate::{Error, Result};
 
+pub use archive::RemotePin;
 pub use clone::{CloneProgress, CloneStage, Taking, clone_from, take_clone};
 pub use compare::tilings;
 pub use executor::Leading;
@@ -58,6 +60,11 @@ pub(crate) enum Opening {
         shape: Shape,
         /// What an interrupted attempt was receiving: it goes on if that is still there.
         resumes: Option<InstanceId>,
+    },
+    /// A backup is made: the files of a cut, and the log since an earlier one.
+    Archive {
+        /// The cut of the backup that it goes on from, if there is one.
+        since: Option<planaria_types::Uid>,
     },
 }
 

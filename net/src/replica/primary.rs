@@ -17,7 +17,7 @@ use super::clock::{now, until};
 use super::executor::{self, Kept, Leading, Outcome, Registrar, SessionReads};
 use super::outgoing::{GoingOut, Outgoing};
 use super::wards::Wards;
-use super::{Opening, Shaper, clone, decode, decode_message, encode};
+use super::{Opening, Shaper, archive, clone, decode, decode_message, encode};
 use crate::quic::CloseCode;
 use crate::quic::session::{BulkSender, ReplicaSession};
 use crate::wire::rpc::BoxFuture;
@@ -312,8 +312,9 @@ impl Primary {
                 let address = port.map(|port| SocketAddr::new(session.peer().address.ip(), port));
                 self.serve_secondary(session, runtime, address)
             }
+            Opening::Archive { since } => self.serve_archive(session, runtime, since),
             Opening::Clone => {
-                let pin = self.pin()?;
+                let pin = self.pin(Database::pin_files)?;
                 self.serve_clone(session, runtime, pin, "remote")
             }
             Opening::Shaped { shape, resumes } => {
@@ -336,7 +337,8 @@ impl Primary {
     ) -> Result<()> {
         let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
         let outgoing = self.outgoing.begin(session.peer().address, pin.list());
-        runtime.block_on(clone::serve_pin(session, pin, outgoing))?;
+        let list = encode(pin.list())?;
+        runtime.block_on(clone::serve_pin(session, pin, list, clone::IDLE_MAX, outgoing))?;
         if self.is_feeding() {
             return Ok(());
         }
@@ -358,10 +360,18 @@ impl Primary {
         self.outgoing.list()
     }
 
+    /// Serves the files of a backup. Nothing is noted of it here: it has a catalog of its own.
+    fn serve_archive(&self, session: &ReplicaSession, runtime: &Handle, since: Option<Uid>) -> Result<()> {
+        let pin = self.pin(|db| db.pin_archive(since))?;
+        let list = encode(&(pin.list(), pin.log()))?;
+        let outgoing = self.outgoing.begin(session.peer().address, pin.list());
+        runtime.block_on(clone::serve_pin(session, pin, list, archive::IDLE_MAX, outgoing))
+    }
+
     /// Pins the files of a cut. A copy that feeds others makes one when it shows all that it has logged, which lasts for a moment.
-    fn pin(&self) -> Result<FilePin> {
+    fn pin(&self, take: impl Fn(&Database) -> planaria_engine::Result<FilePin>) -> Result<FilePin> {
         if !self.is_feeding() {
-            return Ok(self.db.pin_files()?);
+            return Ok(take(&self.db)?);
         }
         let begun = now();
         loop {
@@ -372,7 +382,7 @@ impl Primary {
             let shows_all = self.db.visible() >= self.db.log_end().0;
             let is_late = now().since(begun).0 >= PIN_WITHIN_MS;
             if shows_all || is_late {
-                match self.db.pin_files() {
+                match take(&self.db) {
                     Ok(pin) if self.group.lock().generation() == generation => return Ok(pin),
                     Ok(_) => return Err(Error::NotReady),
                     Err(planaria_engine::Error::Invalid(_)) if !is_late => {}

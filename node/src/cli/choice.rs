@@ -126,6 +126,13 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "it is too much".to_owned())
 }
 
+/// A UID as commands write it: MILLIS.COUNTER.
+pub(super) fn parse_uid(text: &str) -> Option<Uid> {
+    let (millis, counter) = text.split_once('.')?;
+    let (millis, counter): (u64, u16) = (millis.parse().ok()?, counter.parse().ok()?);
+    (millis < 1 << 48).then(|| Uid::new(Uid::from_millis(millis).get() | u64::from(counter)))
+}
+
 /// A position as commands write it: MILLIS.COUNTER, and @TERM.INCARNATION#NONCE where the epoch matters.
 fn parse_position(text: &str) -> Result<(Uid, Option<Epoch>), CliError> {
     let wrong = || {
@@ -133,18 +140,13 @@ fn parse_position(text: &str) -> Result<(Uid, Option<Epoch>), CliError> {
             .hint("give what a write answered as `position`, or its `uid` alone")
     };
     let (uid, epoch) = text.split_once('@').map_or((text, None), |(uid, epoch)| (uid, Some(epoch)));
-    let parse_uid = || {
-        let (millis, counter) = uid.split_once('.')?;
-        let (millis, counter): (u64, u16) = (millis.parse().ok()?, counter.parse().ok()?);
-        (millis < 1 << 48).then(|| Uid::new(Uid::from_millis(millis).get() | u64::from(counter)))
-    };
     let parse_epoch = |epoch: &str| {
         let (number, nonce) = epoch.split_once('#')?;
         let (term, incarnation) = number.split_once('.')?;
         let nonce = u64::from_str_radix(nonce, 16).ok()?;
         Some(Epoch { term: term.parse().ok()?, incarnation: incarnation.parse().ok()?, nonce })
     };
-    let uid = parse_uid().ok_or_else(wrong)?;
+    let uid = parse_uid(uid).ok_or_else(wrong)?;
     let epoch = epoch.map(|epoch| parse_epoch(epoch).ok_or_else(wrong)).transpose()?;
     Ok((uid, epoch))
 }

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use clap::Args;
 use planaria_engine::{ColumnType, Value};
 use planaria_net::wire::message::{AsOf, Shape};
-use planaria_types::Uid;
+
+use super::choice::parse_uid;
 
 /// Options of a clone that is not to have everything.
 #[derive(Args, Debug, Default)]
@@ -86,12 +87,8 @@ impl FromStr for CutChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse::<u64>().ok();
-        if let Some((millis, counter)) = text.split_once('.')
-            && let (Some(millis), Some(counter)) = (number(millis), counter.parse::<u16>().ok())
-            && millis < 1 << 48
-        {
-            return Ok(Self(AsOf::Position(Uid::new(Uid::from_millis(millis).get() | u64::from(counter)))));
+        if let Some(uid) = parse_uid(text) {
+            return Ok(Self(AsOf::Position(uid)));
         }
         match Value::parse(ColumnType::Timestamp, text) {
             Ok(Value::Timestamp(micros)) => {

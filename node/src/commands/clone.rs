@@ -10,7 +10,7 @@ use planaria_net::quic::TlsStore;
 use planaria_net::replica::{CloneProgress, CloneStage, Pace};
 use planaria_net::wire::message::{CloneAction, CloneInfo, CloneRole, CloneSpec, CloneTake, Shape};
 
-use super::progress::CloneBar;
+use super::progress::ByteBar;
 use super::serve::runtime;
 use super::{print, stdout, target};
 use crate::cli::{
@@ -215,7 +215,7 @@ fn fetch(
 struct Shown {
     name: String,
     is_for_programs: bool,
-    bar: CloneBar,
+    bar: ByteBar,
     told: Mutex<Told>,
 }
 
@@ -230,7 +230,7 @@ struct Told {
 
 impl Shown {
     fn new(name: &str, is_for_programs: bool) -> Self {
-        let bar = CloneBar::new("listing");
+        let bar = ByteBar::new("listing");
         Self { name: name.to_owned(), is_for_programs, bar, told: Mutex::default() }
     }
 
@@ -259,7 +259,8 @@ impl Audience for Shown {
     }
 
     fn progress(&self, progress: &CloneProgress) {
-        self.bar.show(progress);
+        self.bar.stage(progress.stage.name());
+        self.bar.show(progress.done_bytes, progress.total_bytes);
         let mut told = self.told.lock();
         told.progress = progress.clone();
         told.speed.note(progress.elapsed_ms, progress.done_bytes);

@@ -1,5 +1,6 @@
 //! What the commands do, each on a [`crate::session::Session`].
 
+mod backup;
 mod clone;
 mod cluster;
 mod cluster_clones;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Promote(arguments) => replica::promote(global, arguments),
         PlanariaCommand::Quarantine(command) => quarantine::run(global, command),
         PlanariaCommand::Clone(command) => clone::run(global, command),
+        PlanariaCommand::Backup(command) => backup::run(global, command),
         PlanariaCommand::Table(command) => table::run(global, command),
         PlanariaCommand::Import(arguments) => import::run(global, arguments),
         PlanariaCommand::Export(arguments) => export::run(global, arguments),

@@ -1,11 +1,10 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use planaria_net::replica::CloneProgress;
 
-/// A progress bar for bytes that come in; on a terminal only.
+/// A progress bar for bytes that come in or go out; on a terminal only.
 #[derive(Clone)]
-pub(crate) struct CloneBar(ProgressBar);
+pub(crate) struct ByteBar(ProgressBar);
 
-impl CloneBar {
+impl ByteBar {
     /// A bar that appears with the first byte.
     pub(crate) fn new(what: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
@@ -19,11 +18,15 @@ impl CloneBar {
         Self(bar)
     }
 
+    /// Says what goes on now.
+    pub(crate) fn stage(&self, what: &'static str) {
+        self.0.set_message(what);
+    }
+
     /// Shows how far it has come.
-    pub(crate) fn show(&self, progress: &CloneProgress) {
-        self.0.set_message(progress.stage.name());
-        self.0.set_length(progress.total_bytes);
-        self.0.set_position(progress.done_bytes);
+    pub(crate) fn show(&self, done_bytes: u64, total_bytes: u64) {
+        self.0.set_length(total_bytes);
+        self.0.set_position(done_bytes);
     }
 
     /// Takes the bar off the screen.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use planaria_engine::{Options, ReadMode, Role};
 use planaria_net::quic::Endpoint;
 
-use super::{print, progress::CloneBar, stdout};
+use super::{print, progress::ByteBar, stdout};
 use crate::cli::{Global, ServeArgs};
 use crate::node::{Node, NodeOptions, Spare, leader_of_copy};
 use crate::output::{Cell, CliError, Format, Report};
@@ -14,7 +14,7 @@ use crate::output::{Cell, CliError, Format, Report};
 pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliError> {
     let runtime = Arc::new(runtime()?);
     let listen: SocketAddr = arguments.listen.unwrap_or(Endpoint::DEFAULT_ADDRESS);
-    let bar = CloneBar::new("copying the primary");
+    let bar = ByteBar::new("copying the primary");
     let mut options = NodeOptions {
         dir: arguments.dir.clone(),
         listen,
@@ -43,7 +43,9 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         }
     }
     let shown = bar.clone();
-    let node = Node::start(&runtime, &options, move |progress| shown.show(progress))?;
+    let node = Node::start(&runtime, &options, move |progress| {
+        shown.show(progress.done_bytes, progress.total_bytes);
+    })?;
     bar.finish();
     #[cfg(feature = "metrics")]
     let metrics = arguments

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod away;
 #[cfg(test)]
+mod backups;
+#[cfg(test)]
 mod cascade;
 #[cfg(test)]
 mod clone_life;

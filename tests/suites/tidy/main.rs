@@ -29,16 +29,24 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 1] = [(
 const SYMBOLS: &str = "µ×±·–−…→←↓↑≤≥⌈⌉⌊⌋‖⏎²é";
 
 /// Which crates of the workspace a crate may know. Whoever is missing here may know all of them.
-const MAY_KNOW: [(&str, &[&str]); 7] = [
+const MAY_KNOW: [(&str, &[&str]); 8] = [
     ("planaria-types", &[]),
     ("planaria-engine", &["planaria-types"]),
     ("planaria-replication", &["planaria-types"]),
     ("planaria-net", &["planaria-engine", "planaria-replication", "planaria-types"]),
     ("planaria", &["planaria-engine", "planaria-types"]),
+    ("planaria-backup", &["planaria-engine", "planaria-types"]),
     ("planaria-control", &["planaria-engine", "planaria-net", "planaria-replication", "planaria-types"]),
     (
         "planaria-node",
-        &["planaria-control", "planaria-engine", "planaria-net", "planaria-replication", "planaria-types"],
+        &[
+            "planaria-backup",
+            "planaria-control",
+            "planaria-engine",
+            "planaria-net",
+            "planaria-replication",
+            "planaria-types",
+        ],
     ),
 ];
 
@@ -60,7 +68,13 @@ struct Place {
     instead: &'static str,
 }
 
-const PLACES: [Place; 9] = [
+const PLACES: [Place; 10] = [
+    Place {
+        names: &["object_store"],
+        within: &["backup/", "node/", "control/", "net/"],
+        except: &["backup/src/store.rs"],
+        instead: "use `Store`, which has the few calls that backups need and errors in our words",
+    },
     Place {
         names: &["std::fs", "memmap2", "rustix", "File", "OpenOptions"],
         within: &["engine/", "replication/", "control/"],
@@ -112,7 +126,17 @@ const PLACES: [Place; 9] = [
     },
     Place {
         names: &["unsafe"],
-        within: &["engine/", "replication/", "net/", "control/", "node/", "tests/", "fuzz/", "bench/"],
+        within: &[
+            "engine/",
+            "replication/",
+            "net/",
+            "backup/",
+            "control/",
+            "node/",
+            "tests/",
+            "fuzz/",
+            "bench/",
+        ],
         except: &[
             "engine/src/os/map.rs",
             "engine/src/memtable/",
@@ -125,7 +149,7 @@ const PLACES: [Place; 9] = [
     },
     Place {
         names: &["println!", "eprintln!", "print!", "eprint!"],
-        within: &["engine/", "replication/src/", "net/src/", "control/src/", "node/src/"],
+        within: &["engine/", "replication/src/", "net/src/", "backup/src/", "control/src/", "node/src/"],
         except: &[],
         instead: "return it; the program writes to a writer that it was given",
     },
