@@ -2,6 +2,7 @@
 
 pub(crate) use std::sync::Arc;
 
+pub(crate) use crossbeam::queue::ArrayQueue;
 pub(crate) use crossbeam::utils::CachePadded;
 
 #[cfg(loom)]

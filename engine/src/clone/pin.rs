@@ -2,7 +2,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use crossbeam::queue::ArrayQueue;
 use planaria_types::{FileId, Position, Uid};
 
 use super::archive::{LogSegment, tail_of};
@@ -12,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::os::{OpenMode, OsFile};
 use crate::run::{ReadMode, Run};
 use crate::store::Store;
-use crate::sync::Arc;
+use crate::sync::{Arc, ArrayQueue};
 use crate::version::{Manifest, Role, SegmentRecord, StoreVersion};
 
 /// Buffers that are kept to be filled again: about as many as are on their way at a time.
@@ -230,18 +229,16 @@ impl FilePin {
         let hash =
             usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk)).ok_or_else(unknown)?;
         let start = chunk * CLONE_CHUNK_BYTES;
-        let bytes = match self.maps.get(&number).filter(|_| kind == FileKind::Run) {
-            Some(map) => {
-                let end = entry.len.min(start + CLONE_CHUNK_BYTES);
-                map.slice(start as usize..end as usize)
-            }
-            None => {
-                let file = self.files.get(&(kind, number)).ok_or_else(unknown)?;
-                let bytes = self.buffers.pop().unwrap_or_default();
-                let mut lent = Lent { bytes, home: Arc::clone(&self.buffers) };
-                read_chunk(&**file, entry, chunk, &mut lent.bytes)?;
-                Bytes::from_owner(lent)
-            }
+        let map = self.maps.get(&number).filter(|_| kind == FileKind::Run);
+        let bytes = if let Some(map) = map {
+            let end = entry.len.min(start + CLONE_CHUNK_BYTES);
+            map.slice(start as usize..end as usize)
+        } else {
+            let file = self.files.get(&(kind, number)).ok_or_else(unknown)?;
+            let bytes = self.buffers.pop().unwrap_or_default();
+            let mut lent = Lent { bytes, home: Arc::clone(&self.buffers) };
+            read_chunk(&**file, entry, chunk, &mut lent.bytes)?;
+            Bytes::from_owner(lent)
         };
         if blake3::hash(&bytes) != *hash {
             return Err(Error::damaged(&name_of(entry), start, "the chunk's hash does not match"));

@@ -24,7 +24,7 @@ Examples:
     --mask people.name=keep-format --mask people.mail=hash
   planaria clone create birds birds-then --as-of 2026-11-01T08:00:00Z
   planaria clone create /srv/copy --node 127.0.0.1:4748 --from 127.0.0.1:4747 --role backup --ttl 7d")]
-    Create(CloneCreateArgs),
+    Create(Box<CloneCreateArgs>),
     /// List the clones that were taken, that are being taken, and what is left of interrupted ones
     List(PlaceArgs),
     /// Show one clone

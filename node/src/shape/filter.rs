@@ -174,7 +174,7 @@ impl Compiler<'_> {
             }
             Expr::BinaryOp { left, op, right } => {
                 let comparison = Comparison::of(op).ok_or_else(|| format!("{op} is not known here"))?;
-                self.compare(self.side(left)?, comparison, self.side(right)?)
+                Self::compare(self.side(left)?, comparison, self.side(right)?)
             }
             Expr::IsNull(inner) => Ok(Test::IsNull(self.column(inner)?.0)),
             Expr::IsNotNull(inner) => Ok(Test::Not(Box::new(Test::IsNull(self.column(inner)?.0)))),
@@ -191,8 +191,8 @@ impl Compiler<'_> {
                 Ok(negate(Test::In(index, values, has_null), *negated))
             }
             Expr::Between { expr, negated, low, high } => {
-                let low = self.compare(self.side(expr)?, Comparison::GreaterOrEqual, self.side(low)?)?;
-                let high = self.compare(self.side(expr)?, Comparison::LessOrEqual, self.side(high)?)?;
+                let low = Self::compare(self.side(expr)?, Comparison::GreaterOrEqual, self.side(low)?)?;
+                let high = Self::compare(self.side(expr)?, Comparison::LessOrEqual, self.side(high)?)?;
                 Ok(negate(Test::And(Box::new(low), Box::new(high)), *negated))
             }
             Expr::Like { negated, any: false, expr, pattern, escape_char: None } => {
@@ -224,7 +224,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn compare(&self, left: Side<'_>, comparison: Comparison, right: Side<'_>) -> Result<Test, String> {
+    fn compare(left: Side<'_>, comparison: Comparison, right: Side<'_>) -> Result<Test, String> {
         match (left, right) {
             (Side::Column(left, one), Side::Column(right, other)) => {
                 if one.ty != other.ty {

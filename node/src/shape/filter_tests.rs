@@ -108,7 +108,7 @@ fn patterns_match_as_like_does() {
         ("heron", "______", false),
         ("mississippi", "%iss%ip%", true),
         ("mississippi", "%iss%iss%iss%", false),
-        ("Höhle", "H_hle", true),
+        ("H\u{f6}hle", "H_hle", true),
     ] {
         assert_eq!(is_like(text, &pieces(pattern)), wanted, "{text:?} like {pattern:?}");
     }

@@ -96,7 +96,8 @@ fn hash(key: &[u8; 32], value: &Value) -> Value {
         Value::Int(_) => Value::Int((number(key, value) >> 1).cast_signed()),
         Value::Text(_) => {
             let letters = stream(key, value, HASH_BYTES);
-            Value::Text(letters.iter().map(|byte| format!("{byte:02x}")).collect())
+            let digits = letters.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+            Value::Text(digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect())
         }
         other => Value::Bytes(stream(key, other, HASH_BYTES)),
     }
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn a_format_is_kept_and_nothing_else() {
         let keep = |value: Value| Mask::KeepFormat.apply(&[7; 32], &value);
-        let Value::Text(text) = keep(Value::Text("Zoë O'Hara +49 (30) 12-34".into())) else { panic!() };
+        let Value::Text(text) = keep(Value::Text("Zo\u{eb} O'Hara +49 (30) 12-34".into())) else { panic!() };
         let shape = |text: &str| -> String {
             let kind = |letter: char| match letter {
                 _ if letter.is_ascii_digit() => '0',
@@ -177,7 +178,7 @@ mod tests {
             };
             text.chars().map(kind).collect()
         };
-        assert_eq!(shape(&text), shape("Zoë O'Hara +49 (30) 12-34"));
+        assert_eq!(shape(&text), shape("Zo\u{eb} O'Hara +49 (30) 12-34"));
         assert!(text.is_ascii() && !text.contains("Hara"));
         for original in [0, 7, -7, 10, 99, 12_345, i64::MAX, i64::MIN] {
             let Value::Int(other) = keep(Value::Int(original)) else { panic!() };

@@ -23,7 +23,7 @@ fn rows(site: &Site) -> TableFile {
     TableFile::write(site, "rows.csv", ROWS, |id| {
         let words =
             (0..24_u64).map(|n| (id * 31 + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17));
-        Some(words.map(|word| format!("{word:016x}")).collect())
+        Some(words.map(|word| format!("{word:016x}")).collect::<Vec<_>>().concat())
     })
 }
 
