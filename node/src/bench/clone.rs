@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use planaria_engine::{CloneRole, Database, Options, Table};
 use planaria_net::quic::{TlsStore, Transport, ceiling};
-use planaria_net::replica::clone_from;
+use planaria_net::replica::{Pace, Taking, take_clone};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::latency::{TimedWriter, p99_ms};
-use super::records;
+use super::{records, renewal};
 use crate::cli::{CloneBenchArgs, CloneKind, Global};
 use crate::commands::print;
 use crate::commands::serve::runtime;
@@ -70,6 +70,9 @@ struct Measured {
     raw_tcp_tls: Vec<f64>,
     alone_us: Vec<u64>,
     during_us: Vec<u64>,
+    /// Whole clones that incremental ones were made of.
+    full_seconds: Vec<f64>,
+    way: String,
     /// Bytes that this process, source and target, had the device read.
     device_read: Option<u64>,
     equal: bool,
@@ -83,6 +86,8 @@ impl Measured {
                 .map_or(Cell::None, |seconds| Cell::Bytes((self.bytes as f64 / seconds) as u64))
         };
         let ms = |took: &[u64]| p99_ms(took.to_vec()).map_or(Cell::None, Cell::Ratio);
+        let full =
+            median(&self.full_seconds).map_or(Cell::None, |s| Cell::Duration(Duration::from_secs_f64(s)));
         let seconds = Duration::from_secs_f64(median(&self.seconds).unwrap_or_default());
         Report::new()
             .with("records", Cell::Count(arguments.records))
@@ -90,6 +95,8 @@ impl Measured {
             .with("fan_out", Cell::Count(arguments.fan_out))
             .with("load_seconds", Cell::Duration(self.load))
             .with("seconds", Cell::Duration(seconds))
+            .with("full_clone_seconds", full)
+            .with("way", if self.way.is_empty() { Cell::None } else { self.way.clone().into() })
             .with("bytes", Cell::Bytes(self.bytes))
             .with("bytes_per_second", rate(&self.seconds))
             .with("raw_quic_bytes_per_second", rate(&self.raw_quic))
@@ -116,18 +123,45 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn measure(&self) -> Result<Measured, CliError> {
         let arguments = self.arguments;
+        let is_incremental = arguments.kind == CloneKind::Incremental;
+        if !(0.0..=1.0).contains(&arguments.changed) || (is_incremental && arguments.fan_out > 1) {
+            return Err(CliError::usage(
+                "--changed is a part from 0 to 1, and one incremental clone is made at a time",
+            ));
+        }
         self.say(&format!("loading {} records", crate::output::count(arguments.records)));
         let stopwatch = Stopwatch::start();
         records::write(&self.db, &self.table, 0..arguments.records, 0, arguments.value_size)?;
         self.db.compact()?;
         let mut measured = Measured { load: stopwatch.elapsed(), equal: true, ..Measured::default() };
-        for _ in 0..arguments.rounds {
-            self.round(&mut measured)?;
+        for round in 1..=arguments.rounds {
+            self.round(round, &mut measured)?;
         }
         Ok(measured)
     }
 
-    fn round(&self, measured: &mut Measured) -> Result<(), CliError> {
+    /// A clone is taken, a part of the records changes, and the clone is brought up to date.
+    fn renew(&self, round: u64, measured: &mut Measured) -> Result<(), CliError> {
+        let target = self.dir.join("clone");
+        self.say("cloning");
+        let whole = renewal::take(&self.source, self.runtime.handle(), &target)?;
+        measured.full_seconds.push(whole.took.as_secs_f64());
+        let changed = (self.arguments.records as f64 * self.arguments.changed).round() as u64;
+        records::write(&self.db, &self.table, 0..changed, round, self.arguments.value_size)?;
+        self.db.flush()?;
+        self.say("cloning again");
+        let again = renewal::take(&self.source, self.runtime.handle(), &target)?;
+        measured.seconds.push(again.took.as_secs_f64());
+        (measured.bytes, measured.way) = (again.bytes, again.way);
+        self.compare(vec![target.clone()], measured)?;
+        let replaced = self.dir.join("clone.replaced");
+        if replaced.exists() { remove(&replaced) } else { Ok(()) }
+    }
+
+    fn round(&self, round: u64, measured: &mut Measured) -> Result<(), CliError> {
+        if self.arguments.kind == CloneKind::Incremental {
+            return self.renew(round, measured);
+        }
         if self.arguments.writer {
             let writer = TimedWriter::start(self.db.clone(), self.live.clone())?;
             std::thread::park_timeout(ALONE_FOR);
@@ -143,7 +177,7 @@ impl Bench<'_> {
         let stopwatch = Stopwatch::start();
         let (targets, bytes) = match self.arguments.kind {
             CloneKind::Local => self.clone_locally()?,
-            CloneKind::Remote => self.clone_remotely()?,
+            CloneKind::Remote | CloneKind::Incremental => self.clone_remotely()?,
         };
         measured.seconds.push(stopwatch.elapsed().as_secs_f64());
         measured.device_read = device_read().zip(before).map(|(after, before)| after - before);
@@ -151,15 +185,21 @@ impl Bench<'_> {
         if let Some(writer) = writer {
             measured.during_us.extend(writer.end()?);
         }
+        self.compare(targets, measured)?;
+        if self.arguments.kind == CloneKind::Remote {
+            self.ceilings(measured, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Compares clones with their source, and removes them.
+    fn compare(&self, targets: Vec<PathBuf>, measured: &mut Measured) -> Result<(), CliError> {
         let digest = self.db.snapshot().digest_of(self.table.definition())?;
         for target in targets {
             let clone = Database::open_with(&target, Options { create: false, ..Options::default() })?;
             measured.equal &= clone.snapshot().digest_of(self.table.definition())? == digest;
             drop(clone);
             remove(&target)?;
-        }
-        if self.arguments.kind == CloneKind::Remote {
-            self.ceilings(measured, bytes)?;
         }
         Ok(())
     }
@@ -178,15 +218,15 @@ impl Bench<'_> {
     }
 
     fn clone_remotely(&self) -> Result<(Vec<PathBuf>, u64), CliError> {
-        let targets: Vec<PathBuf> = self.targets().collect();
+        let (targets, rate): (Vec<PathBuf>, _) = (self.targets().collect(), self.arguments.rate);
         let cloned: Result<u64, CliError> = self.runtime.block_on(async {
             let mut cloning = JoinSet::new();
             for target in targets.clone() {
                 let (address, credentials) = (self.source.address(), self.source.credentials().clone());
                 cloning.spawn(async move {
-                    let (transport, options) = (Transport::default(), Options::default());
-                    let role = CloneRole::Detached;
-                    clone_from(address, &credentials, &transport, &target, role, &options, |_| {}).await
+                    let mut taking = Taking::new(target, CloneRole::Detached, &Options::default());
+                    taking.pace = Arc::new(Pace::new(rate));
+                    take_clone(address, &credentials, &Transport::default(), &taking, |_| {}).await
                 });
             }
             let mut bytes = 0;

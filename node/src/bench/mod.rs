@@ -4,6 +4,7 @@ mod clone;
 mod latency;
 mod live;
 mod records;
+mod renewal;
 mod resync;
 
 use crate::cli::{BenchCommand, Global};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::choice::parse_bytes;
+
 /// `planaria bench`.
 #[derive(Subcommand, Debug)]
 pub(crate) enum BenchCommand {
@@ -22,6 +24,7 @@ The ceilings are plain bytes over QUIC with the same settings, the same written 
 Examples:
   planaria bench clone --records 2000000 --value-size 1000 -o json
   planaria bench clone --kind local --writer
+  planaria bench clone --kind incremental --changed 0.01
   planaria bench clone --fan-out 8")]
     Clone(CloneArgs),
 }
@@ -34,6 +37,8 @@ pub(crate) enum CloneKind {
     /// From a node
     #[default]
     Remote,
+    /// From a node, in the place of a clone that nobody wrote to, after a part of the records has changed
+    Incremental,
 }
 
 /// `planaria bench clone`.
@@ -48,9 +53,15 @@ pub(crate) struct CloneArgs {
     /// Where the clone lies
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kind: CloneKind,
+    /// The part of the records that changes before an incremental clone
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.01)]
+    pub(crate) changed: f64,
     /// Clones that are taken at once
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) fan_out: u64,
+    /// At most so many bytes a second for each clone, such as the 32MiB that the control center leaves a primary [default: as fast as the wire]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) rate: Option<u64>,
     /// Have a writer commit durably meanwhile, one record after the other, and tell its 99th percentile
     #[arg(long)]
     pub(crate) writer: bool,
