@@ -98,18 +98,28 @@ fn cut(db: &Database, as_of: AsOf) -> Result<Snapshot, RemoteError> {
     let newest = db.snapshot();
     let uid = match as_of {
         AsOf::Newest => return Ok(newest),
+        AsOf::Time(ms) if ms > db.now_millis() => {
+            return Err(RemoteError::new(
+                "invalid_shape",
+                "that time has not come yet: nobody knows what will be written",
+            ));
+        }
         // The last one of that millisecond.
         AsOf::Time(ms) => Uid::from_millis(ms.saturating_add(1)).prev().min(newest.uid()),
         AsOf::Position(uid) => uid,
     };
-    db.snapshot_at(uid).map_err(|error| {
+    let then = db.snapshot_at(uid).map_err(|error| {
         let is_gone = matches!(error, planaria_engine::Error::SnapshotTooOld(_));
         let mut error = remote(error);
         if is_gone {
             error.hint = "older versions are kept for as long as `serve --keep-history` says; a backup may reach further back".into();
         }
         error
-    })
+    })?;
+    if then.tables().map_err(remote)?.is_empty() && !newest.tables().map_err(remote)?.is_empty() {
+        return Err(RemoteError::new("invalid_shape", "there was nothing yet at that time"));
+    }
+    Ok(then)
 }
 
 /// Clones what `shape` leaves of a database into a new directory of the same disk. Returns the cut and the bytes of the clone.

@@ -87,6 +87,11 @@ fn an_older_state_is_given_away_while_it_is_kept() {
     db.write(batch, Durability::Synced).unwrap();
     let shape = Shape { as_of: AsOf::Position(before), ..Shape::default() };
     let target = dir.path().join("then");
+    // Before there was anything, and before it was.
+    for time in [1_000, u64::MAX >> 20] {
+        let shape = Shape { as_of: AsOf::Time(time), ..Shape::default() };
+        assert_eq!(clone_shaped(&db, &target, &shape).unwrap_err().code, "invalid_shape", "{time}");
+    }
     assert_eq!(clone_shaped(&db, &target, &shape).unwrap().0, before);
     let copy = Database::open_with(&target, Options::default()).unwrap();
     assert_eq!((rows(&copy, "people").len(), rows(&db, "people").len()), (500, 0));
