@@ -61,6 +61,9 @@ impl ControlHandler {
             ControlRequest::ChooseSource { to, database, period_ms } => {
                 ControlResponse::Source(center.choose_source(now, &to, database.as_deref(), period_ms)?)
             }
+            ControlRequest::Route { database, staleness_max_ms } => {
+                ControlResponse::Route(center.route(now, database.as_deref(), staleness_max_ms)?)
+            }
             ControlRequest::SetMode { database, mode } => {
                 center.set_mode(now, &database, mode)?;
                 ControlResponse::Databases(center.databases(now))

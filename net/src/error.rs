@@ -174,6 +174,16 @@ pub enum Error {
     /// Somebody gave it up.
     #[error("the clone was given up")]
     GivenUp,
+    /// Nobody who leads a database was found through the control center in time; nothing was written.
+    #[error(
+        "nobody takes what is asked: the control center at {center} was asked again and again. The last answer: {why}          Try again later; `planaria cluster show` tells what goes on"
+    )]
+    NoPrimary {
+        /// The control center.
+        center: SocketAddr,
+        /// What was seen last.
+        why: String,
+    },
     /// This side is closed or closing.
     #[error("the endpoint is closed")]
     Closed,
@@ -201,8 +211,25 @@ impl Error {
             Self::Engine(error) => error.code(),
             Self::NotReady => "not_ready",
             Self::GivenUp => "cancelled",
+            Self::NoPrimary { .. } => "no_primary",
             Self::Closed => "closed",
         }
+    }
+
+    /// Whether the other side is away, rather than of another opinion. Whether it got what was sent is not known.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Lost { .. } | Self::TimedOut { .. } | Self::Ended(_) | Self::Closed => true,
+            Self::Refused { code, .. } => matches!(*code, "busy" | "shutting_down" | "closed"),
+            Self::Remote(error) => error.code == "cancelled",
+            _ => false,
+        }
+    }
+
+    /// Whether the other side does not lead, or not now: nothing was done, and somebody else may.
+    pub fn is_of_another_lead(&self) -> bool {
+        let Self::Remote(error) = self else { return false };
+        matches!(error.code.as_str(), "read_only" | "deposed" | "handing_over")
     }
 
     /// Wraps an answer of the file system.

@@ -52,13 +52,15 @@ pub(crate) struct Cli {
 }
 
 const EXAMPLES: &str = "\
-Commands work on a database in a directory, their first argument; or on a node with --node, without a directory.
+Commands work on a database in a directory, their first argument; or, without a directory, on a node with --node, or with
+--cluster on whoever leads a database of a cluster.
 
 Examples:
   planaria import birds weather.csv.gz --key origin,time_hour --null NA
   planaria get birds weather EWR 2013-01-01T06:00:00Z
   planaria scan birds weather --prefix EWR --limit 5 -o json
   planaria --node 127.0.0.1:4747 digest
+  planaria --cluster 127.0.0.1:4740/birds scan weather --max-staleness 2s
 
 Exit codes: 0 done, 1 failed, 2 wrong use.";
 
@@ -71,7 +73,11 @@ pub(crate) struct Global {
     /// Work on the node at this address (HOST:PORT); the directory is left out then
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) node: Option<String>,
-    /// The directory with the certificates for --node [default: the user's own]
+    /// Work on a database of the cluster that the control center at this address (HOST:PORT) knows, on the only one if none is
+    /// named: at whoever leads it, whoever that is by then; with --max-staleness at a standby
+    #[arg(long, global = true, value_name = "ADDR[/DATABASE]", conflicts_with = "node")]
+    pub(crate) cluster: Option<String>,
+    /// The directory with the certificates for --node and --cluster [default: the user's own]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) tls: Option<PathBuf>,
     /// The directory that a shell works on
@@ -80,6 +86,14 @@ pub(crate) struct Global {
     /// Say more on stderr; twice for still more
     #[arg(short = 'v', long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+impl Global {
+    /// The control center and the database of it that commands work on, if they do.
+    pub(crate) fn cluster_named(&self) -> Option<(&str, Option<&str>)> {
+        let named = self.cluster.as_deref()?;
+        Some(named.split_once('/').map_or((named, None), |(center, database)| (center, Some(database))))
+    }
 }
 
 /// The commands.
@@ -168,14 +182,21 @@ pub(crate) struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    /// The directory, or the node of the global options.
+    /// The directory, or the node or cluster of the global options.
     pub(crate) fn place(&self, global: &Global) -> Result<Place, CliError> {
+        let tls = global.tls.clone();
+        if let Some((center, database)) = global.cluster_named() {
+            return Ok(Place::Cluster {
+                center: center.to_owned(),
+                database: database.map(str::to_owned),
+                tls,
+            });
+        }
         match (&global.node, self.dir.as_ref().or(global.shell_dir.as_ref())) {
-            (Some(address), _) => Ok(Place::Node { address: address.clone(), tls: global.tls.clone() }),
+            (Some(address), _) => Ok(Place::Node { address: address.clone(), tls }),
             (None, Some(dir)) => Ok(Place::Directory(dir.clone())),
-            (None, None) => {
-                Err(CliError::usage("no database is named").hint("name its directory, or use --node ADDR"))
-            }
+            (None, None) => Err(CliError::usage("no database is named")
+                .hint("name its directory, or use --node ADDR or --cluster ADDR")),
         }
     }
 }
@@ -557,9 +578,13 @@ fn without_directories(command: Command) -> Command {
     command.mut_subcommands(without_directories)
 }
 
-/// Whether the arguments name a node.
+/// Whether the arguments name a node or a cluster.
 pub(crate) fn names_node(arguments: &[OsString]) -> bool {
-    options_of(arguments).any(|text| text == "--node" || text.starts_with("--node="))
+    options_of(arguments).any(|text| {
+        ["--node", "--cluster"].iter().any(|option| {
+            text.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        })
+    })
 }
 
 /// Whether the arguments ask for JSON; asked where they cannot be understood as a whole.
@@ -616,6 +641,12 @@ mod tests {
             assert_eq!(get.place.place(&remote.global).unwrap(), node);
             assert_eq!((get.table.as_str(), get.key.join(" ")), ("weather", "EWR -7".to_owned()));
         }
+        let routed = parse("planaria --cluster h:1/birds get weather EWR -7").unwrap();
+        let PlanariaCommand::Get(get) = &routed.command else { panic!("get") };
+        let database = Some("birds".to_owned());
+        let cluster = Place::Cluster { center: "h:1".into(), database, tls: None };
+        assert_eq!(get.key.place.place(&routed.global).unwrap(), cluster);
+        assert!(parse("planaria --cluster h:1 --node h:2 table list").is_err());
         assert!(parse("planaria --node h:1 table list").is_ok());
         assert!(parse("planaria --node h:1 table list db").is_err());
         assert!(parse("planaria table list").is_err());

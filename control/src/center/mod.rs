@@ -6,6 +6,7 @@ mod learn;
 mod live;
 mod orders;
 mod queue;
+mod route;
 mod schedules;
 mod seeding;
 mod source;
@@ -76,6 +77,8 @@ pub struct Center {
     /// When the queue of clones was last gone through.
     planned: Option<Millis>,
     seeding: Seeding,
+    /// Clients that were told where to turn: each begins with another copy.
+    routed: u64,
 }
 
 impl Center {
@@ -92,6 +95,7 @@ impl Center {
             clones_live: BTreeMap::new(),
             planned: None,
             seeding: Seeding::default(),
+            routed: 0,
         })
     }
 

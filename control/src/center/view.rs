@@ -61,7 +61,7 @@ impl Center {
     }
 
     /// What goes on with a database: its open jobs, or why nobody is asked to lead.
-    fn note_of(&self, database: DatabaseId) -> String {
+    pub(super) fn note_of(&self, database: DatabaseId) -> String {
         let jobs = self.open_jobs().values().filter(|job| job.database == database);
         let mut notes: Vec<&str> = jobs.map(|job| job.reason.as_str()).collect();
         if let Some(watched) = self.watched.get(&database) {

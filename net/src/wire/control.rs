@@ -15,6 +15,7 @@ use super::jobs::{
     CLONES_MAX, CloneJobInfo, CloneOrder, CloneReport, CloneWish, LimitInfo, ScheduleInfo, WantInfo,
 };
 use super::limits::{LIST_MAX, bounded};
+use super::routes::RouteInfo;
 
 /// Labels of one node.
 pub const LABELS_MAX: usize = 32;
@@ -126,6 +127,13 @@ pub enum ControlRequest {
         /// What it is called.
         name: String,
     },
+    /// Where a client of a database is to turn \[`Route`\].
+    Route {
+        /// The database by name or id; none where there is one.
+        database: Option<String>,
+        /// How old what it reads may be, in milliseconds; none for the newest, and for updates.
+        staleness_max_ms: Option<u64>,
+    },
 }
 
 impl ControlRequest {
@@ -152,7 +160,8 @@ impl ControlRequest {
             | Self::CloneShow { .. }
             | Self::Limits
             | Self::Wants
-            | Self::Schedules => false,
+            | Self::Schedules
+            | Self::Route { .. } => false,
         }
     }
 }
@@ -510,6 +519,8 @@ pub enum ControlResponse {
     Schedules(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<ScheduleInfo>),
     /// How many copies are wanted.
     Wants(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<WantInfo>),
+    /// Where a client is to turn.
+    Route(RouteInfo),
 }
 
 #[cfg(test)]

@@ -59,7 +59,8 @@ fn what_is_asked_and_answered_survives_the_wire() {
     let want = ControlRequest::SetWant { database: "birds".into(), standbys: 1, backups: 2 };
     let history = ControlRequest::History { limit: 5 };
     let schedule = ControlRequest::SetSchedule { name: "nightly".into(), every_ms: 3_600_000, wish: wish() };
-    for request in [join(3), report(2, 3), source, mode, history, clone, limit, want, schedule] {
+    let route = ControlRequest::Route { database: None, staleness_max_ms: Some(500) };
+    for request in [join(3), report(2, 3), source, mode, history, clone, limit, want, schedule, route] {
         let call: Call = frame(request.clone()).message().unwrap();
         assert_eq!(call.request, Request::Control(Box::new(request)));
     }

@@ -12,6 +12,8 @@ pub mod limits;
 pub mod message;
 mod operations;
 pub mod replica;
+pub mod routed;
+pub mod routes;
 pub mod rows;
 pub mod rpc;
 

@@ -176,6 +176,23 @@ Example:
         #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration_ms)]
         period: u64,
     },
+    /// Tell where clients are sent, and why
+    #[command(after_help = "\
+Updates, and reads that must show the newest, go to the primary. Where something older will do, standbys that are fresh enough
+take turns, then come backups, and the primary last. Commands with --cluster go by the same.
+
+Examples:
+  planaria cluster route birds --max-staleness 2s
+  planaria get --cluster 127.0.0.1:4740/birds weather EWR 2013-01-01T06:00:00Z --max-staleness 2s")]
+    Route {
+        /// The database, by name or id [default: the only one]
+        database: Option<String>,
+        /// How old what is read may be [default: the newest alone]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+        max_staleness: Option<u64>,
+        #[command(flatten)]
+        center: CenterArgs,
+    },
 }
 
 /// Which control center is asked.

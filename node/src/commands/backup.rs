@@ -22,7 +22,7 @@ use crate::cli::{
 };
 use crate::interrupt::on_interrupt;
 use crate::output::{Cell, CliError, Heading, Report, RowWriter};
-use crate::session::{IfAbsent, Place, resolve};
+use crate::session::{IfAbsent, Place};
 use crate::stopwatch::Stopwatch;
 
 /// `planaria backup`.
@@ -52,7 +52,7 @@ fn open(runtime: &Runtime, arguments: &StoreArgs) -> Result<(Store, Catalog), Cl
 
 fn make(global: &Global, runtime: &Runtime, arguments: &BackupCreateArgs) -> Result<(), CliError> {
     let stopwatch = Stopwatch::start();
-    let place = arguments.place.place(global)?;
+    let place = arguments.place.place(global)?.settled()?;
     let cancelled = on_interrupt()?;
     let wish = |taken_ms| Wish {
         name: arguments.name.clone(),
@@ -75,15 +75,17 @@ fn make(global: &Global, runtime: &Runtime, arguments: &BackupCreateArgs) -> Res
             let source = Pinned::new(database.pin_archive(since)?);
             (send(runtime, &store, &catalog, &source, &wish, &cancelled)?, since)
         }
-        Place::Node { address, tls } => {
+        Place::Node { tls, .. } | Place::Cluster { tls, .. } => {
+            let address = place.address()?;
             let instance = instance_of(&place)?;
             let (store, catalog) = open()?;
             let since = since(&catalog, instance);
             let tls_store = TlsStore::choose(tls.as_deref(), None)?;
             let credentials = if tls.is_some() { tls_store.load()? } else { tls_store.load_or_create()? };
             let wish = wish(Posix.now_millis());
-            let (address, transport) = (resolve(address)?, Transport::default());
-            let pin = runtime.block_on(RemotePin::open(address, &credentials, &transport, since))?;
+            let transport = Transport::default();
+            let pin = RemotePin::open(address, &credentials, &transport, since);
+            let pin = runtime.block_on(pin)?;
             let source = NodeSource(pin);
             let sent = send(runtime, &store, &catalog, &source, &wish, &cancelled);
             runtime.block_on(source.0.close());

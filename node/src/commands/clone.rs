@@ -56,7 +56,7 @@ fn create(global: &Global, arguments: &CloneCreateArgs) -> Result<(), CliError> 
         return Err(CliError::usage("a secondary holds what its primary holds")
             .hint("take a detached clone; or `planaria serve --only` holds chosen tables"));
     }
-    match arguments.place.place(global)? {
+    match arguments.place.place(global)?.settled()? {
         Place::Node { address, tls } if !arguments.from.is_empty() => {
             have_taken(global, &address, tls.as_deref(), arguments)
         }
@@ -317,8 +317,12 @@ fn list(global: &Global, arguments: &PlaceArgs) -> Result<(), CliError> {
 
 /// Where a clone is: on a node by its name, or in a directory.
 fn remote(global: &Global) -> Result<Option<RemoteSession>, CliError> {
-    let connect = |address: &String| RemoteSession::connect(address, global.tls.as_deref());
-    global.node.as_ref().map(connect).transpose()
+    let tls = global.tls.as_deref();
+    Ok(match (&global.node, global.cluster_named()) {
+        (Some(address), _) => Some(RemoteSession::connect(address, tls)?),
+        (None, Some((center, database))) => Some(RemoteSession::route(center, database, tls)?),
+        (None, None) => None,
+    })
 }
 
 /// `planaria clone show`.

@@ -3,6 +3,7 @@ use std::time::Duration;
 use planaria_engine::Value;
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, DatabaseInfo, SourceInfo};
+use planaria_net::wire::routes::{RouteInfo, TargetInfo};
 use planaria_types::Uid;
 
 use super::cluster_clones::{clones, limits, schedules, wants};
@@ -30,6 +31,13 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
         ClusterCommand::Nodes(center) => nodes(global, center),
         ClusterCommand::Instances(center) => instances(global, center),
         ClusterCommand::History { center, limit } => history(global, center, *limit),
+        ClusterCommand::Route { database, max_staleness, center } => {
+            let (database, staleness_max_ms) = (database.clone(), *max_staleness);
+            match ask(global, center, ControlRequest::Route { database, staleness_max_ms })? {
+                ControlResponse::Route(route) => tell_route(global, route),
+                _ => Err(wrong_answer(center.address()?)),
+            }
+        }
         ClusterCommand::ChooseSource { center, to, database, period } => {
             let (to, database) = (to.clone(), database.clone());
             let request = ControlRequest::ChooseSource { to, database, period_ms: *period };
@@ -180,6 +188,23 @@ fn history(global: &Global, center: &CenterArgs, limit: u32) -> Result<(), CliEr
     };
     let headings = ["#number", "at", "kind", "database", "node", "what", "reasons"];
     write(global, &headings, events.into_iter().map(row))
+}
+
+/// Tells of each copy whether clients are sent there, in the order in which they try.
+fn tell_route(global: &Global, route: RouteInfo) -> Result<(), CliError> {
+    let headings = ["node", "address", "role", "serves", "#age", "code", "why"];
+    let row = |target: TargetInfo| {
+        vec![
+            target.node.into(),
+            target.address.to_string().into(),
+            target.role.name().into(),
+            Cell::Bool(target.serves),
+            Cell::Duration(Duration::from_millis(target.age_ms)),
+            target.code.into(),
+            target.reason.into(),
+        ]
+    };
+    write(global, &headings, route.targets.into_iter().map(row))
 }
 
 /// Tells what was found of each copy; that none can be a source is an error.

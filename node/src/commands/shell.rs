@@ -67,7 +67,7 @@ fn parse(global: &Global, place: &Place, words: Vec<String>) -> Result<Option<Cl
             let output = if asked == Format::default() { global.output } else { asked };
             let shell_dir = match place {
                 Place::Directory(dir) => Some(dir.clone()),
-                Place::Node { .. } => None,
+                Place::Node { .. } | Place::Cluster { .. } => None,
             };
             cli.global = Global { output, shell_dir, ..global.clone() };
             Ok(Some(cli))

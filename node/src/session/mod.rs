@@ -39,6 +39,15 @@ pub(crate) enum Place {
         /// The directory with the certificates; the user's own if none is named.
         tls: Option<PathBuf>,
     },
+    /// A database of a cluster, at whoever leads it.
+    Cluster {
+        /// The address of the control center: host and port.
+        center: String,
+        /// The database by name or id; the only one if none is named.
+        database: Option<String>,
+        /// See [`Place::Node`].
+        tls: Option<PathBuf>,
+    },
 }
 
 /// What to do where there is no database in a directory.
@@ -51,12 +60,36 @@ pub(crate) enum IfAbsent {
 }
 
 impl Place {
-    /// Opens the directory or connects to the node. A node's database is always there.
+    /// Opens the directory or connects to the node. The database of a node or a cluster is always there.
     pub(crate) fn open(&self, if_absent: IfAbsent) -> Result<Box<dyn Session>, CliError> {
         Ok(match self {
             Self::Directory(path) => Box::new(LocalSession::open(path, if_absent)?),
             Self::Node { address, tls } => Box::new(RemoteSession::connect(address, tls.as_deref())?),
+            Self::Cluster { center, database, tls } => {
+                Box::new(RemoteSession::route(center, database.as_deref(), tls.as_deref())?)
+            }
         })
+    }
+
+    /// The node that leads in place of its cluster, for what is done with one node from beginning to end.
+    pub(crate) fn settled(self) -> Result<Self, CliError> {
+        match self {
+            Self::Cluster { ref tls, .. } => {
+                Ok(Self::Node { address: self.address()?.to_string(), tls: tls.clone() })
+            }
+            place => Ok(place),
+        }
+    }
+
+    /// The address of the node, or of the one that leads. Fails with `usage` for a directory.
+    pub(crate) fn address(&self) -> Result<SocketAddr, CliError> {
+        match self {
+            Self::Directory(_) => Err(CliError::usage("a directory has no address")),
+            Self::Node { address, .. } => resolve(address),
+            Self::Cluster { center, database, tls } => {
+                RemoteSession::route(center, database.as_deref(), tls.as_deref())?.leader()
+            }
+        }
     }
 
     /// How the place is named on the command line, for hints.
@@ -64,6 +97,10 @@ impl Place {
         match self {
             Self::Directory(path) => shell_word(path),
             Self::Node { address, .. } => format!("--node {address}"),
+            Self::Cluster { center, database: None, .. } => format!("--cluster {center}"),
+            Self::Cluster { center, database: Some(database), .. } => {
+                format!("--cluster {center}/{database}")
+            }
         }
     }
 }

@@ -3,13 +3,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 use planaria_engine::{Schema, TableDef};
-use planaria_net::quic::TlsStore;
+use planaria_net::quic::{Credentials, TlsStore};
 use planaria_net::wire::client::{Client, Import};
 use planaria_net::wire::message::{
     CloneAction, CloneInfo, CloneSpec, CloneTake, ExtractInfo, ExtractRecord, Promotion, PromotionWish,
     RefreshInfo, ReplicaAction, ReplicaInfo, Request, Response, ScanSpec, Shape, TableInfo, WriteOp,
     WriteOptions,
 };
+use planaria_net::wire::routed::RoutedClient;
 use planaria_net::wire::rows::RowsBuilder;
 use planaria_replication::{Span, Tiling};
 use planaria_types::{Fingerprint, Position, TableId, Uid};
@@ -27,11 +28,19 @@ use crate::output::CliError;
 const KEYS_ASKED_MAX: usize = 4_096;
 const KEY_BYTES_ASKED_MAX: usize = 1 << 20;
 
-/// A database of a node, spoken to over the network.
+/// A database of a node or of a cluster, spoken to over the network.
 pub(crate) struct RemoteSession {
     runtime: Runtime,
-    client: Client,
+    link: Link,
     choice: WriteChoice,
+}
+
+/// Who is spoken to.
+enum Link {
+    /// One node.
+    Node(Client),
+    /// Whoever leads, or is fresh enough.
+    Cluster(RoutedClient),
 }
 
 impl RemoteSession {
@@ -39,6 +48,22 @@ impl RemoteSession {
     ///
     /// Fails with `usage` if the address is none.
     pub(crate) fn connect(address: &str, tls: Option<&Path>) -> Result<Self, CliError> {
+        let (address, credentials, runtime) = Self::prepare(address, tls)?;
+        let client = runtime.block_on(Client::connect(address, &credentials))?;
+        Ok(Self { runtime, link: Link::Node(client), choice: WriteChoice::default() })
+    }
+
+    /// A session with the database of that name in the cluster of a control center, or with the only one. Whoever leads is connected to
+    /// when something is asked.
+    ///
+    /// Fails with `usage` if the address is none.
+    pub(crate) fn route(center: &str, database: Option<&str>, tls: Option<&Path>) -> Result<Self, CliError> {
+        let (center, credentials, runtime) = Self::prepare(center, tls)?;
+        let link = Link::Cluster(RoutedClient::new(center, database, credentials));
+        Ok(Self { runtime, link, choice: WriteChoice::default() })
+    }
+
+    fn prepare(address: &str, tls: Option<&Path>) -> Result<(SocketAddr, Credentials, Runtime), CliError> {
         let address = resolve(address)?;
         let store = TlsStore::choose(tls, None)?;
         let credentials = if tls.is_some() { store.load()? } else { store.load_or_create()? };
@@ -46,12 +71,27 @@ impl RemoteSession {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
                 |error| CliError::new("io", format!("cannot start threads for the network: {error}")),
             )?;
-        let client = runtime.block_on(Client::connect(address, &credentials))?;
-        Ok(Self { runtime, client, choice: WriteChoice::default() })
+        Ok((address, credentials, runtime))
     }
 
     fn call(&self, request: Request) -> Result<Response, CliError> {
-        Ok(self.runtime.block_on(self.client.call(request))?)
+        Ok(match &self.link {
+            Link::Node(client) => self.runtime.block_on(client.call(request))?,
+            Link::Cluster(routed) => self.runtime.block_on(routed.call(request))?,
+        })
+    }
+
+    /// The address of the node that is spoken to.
+    pub(super) fn leader(&self) -> Result<SocketAddr, CliError> {
+        Ok(self.client()?.peer().address)
+    }
+
+    /// The client of the node that answers, for what is not one question and one answer.
+    fn client(&self) -> Result<Client, CliError> {
+        Ok(match &self.link {
+            Link::Node(client) => client.clone(),
+            Link::Cluster(routed) => self.runtime.block_on(routed.client())?,
+        })
     }
 
     /// Has the node take a clone of another node's database.
@@ -84,7 +124,10 @@ impl RemoteSession {
 
 impl Drop for RemoteSession {
     fn drop(&mut self) {
-        self.runtime.block_on(self.client.clone().close());
+        match &self.link {
+            Link::Node(client) => self.runtime.block_on(client.clone().close()),
+            Link::Cluster(routed) => self.runtime.block_on(routed.close()),
+        }
     }
 }
 
@@ -174,7 +217,11 @@ impl Session for RemoteSession {
 
     fn wait_for(&self, wanted: &Wanted) -> Result<(), CliError> {
         let Wanted { after, epoch, staleness_max_ms, timeout_ms } = *wanted;
-        match self.call(Request::Await { after, epoch, staleness_max_ms, timeout_ms })? {
+        let request = Request::Await { after, epoch, staleness_max_ms, timeout_ms };
+        if let (Link::Cluster(routed), Some(staleness_max_ms)) = (&self.link, staleness_max_ms) {
+            return Ok(self.runtime.block_on(routed.turn_to_reader(staleness_max_ms, &request))?);
+        }
+        match self.call(request)? {
             Response::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
@@ -227,7 +274,7 @@ impl Session for RemoteSession {
     }
 
     fn scan(&self, scan: ScanSpec, visit: &mut Visitor<'_>) -> Result<(), CliError> {
-        let mut stream = self.runtime.block_on(self.client.stream(Request::Scan(scan)))?;
+        let mut stream = self.runtime.block_on(self.client()?.stream(Request::Scan(scan)))?;
         while let Some(rows) = self.runtime.block_on(stream.next())? {
             for row in rows {
                 if !visit(&row.key, &row.value)? {
@@ -387,7 +434,7 @@ impl RemoteAppender<'_> {
             none => {
                 let options = self.session.options();
                 let request = Request::Import { table: self.table.clone(), options };
-                none.insert(runtime.block_on(self.session.client.import(request))?)
+                none.insert(runtime.block_on(self.session.client()?.import(request))?)
             }
         };
         Ok(runtime.block_on(import.send(self.batch.take()))?)

@@ -7,6 +7,7 @@
 mod gates;
 mod place;
 mod queue;
+mod route;
 mod source;
 mod succession;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use queue::{
     KEEPS_AFTER_MS, Plan, Priority, QueuedSource, RISES_AFTER_MS, RunningClone, Start, Wait, WaitReason,
     WaitingClone, plan,
 };
+pub use route::{ReadCopy, ReadReason, ReadVerdict, choose_readers};
 pub use source::{
     Destination, Obstacle, SourceChoice, SourceCopy, SourceReason, SourceRule, SourceVerdict, choose_source,
 };

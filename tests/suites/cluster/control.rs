@@ -4,10 +4,10 @@ use planaria_tests::cluster::{Center, Node, Site, wait_for};
 use serde_json::Value as Json;
 
 /// How long nothing is heard of a node until it is lost: short, and long enough for a machine that is busy.
-const LOST_AFTER: &str = "4s";
+pub(crate) const LOST_AFTER: &str = "4s";
 
 /// A primary at level quorum with two secondaries, each in a datacenter of its own, under a control center.
-fn start_three<'a>(site: &'a Site, center: &Center<'a>) -> [Node<'a>; 3] {
+pub(crate) fn start_three<'a>(site: &'a Site, center: &Center<'a>) -> [Node<'a>; 3] {
     let mut a = Node::primary_to_be(site, "a");
     a.start_with(&[&center.join(&["region=eu", "datacenter=a"])[..], &["--level", "quorum"]].concat());
     a.run(&["table", "create", "blobs", "--raw"]).json();
@@ -42,7 +42,7 @@ fn wait_for_leader(center: &Center<'_>) -> String {
     led["node"].as_str().expect("nodes have names").to_owned()
 }
 
-fn wait_until_promotable(center: &Center<'_>, node: &str) {
+pub(crate) fn wait_until_promotable(center: &Center<'_>, node: &str) {
     wait_for_copy(center, node, "promotable", |copy| copy["promotable"] == true && copy["state"] == "online");
 }
 

@@ -42,3 +42,5 @@ mod partitions;
 mod refusals;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
+mod routing;

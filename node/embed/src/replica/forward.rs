@@ -43,7 +43,16 @@ impl Default for Forward {
 pub(super) struct Forwarder {
     credentials: Credentials,
     database: String,
-    client: Mutex<Option<Client>>,
+    /// Whether another primary may be found while a write waits for one.
+    is_led_on: bool,
+    target: Mutex<Target>,
+}
+
+/// Whom writes are sent to.
+#[derive(Debug)]
+struct Target {
+    primary: SocketAddr,
+    client: Option<Client>,
 }
 
 /// How far a write has come.
@@ -55,30 +64,37 @@ struct Progress {
 }
 
 impl Forwarder {
-    pub(super) fn new(credentials: Credentials, database: DatabaseId) -> Self {
-        Self { credentials, database: database.to_string(), client: Mutex::default() }
+    pub(super) fn new(
+        primary: SocketAddr,
+        credentials: Credentials,
+        database: DatabaseId,
+        is_led_on: bool,
+    ) -> Self {
+        let target = Mutex::new(Target { primary, client: None });
+        Self { credentials, database: database.to_string(), is_led_on, target }
     }
 
-    /// The next write makes a new connection.
-    pub(super) fn forget(&self) {
-        drop(self.client().take());
+    /// Writes go there from now on, those that wait among them.
+    pub(super) fn turn_to(&self, primary: SocketAddr) {
+        *self.target() = Target { primary, client: None };
+    }
+
+    /// The next attempt makes a new connection.
+    fn forget(&self) {
+        drop(self.target().client.take());
     }
 
     /// Has the primary make a write, all or nothing, and gives the position where it is.
-    pub(super) async fn write(
-        &self,
-        primary: SocketAddr,
-        ops: Vec<WriteOp>,
-        how: Forward,
-    ) -> Result<Position, ReplicaError> {
+    pub(super) async fn write(&self, ops: Vec<WriteOp>, how: Forward) -> Result<Position, ReplicaError> {
         let token = how.token.unwrap_or_else(new_token);
         let timeout_ms = u32::try_from(how.timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let options = WriteOptions { durable: true, level: how.level, timeout_ms, token: Some(token) };
         let request = Request::Write { ops, options };
         let mut progress = Progress { sent: false, why: "no answer in time".into() };
-        let answered = self.until_answered(primary, request, &mut progress);
+        let answered = self.until_answered(request, &mut progress);
         let answer = tokio::time::timeout(how.timeout, answered).await.unwrap_or(Err(None));
         let Progress { sent, why } = progress;
+        let primary = self.target().primary;
         let unknown = |why| Err(ReplicaError::Unknown { primary, token, why });
         match answer {
             Ok(Response::Committed { uid, epoch, .. }) => Ok(Position { epoch, uid }),
@@ -99,19 +115,22 @@ impl Forwarder {
     /// primary cannot be reached and has got nothing.
     async fn until_answered(
         &self,
-        primary: SocketAddr,
         request: Request,
         progress: &mut Progress,
     ) -> Result<Response, Option<NetError>> {
         loop {
-            match self.attempt(primary, &request, progress).await {
+            match self.attempt(&request, progress).await {
                 Ok(answer) => return Ok(answer),
+                // Another one leads, and will be found.
+                Err(Trouble::Refusal(error)) if self.is_led_on && error.is_of_another_lead() => {
+                    progress.why = error.to_string();
+                }
                 Err(Trouble::Refusal(error)) => return Err(Some(error)),
                 Err(Trouble::Moving(why)) => progress.why = why,
                 Err(Trouble::Away(why)) => {
                     progress.why = why;
                     self.forget();
-                    if !progress.sent {
+                    if !progress.sent && !self.is_led_on {
                         return Err(None);
                     }
                 }
@@ -120,17 +139,12 @@ impl Forwarder {
         }
     }
 
-    async fn attempt(
-        &self,
-        primary: SocketAddr,
-        request: &Request,
-        progress: &mut Progress,
-    ) -> Result<Response, Trouble> {
-        let client = self.connected(primary).await.map_err(Trouble::of)?;
+    async fn attempt(&self, request: &Request, progress: &mut Progress) -> Result<Response, Trouble> {
+        let client = self.connected().await.map_err(Trouble::of)?;
         let sent_before = std::mem::replace(&mut progress.sent, true);
         client.call(request.clone()).await.map_err(|error| {
             // A refusal has left nothing behind, and what is too large was not sent.
-            if matches!(error, NetError::Remote(_) | NetError::TooLarge { .. }) && !is_lost(&error) {
+            if matches!(error, NetError::Remote(_) | NetError::TooLarge { .. }) && !error.is_away() {
                 progress.sent = sent_before;
             }
             Trouble::of(error)
@@ -138,20 +152,26 @@ impl Forwarder {
     }
 
     /// The connection that is kept, or a new one.
-    async fn connected(&self, primary: SocketAddr) -> Result<Client, NetError> {
-        let kept = self.client().clone();
+    async fn connected(&self) -> Result<Client, NetError> {
+        let (primary, kept) = {
+            let target = self.target();
+            (target.primary, target.client.clone())
+        };
         if let Some(client) = kept.filter(|client| !client.is_lost()) {
             return Ok(client);
         }
         let transport = Transport { idle_timeout: SILENCE, keep_alive: SIGN_OF_LIFE, ..Transport::default() };
         let endpoint = Endpoint::client(primary, &self.credentials, &transport)?;
         let client = Client::connect_from(&endpoint, primary, NODE_NAME).await?.with_database(&self.database);
-        *self.client() = Some(client.clone());
+        let mut target = self.target();
+        if target.primary == primary {
+            target.client = Some(client.clone());
+        }
         Ok(client)
     }
 
-    fn client(&self) -> MutexGuard<'_, Option<Client>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn target(&self) -> MutexGuard<'_, Target> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,19 +188,9 @@ enum Trouble {
 impl Trouble {
     fn of(error: NetError) -> Self {
         match &error {
-            lost if is_lost(lost) => Self::Away(error.to_string()),
+            away if away.is_away() => Self::Away(error.to_string()),
             NetError::Remote(refusal) if refusal.code == "handing_over" => Self::Moving(error.to_string()),
             _ => Self::Refusal(error),
         }
-    }
-}
-
-/// Whether the primary is away, rather than of another opinion.
-fn is_lost(error: &NetError) -> bool {
-    match error {
-        NetError::Lost { .. } | NetError::TimedOut { .. } | NetError::Ended(_) | NetError::Closed => true,
-        NetError::Refused { code, .. } => matches!(*code, "busy" | "shutting_down" | "closed"),
-        NetError::Remote(error) => error.code == "cancelled",
-        _ => false,
     }
 }

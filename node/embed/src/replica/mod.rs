@@ -15,6 +15,7 @@
 mod carrier;
 mod error;
 mod forward;
+mod lead;
 mod options;
 mod status;
 mod table;
@@ -39,6 +40,7 @@ use self::carrier::Carrier;
 pub use self::error::ReplicaError;
 pub use self::forward::Forward;
 use self::forward::Forwarder;
+use self::lead::Watch;
 pub use self::options::ReplicaOptions;
 use self::options::address_of;
 pub use self::status::{LastRefresh, ReplicaStatus};
@@ -64,8 +66,15 @@ impl ReplicaOf for Database {
 /// A local copy that follows its primary. Cheap to clone; it follows until the last clone and the last
 /// [`ReplicaTable`] of it are dropped.
 #[derive(Clone)]
-pub struct Replica(Arc<Inner>);
+pub struct Replica(Arc<Held>);
 
+struct Held {
+    /// Ends before the rest does.
+    _watch: Option<Watch>,
+    inner: Arc<Inner>,
+}
+
+/// What a replica is made of.
 struct Inner {
     // In the order in which they end: nobody follows any more, nobody writes, nothing is carried.
     pursuit: Mutex<Option<Pursuit>>,
@@ -83,7 +92,7 @@ struct Pursuit {
 
 impl std::fmt::Debug for Replica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replica").field("slot", &self.0.slot).finish_non_exhaustive()
+        f.debug_struct("Replica").field("slot", &self.0.inner.slot).finish_non_exhaustive()
     }
 }
 
@@ -112,7 +121,7 @@ impl Replica {
     /// The local copy, for reads of all kinds; it takes no writes. Run files that take its place leave this handle at
     /// what it was: ask anew rather than keep it.
     pub fn database(&self) -> Database {
-        self.0.slot.get()
+        self.0.inner.slot.get()
     }
 
     /// Has the primary make all of a batch or nothing. The commit is durable there, at the level of the database, when
@@ -129,9 +138,9 @@ impl Replica {
 
     /// As [`Replica::write`], with a level, a token or a time of one's choice.
     pub fn write_with(&self, batch: &Batch, how: Forward) -> Result<Position, ReplicaError> {
-        let (ops, primary) = (self.named(batch)?, self.primary()?);
-        let forwarder = Arc::clone(&self.0.forwarder);
-        self.0.carrier.run(async move { forwarder.write(primary, ops, how).await })?
+        let ops = self.named(batch)?;
+        let forwarder = Arc::clone(&self.0.inner.forwarder);
+        self.0.inner.carrier.run(async move { forwarder.write(ops, how).await })?
     }
 
     /// The operations of a batch with the names of its tables.
@@ -164,14 +173,16 @@ impl Replica {
         let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let (after, epoch) = (Some(position.uid), Some(position.epoch));
         let wanted = Wanted { after, epoch, staleness_max_ms: None, timeout_ms };
-        let closed = || Some(self.following().replica.closed);
-        reads::wait(&self.0.slot, closed, &wanted).map_err(ReplicaError::NotShown)
+        let inner = &self.0.inner;
+        let closed = || Some(inner.following().replica.closed);
+        reads::wait(&inner.slot, closed, &wanted).map_err(ReplicaError::NotShown)
     }
 
     /// How it is.
     pub fn status(&self) -> ReplicaStatus {
-        let primary = self.primary().unwrap_or(self.0.follow.primary);
-        ReplicaStatus::of(primary, &self.database(), self.following())
+        let inner = &self.0.inner;
+        let primary = inner.primary().unwrap_or(inner.follow.primary);
+        ReplicaStatus::of(primary, &self.database(), inner.following())
     }
 
     /// Follows another node, and sends writes there, from now on: after a promotion, or a move.
@@ -181,10 +192,26 @@ impl Replica {
     /// What the network says if the node does not answer, `foreign_database` if it leads another database; the replica
     /// follows whom it did then.
     pub fn follow(&self, primary: &str) -> Result<(), ReplicaError> {
-        let primary = address_of(primary)?;
-        let credentials = self.0.follow.credentials.clone();
-        let there = self.0.carrier.run(async move { database_at(primary, &credentials).await })??;
-        let database = self.database();
+        self.0.inner.follow(address_of(primary)?)
+    }
+
+    /// Has the copy refreshed by this way, if it leads to the primary's state; by another, which then says why, if not.
+    pub fn refresh(&self, way: Way) {
+        if let Some(pursuit) = self.0.inner.pursuit().as_ref() {
+            pursuit.follower.refresh(way);
+        }
+    }
+
+    fn slot(&self) -> &Slot {
+        &self.0.inner.slot
+    }
+}
+
+impl Inner {
+    fn follow(&self, primary: SocketAddr) -> Result<(), ReplicaError> {
+        let credentials = self.follow.credentials.clone();
+        let there = self.carrier.run(async move { database_at(primary, &credentials).await })??;
+        let database = self.slot.get();
         if there.database != database.id() {
             return Err(planaria_net::Error::ForeignDatabase {
                 path: database.path().to_path_buf(),
@@ -197,21 +224,10 @@ impl Replica {
         let mut pursuit = self.pursuit();
         // One session ends in good order before the next begins.
         drop(pursuit.take());
-        let follow = Follow { primary, ..self.0.follow.clone() };
-        *pursuit = Some(Pursuit::begin(&self.0.slot, &follow, &self.0.carrier)?);
-        self.0.forwarder.forget();
+        let follow = Follow { primary, ..self.follow.clone() };
+        *pursuit = Some(Pursuit::begin(&self.slot, &follow, &self.carrier)?);
+        self.forwarder.turn_to(primary);
         Ok(())
-    }
-
-    /// Has the copy refreshed by this way, if it leads to the primary's state; by another, which then says why, if not.
-    pub fn refresh(&self, way: Way) {
-        if let Some(pursuit) = self.pursuit().as_ref() {
-            pursuit.follower.refresh(way);
-        }
-    }
-
-    fn slot(&self) -> &Slot {
-        &self.0.slot
     }
 
     fn primary(&self) -> Result<SocketAddr, ReplicaError> {
@@ -223,6 +239,6 @@ impl Replica {
     }
 
     fn pursuit(&self) -> MutexGuard<'_, Option<Pursuit>> {
-        self.0.pursuit.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pursuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

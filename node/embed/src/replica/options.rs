@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex};
 use planaria_engine::{Options, Role};
 use planaria_net::quic::{Credentials, TlsStore, Transport};
 use planaria_net::replica::{Follow, Joined, Slot, open_partial, open_secondary, settle};
+use planaria_net::wire::routed::RoutedClient;
 use planaria_types::{KeyRange, Portion};
 
 use super::carrier::Carrier;
 use super::forward::Forwarder;
-use super::{Inner, Pursuit, Replica, ReplicaError};
+use super::lead::Watch;
+use super::{Held, Inner, Pursuit, Replica, ReplicaError};
 
 /// How a replica is opened; [`super::ReplicaOf::replica_of`] begins it.
 #[derive(Clone, Debug)]
@@ -20,13 +22,14 @@ pub struct ReplicaOptions {
     /// The tables that are held alone, and the keys of each; everything if there are none.
     only: Vec<(String, KeyRange)>,
     siblings: Vec<String>,
+    cluster: Option<String>,
     options: Options,
 }
 
 impl ReplicaOptions {
     pub(super) fn new(primary: String) -> Self {
         let (only, siblings, options) = (Vec::new(), Vec::new(), Options::default());
-        Self { primary, certificates: None, name: None, only, siblings, options }
+        Self { primary, certificates: None, name: None, only, siblings, cluster: None, options }
     }
 
     /// The directory with this application's certificate, its key, and the authority that it and the primary have in
@@ -69,6 +72,14 @@ impl ReplicaOptions {
         self
     }
 
+    /// Has the replica ask the control center at this address (HOST:PORT) who leads when it hears nobody: it follows that one
+    /// then, and writes that wait go there. Without it, [`Replica::follow`] tells it.
+    #[must_use]
+    pub fn cluster(mut self, center: impl Into<String>) -> Self {
+        self.cluster = Some(center.into());
+        self
+    }
+
     /// How the local copy is opened: memory, cache, how files are read.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
@@ -88,6 +99,7 @@ impl ReplicaOptions {
         let (dir, primary) = (dir.as_ref().to_path_buf(), address_of(&self.primary)?);
         let siblings =
             self.siblings.iter().map(|sibling| address_of(sibling)).collect::<Result<Vec<_>, _>>()?;
+        let center = self.cluster.as_deref().map(address_of).transpose()?;
         settle(&dir, &*self.options.os)?;
         let credentials = self.credentials(&dir)?;
         let carrier = Carrier::start()?;
@@ -117,10 +129,16 @@ impl ReplicaOptions {
             siblings,
             note: opened.note,
         };
-        let forwarder = Arc::new(Forwarder::new(credentials, database.id()));
+        let id = database.id();
+        let forwarder = Arc::new(Forwarder::new(primary, credentials.clone(), id, center.is_some()));
         let slot = Slot::new(database);
-        let pursuit = Pursuit::begin(&slot, &follow, &carrier)?;
-        Ok(Replica(Arc::new(Inner { pursuit: Mutex::new(Some(pursuit)), forwarder, slot, follow, carrier })))
+        let pursuit = Mutex::new(Some(Pursuit::begin(&slot, &follow, &carrier)?));
+        let inner = Arc::new(Inner { pursuit, forwarder, slot, follow, carrier });
+        let watch = center.map(|center| {
+            let routed = RoutedClient::new(center, Some(&id.to_string()), credentials);
+            Watch::begin(&inner, routed)
+        });
+        Ok(Replica(Arc::new(Held { _watch: watch.transpose()?, inner })))
     }
 
     fn credentials(&self, dir: &Path) -> Result<Credentials, ReplicaError> {
