@@ -126,6 +126,12 @@ impl Cluster {
         address.map(str::to_owned).ok_or_else(|| broken(&format!("{node} runs"), ""))
     }
 
+    /// A command of a client that knows the control center alone.
+    fn as_client(&self, words: &[&str]) -> Result<Vec<Value>, CliError> {
+        let cluster = format!("{}/{DATABASE}", self.control);
+        self.site.run(&[&["--cluster", &cluster], words].concat())
+    }
+
     /// A command of `planaria cluster`.
     fn cluster(&self, words: &[&str]) -> Result<Vec<Value>, CliError> {
         self.site.run(&[&["cluster"], words, &["--control", &self.control]].concat())
@@ -328,6 +334,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// What clients that know the control center alone see of a primary that is gone.
+    fn follow_the_lead(&self, story: &mut Story, gone: &Stopwatch) -> Result<(), CliError> {
+        let bounded = self.as_client(&["scan", TABLE, "--limit", "3", "--max-staleness", "1m"])?;
+        if bounded.len() != 3 {
+            let why = format!("{bounded:?}");
+            return Err(broken("reads that allow a minute of age go on without a primary", &why));
+        }
+        let took = story::time(gone.elapsed());
+        story.say(&format!("a client reads at a standby, {took} after the primary has gone"));
+        self.as_client(&["put", "after-failover", "key", "row"])?;
+        let took = story::time(gone.elapsed());
+        story.say(&format!("a client's update waits for whoever leads next, and is made after {took}"));
+        Ok(())
+    }
+
     fn failover(&mut self, story: &mut Story) -> Result<(), CliError> {
         story
             .step("failover: the primary is killed; another copy leads, and a spare node takes the role that is missing");
@@ -339,8 +360,11 @@ impl Cluster {
             let known = cluster.cluster(&["nodes"])?;
             Ok(SPARES.iter().all(|name| known.iter().any(|row| row["name"] == *name)))
         })?;
+        self.as_client(&["table", "create", "after-failover", "--raw"])?;
+        self.as_client(&["put", "after-failover", "before", "row"])?;
         let stopwatch = Stopwatch::start();
         self.nodes.remove(DATABASE);
+        self.follow_the_lead(story, &stopwatch)?;
         self.until("another copy leads", |cluster| {
             let shown = cluster.cluster(&["show"])?;
             Ok(shown
@@ -368,10 +392,9 @@ impl Cluster {
             return Err(broken("no acknowledged row is lost", &format!("{kept} of {}", self.rows)));
         }
         let primary = self.primary.clone();
-        self.until("it takes updates", |cluster| {
-            cluster.on(&primary, &["table", "create", "after-failover", "--raw"]).map(|_| true)
-        })?;
-        self.on(&primary, &["put", "after-failover", "key", "row"])?;
+        for key in ["before", "key"] {
+            self.on(&primary, &["get", "after-failover", key])?;
+        }
         story.say("no acknowledged row is lost, and updates go on");
         let spare = if BACKUPS.contains(&primary.as_str()) { "spare-backup" } else { "spare-standby" };
         let took = self.until("a spare node takes the role that is missing", |cluster| {
