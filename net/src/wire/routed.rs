@@ -171,6 +171,10 @@ impl RoutedClient {
                         self.forget(&held);
                         trouble.sent = Some(error);
                     }
+                    // Whatever is said now, an earlier attempt may have been made.
+                    Err(_) if trouble.sent.is_some() && matches!(request, Request::Write { .. }) => {
+                        return Err(self.given_up(std::mem::take(trouble)));
+                    }
                     answer => return answer,
                 },
                 // The cluster is there, and what is asked of it is wrong.

@@ -23,6 +23,8 @@ enum Mood {
     IsOld,
     /// It has carried a write out, and the answer does not arrive.
     Breaks,
+    /// It leads, and does not take writes.
+    Refuses,
 }
 
 /// A node that writes down the tokens of what it was asked to write.
@@ -41,6 +43,9 @@ impl Handler for Node {
             Request::Await { .. } => Ok(Response::Done),
             Request::Write { .. } if matches!(mood, Mood::Follows | Mood::IsOld) => {
                 Err(RemoteError::new("read_only", "it follows"))
+            }
+            Request::Write { .. } if mood == Mood::Refuses => {
+                Err(RemoteError::new("too_few_copies", "nothing was written"))
             }
             Request::Write { options, .. } => {
                 self.tokens.lock().push(options.token);
@@ -158,6 +163,17 @@ async fn a_write_without_an_answer_is_sent_again_under_its_token_alone() {
     let client = site.client(vec![vec![old_target]]);
     let error = client.call(put(None)).await.unwrap_err();
     assert_eq!((error.code(), old.tokens.lock().len()), ("cancelled", 2), "nothing was sent again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_after_an_attempt_that_may_have_been_made_is_no_denial_of_it() {
+    let mut site = Site::new();
+    let (_, old) = site.node("old", Mood::Breaks);
+    let (_, new) = site.node("new", Mood::Refuses);
+    let client = site.client(vec![vec![old], vec![new.clone()]]);
+    assert_eq!(client.call(put(Some(7))).await.unwrap_err().code(), "cancelled");
+    let client = site.client(vec![vec![new]]);
+    assert_eq!(client.call(put(Some(8))).await.unwrap_err().code(), "too_few_copies");
 }
 
 #[tokio::test(flavor = "multi_thread")]

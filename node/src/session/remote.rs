@@ -264,7 +264,12 @@ impl Session for RemoteSession {
             }
             Ok(other) => Err(unexpected(&other)),
             // Whether it was made is not known, and need not be.
-            Err(error) if matches!(&*error.code, "unknown" | "connection_lost" | "timed_out" | "ended") => {
+            Err(error)
+                if matches!(
+                    &*error.code,
+                    "unknown" | "connection_lost" | "timed_out" | "ended" | "cancelled"
+                ) =>
+            {
                 Err(error.hint(format!(
                     "the same command with --token {token:032x} makes it once, whoever leads then"
                 )))
