@@ -97,11 +97,16 @@ impl Group {
     ///
     /// One that is fed may have more than the copy that feeds it: the cut of that may be behind after a start, or
     /// behind the copy that fed it before. Nothing is taken back for that, so how far they agree is asked of the histories alone.
+    /// Nor is anything taken back by a history that ends before an epoch that the other one knows: a copy that is being refreshed follows that
+    /// epoch and does not have it yet.
     pub(super) fn shared_with(&self, hello: &Hello) -> Result<Position, Refusal> {
         let shared = fork(self.history(), self.appended(), &hello.history, hello.durable);
         if self.is_feeding() && !planted!(self.options, TakeBackToFeeder) {
             let agreed = fork(self.history(), Uid::MAX, &hello.history, hello.durable);
-            if agreed.is_some_and(|agreed| agreed.uid > self.appended()) {
+            let is_older = hello.history.current().order(&self.history().current()) == EpochOrder::Newer;
+            let is_behind =
+                |agreed: Position| agreed.uid > self.appended() || (is_older && agreed.uid < hello.durable);
+            if agreed.is_some_and(is_behind) {
                 return Err(Refusal::Behind);
             }
         }

@@ -132,6 +132,22 @@ fn a_copy_is_fed_on_what_is_visible_and_on_nothing_beyond() {
     assert_eq!((live.durable, live.stable, live.closed), (Uid::new(12), Uid::new(3), Uid::new(12)));
 }
 
+/// A former primary that is being refreshed follows the epoch of the next one and has nothing of it yet: a copy that has must not lose it to
+/// that, for it may be acknowledged.
+#[test]
+fn a_copy_that_has_of_an_epoch_what_its_feeder_still_lacks_loses_nothing() {
+    let refreshing = Feed { epoch: epoch(2), ..feed(10) };
+    let group = &mut group(Some(refreshing.clone()));
+    let has_more = Hello { promised: epoch(2), history: history(&[(1, 0), (2, 10)]), ..hello(12) };
+    assert_eq!(refusal(group, has_more.clone()), Refusal::Behind);
+    // One that has only heard of the epoch is fed, and so is one that has it once the feeder does.
+    let (_, said) = say(group, Hello { durable: Uid::new(9), ..has_more.clone() });
+    assert_eq!(welcome(&said).fork.uid, Uid::new(9));
+    group.handle_feed(Some(Feed { history: history(&[(1, 0), (2, 10)]), cut: Uid::new(14), ..refreshing }));
+    let (_, said) = say(group, has_more);
+    assert_eq!(welcome(&said).fork.uid, Uid::new(12));
+}
+
 #[test]
 fn who_is_fed_counts_for_nothing_and_deposes_nobody() {
     let group = &mut group(Some(feed(10)));
