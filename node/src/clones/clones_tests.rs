@@ -98,9 +98,10 @@ fn a_clone_goes_on_with_the_next_start_of_its_node_and_repeats_no_more_than_was_
     {
         let target = site.node("target");
         // So slow that it cannot end by itself before the node does.
-        let slow = CloneJob { rate_bytes_per_s: Some(1 << 20), ..job(&site, "copy", &[&source]) };
+        let slow = CloneJob { rate_bytes_per_s: Some(2 << 20), ..job(&site, "copy", &[&source]) };
         target.clones().start(slow).unwrap();
-        let some = || target.clones().info("copy").unwrap().done_bytes > 0;
+        // More than what four streams may have under way.
+        let some = || target.clones().info("copy").unwrap().done_bytes > 5 << 20;
         while !some() {
             std::thread::yield_now();
         }
@@ -250,4 +251,93 @@ fn a_clone_that_nobody_wrote_to_is_replaced_by_moving_what_changed() {
     let info = over(clones, "copy");
     assert_eq!(info.state, "failed", "{info:?}");
     assert!(!site.path("copy.next").exists() && site.path("copy").exists());
+}
+
+/// Has a clone come to the end of its life, and tells what was said of it.
+fn expire(clones: &super::Clones, name: &str) -> Vec<String> {
+    let info = clones.expire(name).unwrap();
+    assert_eq!(info.state, "expired", "{info:?}");
+    info.reasons
+}
+
+#[test]
+fn a_clone_takes_nothing_with_it_that_is_not_its_own() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    fill(&source, 100);
+    let clones = target.clones();
+    let rows = |dir: &str| {
+        let db = Database::open_with(site.path(dir), Options { create: false, ..Options::default() }).ok()?;
+        let rows = db.snapshot().digests().unwrap()[0].digest.count;
+        db.close();
+        Some(rows)
+    };
+    let write = || {
+        let db = Database::open(site.path("copy")).unwrap();
+        let mut batch = planaria_engine::Batch::new();
+        batch.put(db.table("t").unwrap().id(), b"own", b"row");
+        db.write(batch, Durability::Synced).unwrap();
+        db.close();
+    };
+    // What was there before comes back, and outlives the clone that had replaced it.
+    clones.start(job(&site, "copy", &[&source])).unwrap();
+    assert_eq!(over(clones, "copy").state, "complete");
+    write();
+    let next = |name: &str| CloneJob {
+        replace: true,
+        name: name.into(),
+        ttl_s: Some(3_600),
+        ..job(&site, "copy", &[&source])
+    };
+    clones.start(next("copy")).unwrap();
+    assert_eq!(over(clones, "copy").state, "complete");
+    assert_eq!(rows("copy"), Some(100));
+    clones.roll_back("copy").unwrap();
+    let reasons = expire(clones, "copy");
+    assert!(reasons.last().is_some_and(|why| why.contains("stays")), "{reasons:?}");
+    assert_eq!(rows("copy"), Some(101));
+    assert!(!site.path("copy.replaced").exists());
+
+    // Another clone has come into its place, and stays.
+    clones.start(next("first")).unwrap();
+    assert_eq!(over(clones, "first").state, "complete");
+    clones.start(next("second")).unwrap();
+    assert_eq!(over(clones, "second").state, "complete");
+    expire(clones, "first");
+    assert_eq!(rows("copy"), Some(100));
+    clones.delete("first").unwrap();
+    assert_eq!(rows("copy"), Some(100));
+    clones.delete("second").unwrap();
+    assert_eq!(rows("copy"), None);
+}
+
+#[test]
+fn a_clone_that_waits_for_its_turn_is_cancelled_at_once() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    fill(&source, 100);
+    let clones = target.clones();
+    let slow = |name: &str| CloneJob { rate_bytes_per_s: Some(1), ..job(&site, name, &[&source]) };
+    for running in ["a", "b", "c", "d"] {
+        clones.start(slow(running)).unwrap();
+        while clones.info(running).unwrap().state != "running" {
+            std::thread::yield_now();
+        }
+    }
+    clones.start(slow("waits")).unwrap();
+    assert_eq!(clones.info("waits").unwrap().state, "queued");
+    assert_eq!(clones.cancel("waits").unwrap().state, "cancelled");
+}
+
+#[test]
+fn names_of_what_belongs_to_others_are_refused() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    let clones = target.clones();
+    for name in ["x.partial", "x.next", "x.replaced", "x.renewing", "x.dropped", "x.shaped", ".x", "a/b", ""]
+    {
+        assert_eq!(clones.start(job(&site, name, &[&source])).unwrap_err().code, "usage", "{name:?}");
+    }
+    let own = CloneJob { dir: site.path("target"), replace: true, ..job(&site, "own", &[&source]) };
+    assert_eq!(clones.start(own).unwrap_err().code, "usage");
 }

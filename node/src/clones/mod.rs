@@ -4,6 +4,7 @@
 mod ledger;
 mod leftovers;
 mod live;
+mod own;
 mod preserve;
 mod taking;
 
@@ -35,6 +36,8 @@ const RUNNING_MAX: usize = 4;
 const CLONES_MAX: usize = 1_024;
 /// Bytes of a name.
 const NAME_BYTES_MAX: usize = 200;
+/// Endings of the directories that are made beside that of a clone or a node.
+const ENDINGS: [&str; 6] = [".partial", ".next", ".replaced", ".renewing", ".dropped", ".shaped"];
 /// How long a clone without a byte is tried if nobody says.
 pub(crate) const PATIENCE_S: u32 = 600;
 /// How often it is looked for clones whose time is over, at least.
@@ -48,6 +51,8 @@ pub(crate) struct Clones {
 struct Shared {
     ledger: Ledger,
     taker: Taker,
+    /// The directory of the node's own database.
+    node: PathBuf,
     /// Where clones lie that were given no directory.
     beside: PathBuf,
     state: Mutex<State>,
@@ -87,6 +92,7 @@ impl Clones {
         let shared = Arc::new(Shared {
             ledger,
             taker,
+            node: std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf()),
             beside: std::path::absolute(&beside).unwrap_or(beside),
             state: Mutex::new(State::default()),
             changed: Condvar::new(),
@@ -144,6 +150,11 @@ impl Clones {
         if !job.dir.is_absolute() {
             return Err(usage(format!("{} is not an absolute path", job.dir.display()))
                 .with_hint("name the clone's directory on the node's disk from its root on"));
+        }
+        check_ending(&job.dir)?;
+        if job.dir == shared.node {
+            return Err(usage(format!("{} is the node's own database", job.dir.display()))
+                .with_hint("name another directory"));
         }
         if job.sources.is_empty() {
             return Err(usage("a clone without a source").with_hint("name the address of a node with --from"));
@@ -230,6 +241,8 @@ impl Clones {
         if let Some(live) = &known_mut(&mut state, name)?.live {
             live.pace.stop();
         }
+        // One that is queued hears of it, too.
+        self.shared.changed.notify_all();
         // Whoever took it removes what came in.
         while known_mut(&mut state, name)?.live.is_some() && !state.is_closing {
             self.shared.changed.wait(&mut state);
@@ -265,7 +278,7 @@ impl Clones {
         let mut state = self.shared.state.lock();
         let entry = Shared::idle(&state, name)?;
         if entry.state == CloneState::Complete {
-            self.shared.remove_files(&entry.job.dir)?;
+            self.shared.remove_files(&entry)?;
         }
         let info = self.shared.info(&state, name)?;
         state.clones.remove(name);
@@ -299,6 +312,7 @@ impl Clones {
         let about = place.about().map_err(remote)?.unwrap_or_else(|| CloneAbout {
             name: name.to_owned(),
             purpose: entry.job.purpose,
+            made_ms: now_ms,
             ..CloneAbout::default()
         });
         place.set_about(&CloneAbout { expires_ms, ..about }).map_err(remote)?;
@@ -440,19 +454,15 @@ impl Shared {
         Ok(())
     }
 
-    fn remove_files(&self, dir: &Path) -> Result<(), RemoteError> {
-        let place = self.place(dir);
-        place.remove().map_err(remote)?;
-        place.drop_replaced().map_err(remote)?;
-        Ok(())
-    }
-
     /// Ends a clone's life.
     fn end(&self, state: &mut State, name: &str, why: &str) -> Result<(), RemoteError> {
-        self.remove_files(&known(state, name)?.entry.job.dir)?;
+        let is_free = self.remove_files(&known(state, name)?.entry)?;
         let entry = &mut known_mut(state, name)?.entry;
         entry.state = CloneState::Expired;
         entry.reasons.push(why.to_owned());
+        if !is_free {
+            entry.reasons.push("what has come into its place stays".into());
+        }
         self.save(state)
     }
 
@@ -603,7 +613,22 @@ fn check_name(name: &str) -> Result<(), RemoteError> {
         && name.len() <= NAME_BYTES_MAX
         && !name.starts_with('.')
         && !name.contains(|c: char| c == '/' || c.is_control());
-    if is_sound { Ok(()) } else { Err(usage(format!("{name:?} is no name of a clone"))) }
+    if !is_sound {
+        return Err(usage(format!("{name:?} is no name of a clone")));
+    }
+    check_ending(Path::new(name))
+}
+
+/// What lies beside a directory under its name and such an ending is made and removed with it.
+fn check_ending(dir: &Path) -> Result<(), RemoteError> {
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match ENDINGS.iter().find(|ending| name.ends_with(**ending)) {
+        Some(ending) => {
+            Err(usage(format!("{name:?} ends in {ending}, as what belongs to another clone does"))
+                .with_hint("give it another name"))
+        }
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
