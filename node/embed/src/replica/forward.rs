@@ -1,7 +1,7 @@
 //! Writes that the primary makes.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use planaria_net::Error as NetError;
@@ -9,6 +9,7 @@ use planaria_net::quic::{Credentials, Endpoint, NODE_NAME, Transport};
 use planaria_net::wire::client::{Client, new_token};
 use planaria_net::wire::message::{Level, Request, Response, WriteOp, WriteOptions};
 use planaria_types::{DatabaseId, Position};
+use tokio::sync::Notify;
 
 use super::ReplicaError;
 
@@ -43,8 +44,8 @@ impl Default for Forward {
 pub(super) struct Forwarder {
     credentials: Credentials,
     database: String,
-    /// Whether another primary may be found while a write waits for one.
-    is_led_on: bool,
+    /// Who looks for another primary when the one that is known does not lead, while a write waits for it.
+    lookout: Option<Arc<Notify>>,
     target: Mutex<Target>,
 }
 
@@ -68,10 +69,10 @@ impl Forwarder {
         primary: SocketAddr,
         credentials: Credentials,
         database: DatabaseId,
-        is_led_on: bool,
+        lookout: Option<Arc<Notify>>,
     ) -> Self {
         let target = Mutex::new(Target { primary, client: None });
-        Self { credentials, database: database.to_string(), is_led_on, target }
+        Self { credentials, database: database.to_string(), lookout, target }
     }
 
     /// Writes go there from now on, those that wait among them.
@@ -121,8 +122,7 @@ impl Forwarder {
         loop {
             match self.attempt(&request, progress).await {
                 Ok(answer) => return Ok(answer),
-                // Another one leads, and will be found.
-                Err(Trouble::Refusal(error)) if self.is_led_on && error.is_of_another_lead() => {
+                Err(Trouble::Refusal(error)) if error.is_of_another_lead() && self.looks_out() => {
                     progress.why = error.to_string();
                 }
                 Err(Trouble::Refusal(error)) => return Err(Some(error)),
@@ -130,7 +130,7 @@ impl Forwarder {
                 Err(Trouble::Away(why)) => {
                     progress.why = why;
                     self.forget();
-                    if !progress.sent && !self.is_led_on {
+                    if !progress.sent && !self.looks_out() {
                         return Err(None);
                     }
                 }
@@ -149,6 +149,11 @@ impl Forwarder {
             }
             Trouble::of(error)
         })
+    }
+
+    /// Has another primary looked for, if that is done at all.
+    fn looks_out(&self) -> bool {
+        self.lookout.as_ref().inspect(|lookout| lookout.notify_one()).is_some()
     }
 
     /// The connection that is kept, or a new one.

@@ -11,8 +11,11 @@ use tokio::sync::Notify;
 
 use super::{Inner, ReplicaError};
 
-/// How often it is looked whether somebody is followed.
+/// How often it is looked whether somebody is heard.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
+/// The control center is asked no more often than this, however many writes wait.
+const BETWEEN_LOOKS_LEAST: Duration = Duration::from_millis(200);
 
 /// A thread that has a replica follow whoever the control center says leads, while it hears nobody itself. It ends with this.
 pub(super) struct Watch {
@@ -21,14 +24,25 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn begin(inner: &Arc<Inner>, routed: RoutedClient) -> Result<Self, ReplicaError> {
+    /// It looks when nobody is heard, and when `lookout` is told that whoever is known does not lead.
+    pub(super) fn begin(
+        inner: &Arc<Inner>,
+        routed: RoutedClient,
+        lookout: Arc<Notify>,
+    ) -> Result<Self, ReplicaError> {
         let over = Arc::new(Notify::new());
         let (runtime, inner, stop) = (inner.carrier.handle()?.clone(), Arc::clone(inner), Arc::clone(&over));
         let thread = std::thread::Builder::new().name("planaria-lead".into()).spawn(move || {
-            // The sleep is made inside the runtime, whose clock it needs.
-            let pause = || runtime.block_on(async { until(&stop, tokio::time::sleep(BETWEEN_LOOKS)).await });
-            while pause().is_some() {
-                if inner.following().replica.state == State::Offline {
+            // The pause is made inside the runtime, whose clock it needs.
+            let pause = || {
+                let told = async {
+                    tokio::time::sleep(BETWEEN_LOOKS_LEAST).await;
+                    tokio::time::timeout(BETWEEN_LOOKS, lookout.notified()).await.is_ok()
+                };
+                runtime.block_on(until(&stop, told))
+            };
+            while let Some(is_told) = pause() {
+                if is_told || inner.following().replica.state == State::Offline {
                     let Some(leader) = runtime.block_on(until(&stop, routed.leader())) else { return };
                     turn_to(&inner, leader);
                 }

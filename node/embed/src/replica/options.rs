@@ -7,6 +7,7 @@ use planaria_net::quic::{Credentials, TlsStore, Transport};
 use planaria_net::replica::{Follow, Joined, Slot, open_partial, open_secondary, settle};
 use planaria_net::wire::routed::RoutedClient;
 use planaria_types::{KeyRange, Portion};
+use tokio::sync::Notify;
 
 use super::carrier::Carrier;
 use super::forward::Forwarder;
@@ -130,13 +131,14 @@ impl ReplicaOptions {
             note: opened.note,
         };
         let id = database.id();
-        let forwarder = Arc::new(Forwarder::new(primary, credentials.clone(), id, center.is_some()));
+        let lookout = center.map(|_| Arc::new(Notify::new()));
+        let forwarder = Arc::new(Forwarder::new(primary, credentials.clone(), id, lookout.clone()));
         let slot = Slot::new(database);
         let pursuit = Mutex::new(Some(Pursuit::begin(&slot, &follow, &carrier)?));
         let inner = Arc::new(Inner { pursuit, forwarder, slot, follow, carrier });
-        let watch = center.map(|center| {
+        let watch = center.zip(lookout).map(|(center, lookout)| {
             let routed = RoutedClient::new(center, Some(&id.to_string()), credentials);
-            Watch::begin(&inner, routed)
+            Watch::begin(&inner, routed, lookout)
         });
         Ok(Replica(Arc::new(Held { _watch: watch.transpose()?, inner })))
     }
