@@ -145,6 +145,9 @@ async fn what_is_there(
         let address = entry.path.rsplit('/').next().and_then(Address::parse);
         let Some(address) = address else { continue };
         let is_young = entry.modified_ms.saturating_add(YOUNG_MS) > now_ms;
+        if is_young && !named.contains(&address) {
+            store.keep(&entry.path).await?;
+        }
         if is_young || named.contains(&address) {
             there.insert(address, entry.len);
         }

@@ -9,6 +9,7 @@
 mod catalog;
 mod contents;
 mod create;
+mod directory;
 mod error;
 #[cfg(feature = "testing")]
 #[doc(hidden)]

@@ -10,6 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
+use crate::directory;
 use crate::error::{Error, Result};
 
 /// What is put and looked at to learn the store's time.
@@ -84,42 +85,56 @@ impl Store {
 
     /// Puts an object, over an existing one if there is one. It is durable when this returns.
     pub(crate) async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
+        if self.root.is_some() {
+            return self.put_file(path, bytes, true).await.map(drop);
+        }
         let put = self.objects.put(&Path::from(path), bytes.into()).await;
-        put.map_err(|error| self.told("write", path, &error))?;
-        self.sync(path).await
+        put.map(drop).map_err(|error| self.told("write", path, &error))
     }
 
     /// Puts an object unless there is one; tells whether there was none.
     pub(crate) async fn put_new(&self, path: &str, bytes: Bytes) -> Result<bool> {
+        if self.root.is_some() {
+            return self.put_file(path, bytes, false).await;
+        }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.objects.put_opts(&Path::from(path), bytes.into(), options).await {
-            Ok(_) => {}
+            Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                return Ok(false);
+                Ok(false)
             }
-            Err(error) => return Err(self.told("write", path, &error)),
+            Err(error) => Err(self.told("write", path, &error)),
         }
-        self.sync(path).await?;
-        Ok(true)
     }
 
-    /// Makes what was put into a directory durable; whoever runs another store does so before it answers.
-    async fn sync(&self, path: &str) -> Result<()> {
-        let Some(root) = &self.root else { return Ok(()) };
-        let (file, root) = (root.join(path), root.clone());
-        let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            for dir in file.ancestors().skip(1).take_while(|dir| dir.starts_with(&root)) {
-                std::fs::File::open(dir)?.sync_all()?;
+    /// The same in a directory: what keeps objects there names files before they are on the disk.
+    async fn put_file(&self, path: &str, bytes: Bytes, replace: bool) -> Result<bool> {
+        let own = path.to_owned();
+        self.on_disk("write", path, move |root| directory::put(root, &own, &bytes, replace)).await
+    }
+
+    /// Makes the name of an object durable that an attempt before this one has put, which may have ended before it did.
+    pub(crate) async fn keep(&self, path: &str) -> Result<()> {
+        let own = path.to_owned();
+        self.on_disk("sync", path, move |root| directory::sync_above(root, &root.join(own))).await
+    }
+
+    /// Does something in the directory, if the store is one.
+    async fn on_disk<T: Default + Send + 'static>(
+        &self,
+        what: &'static str,
+        path: &str,
+        work: impl FnOnce(&FilePath) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Some(root) = self.root.clone() else { return Ok(T::default()) };
+        let done = tokio::task::spawn_blocking(move || work(&root)).await;
+        let done = done.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        done.map_err(|error| {
+            let (place, object, why) = (self.place.clone(), path.to_owned(), error.to_string());
+            match error.kind() {
+                std::io::ErrorKind::PermissionDenied => Error::Denied { place, object, why },
+                _ => Error::Store { what, place, object, why },
             }
-            Ok(())
-        });
-        let synced = synced.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        synced.map_err(|error| Error::Store {
-            what: "sync",
-            place: self.place.clone(),
-            object: path.to_owned(),
-            why: error.to_string(),
         })
     }
 
@@ -202,6 +217,7 @@ mod s3 {
     use object_store::aws::{AmazonS3, AmazonS3Builder};
     use object_store::{ClientOptions, RetryConfig};
 
+    use crate::directory;
     use crate::error::{Error, Result};
     use crate::place::Access;
 
