@@ -43,6 +43,11 @@ impl Catalog {
         let mut catalog = Self::default();
         for (name, found) in found.into_iter().flatten() {
             match found {
+                // A copy under another name would have that one removed in its stead.
+                Ok(backup) if folder == BACKUPS && Backup::path(&backup.name) != name => {
+                    let what = format!("it says that it is the backup {:?}", backup.name);
+                    catalog.unreadable.push((name.clone(), Error::Damaged { object: name, what }));
+                }
                 Ok(backup) => catalog.backups.push(backup),
                 Err(error) => catalog.unreadable.push((name, error)),
             }

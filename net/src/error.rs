@@ -176,7 +176,8 @@ pub enum Error {
     GivenUp,
     /// Nobody who leads a database was found through the control center in time; nothing was written.
     #[error(
-        "nobody takes what is asked: the control center at {center} was asked again and again. The last answer: {why}          Try again later; `planaria cluster show` tells what goes on"
+        "nobody takes what is asked: the control center at {center} was asked again and again. The last answer: \
+         {why} Try again later; `planaria cluster show` tells what goes on"
     )]
     NoPrimary {
         /// The control center.

@@ -82,7 +82,8 @@ pub struct FileList {
 impl FileList {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.len).sum()
+        // Lengths of another node are checked after they are summed up.
+        self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len))
     }
 
     /// The epoch under which the source led when the cut was made.
