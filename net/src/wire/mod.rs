@@ -9,10 +9,13 @@ pub mod control;
 pub mod frame;
 pub mod jobs;
 pub mod limits;
+pub mod links;
 pub mod message;
 mod operations;
 pub mod replica;
 pub mod rows;
 pub mod rpc;
+pub mod rules;
+pub mod topology;
 
 pub use frame::{Frame, FrameError, FrameKind};
