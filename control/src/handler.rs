@@ -51,11 +51,14 @@ impl ControlHandler {
             }
             ControlRequest::Report(report) => {
                 let orders = center.report(now, &report)?;
-                ControlResponse::Orders { orders, report_every_ms: self.settings.report_every_ms }
+                let measure = center.to_measure(now, report.session);
+                let report_every_ms = self.settings.report_every_ms;
+                ControlResponse::Orders { orders, report_every_ms, measure }
             }
             ControlRequest::Leads => ControlResponse::Leads(center.leads(now)),
             ControlRequest::Databases => ControlResponse::Databases(center.databases(now)),
             ControlRequest::Nodes => ControlResponse::Nodes(center.nodes(now)),
+            ControlRequest::Links => ControlResponse::Links(center.links()),
             ControlRequest::Instances => ControlResponse::Instances(center.instances(now)),
             ControlRequest::History { limit } => ControlResponse::History(center.history(limit)?),
             ControlRequest::ChooseSource { to, database, period_ms } => {
@@ -96,13 +99,26 @@ fn answer_of_clones(center: &mut Center, now: Now, request: ControlRequest) -> R
             ControlResponse::Limits(center.limit_infos())
         }
         ControlRequest::Schedules => ControlResponse::Schedules(center.schedules()),
-        ControlRequest::SetSchedule { name, every_ms, wish } => {
-            center.set_schedule(now, &name, every_ms, &wish)?;
+        ControlRequest::SetSchedule { name, when, wish } => {
+            center.set_schedule(now, &name, &when, &wish)?;
             ControlResponse::Schedules(center.schedules())
         }
         ControlRequest::RemoveSchedule { name } => {
             center.remove_schedule(now, &name)?;
             ControlResponse::Schedules(center.schedules())
+        }
+        ControlRequest::Rules => ControlResponse::Rules(center.rules()),
+        ControlRequest::SetRule(rule) => {
+            center.set_rule(now, &rule)?;
+            ControlResponse::Rules(center.rules())
+        }
+        ControlRequest::RemoveRule { name } => {
+            center.remove_rule(now, &name)?;
+            ControlResponse::Rules(center.rules())
+        }
+        ControlRequest::Topology => ControlResponse::Topology(Box::new(center.topology())),
+        ControlRequest::ApplyTopology { topology, dry_run } => {
+            ControlResponse::TopologyChanges(center.apply_topology(now, &topology, dry_run)?)
         }
         ControlRequest::Wants => ControlResponse::Wants(center.wants(now)),
         ControlRequest::SetWant { database, standbys, backups } => {

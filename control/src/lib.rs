@@ -16,9 +16,9 @@ mod error;
 mod handler;
 
 pub use catalog::{
-    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind,
-    InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord, NodeRecord, ScheduleRecord,
-    StoreCatalog, WantRecord,
+    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, DeclarationRecord,
+    Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord,
+    LinkRecord, NodeRecord, RuleRecord, ScheduleRecord, StoreCatalog, WantRecord,
 };
 pub use center::{Center, Now, Settings};
 pub use error::{Error, Result};

@@ -6,9 +6,11 @@ mod choice;
 mod clone;
 mod cluster;
 mod cluster_clones;
+mod cluster_rules;
 mod quarantine;
 mod replica;
 mod shape;
+mod topology;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,7 +24,8 @@ pub(crate) use self::backup::{
     time_of, time_text,
 };
 pub(crate) use self::bench::{BenchCommand, CloneArgs as CloneBenchArgs, CloneKind, LiveArgs, ResyncArgs};
-use self::choice::{LevelArgs, ReadArgs, WriteArgs, parse_duration_ms};
+use self::choice::{LevelArgs, ReadArgs, WriteArgs};
+pub(crate) use self::choice::{parse_bytes, parse_duration_ms};
 pub(crate) use self::clone::{
     CloneCommand, CloneCreateArgs, CloneDeleteArgs, CloneFor, CloneLifeArgs, CloneNameArgs,
 };
@@ -31,8 +34,11 @@ pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
 pub(crate) use self::cluster_clones::{
     ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand, ScheduleCommand,
 };
+pub(crate) use self::cluster_rules::RuleCommand;
 pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
+pub(crate) use self::shape::{cut_text, shape_of_words, shape_words};
+pub(crate) use self::topology::TopologyCommand;
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
 use crate::portion_text::Chosen;
@@ -109,6 +115,9 @@ pub(crate) enum PlanariaCommand {
     /// Ask the control center: who leads, how nodes and copies are, what happened and why
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Declare a cluster in a file: datacenters, nodes, modes, wanted copies, limits, schedules, rules
+    #[command(subcommand)]
+    Topology(TopologyCommand),
     /// Show, pause and forget the secondaries of a database
     #[command(subcommand)]
     Replica(ReplicaCommand),

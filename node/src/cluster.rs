@@ -33,6 +33,8 @@ pub(crate) struct Membership {
     pub(crate) labels: Labels,
     /// What its copy is for when it does not lead.
     pub(crate) role: InstanceRole,
+    /// Where others reach it, if not at the host that it speaks from.
+    pub(crate) advertised: Option<SocketAddr>,
 }
 
 /// A connection to a control center.

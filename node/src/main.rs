@@ -23,6 +23,7 @@ mod row_view;
 mod session;
 mod shape;
 mod stopwatch;
+mod topology_file;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-/// Measures how long a command takes, for its report; nothing is decided by it.
+/// Measures how long something takes, to report it: a command, or the way to another node. Nothing here is decided by it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(Instant);
 
@@ -8,7 +8,7 @@ impl Stopwatch {
     /// Starts.
     #[expect(
         clippy::disallowed_methods,
-        reason = "a report of the command line is the one use of the clock here"
+        reason = "reports of the command line and of round trips are the use of the clock here"
     )]
     pub(crate) fn start() -> Self {
         Self(Instant::now())

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use planaria_engine::{ColumnType, Value};
-use planaria_net::wire::jobs::CloneWish;
-use planaria_net::wire::message::CloneRole;
+use planaria_net::wire::jobs::{CloneWish, When};
+use planaria_net::wire::message::{CloneRole, Shape};
 use planaria_replication::control::{Ceiling, Gate, Priority};
 use planaria_types::{DatabaseId, InstanceId};
 
@@ -69,6 +69,8 @@ pub struct CloneRecord {
     pub bytes_per_s_wanted: Option<u64>,
     /// How long it lives once it is whole, in seconds.
     pub ttl_s: Option<u64>,
+    /// What its source makes of its rows; kept in a table of its own.
+    pub shape: Shape,
     /// Who asked for it.
     pub origin: String,
     /// How it stands.
@@ -122,8 +124,8 @@ pub struct WantRecord {
 pub struct ScheduleRecord {
     /// What the schedule is called.
     pub name: String,
-    /// The time between two clones, in milliseconds.
-    pub every_ms: u64,
+    /// When it asks.
+    pub when: When,
     /// What is asked for.
     pub wish: CloneWish,
     /// When it is asked for next, in milliseconds since 1970.
@@ -133,7 +135,7 @@ pub struct ScheduleRecord {
 const TEXT: ColumnType = ColumnType::Text;
 const NUMBER: ColumnType = ColumnType::Int64;
 const TIME: ColumnType = ColumnType::Timestamp;
-const ROLES: [CloneRole; 3] = [CloneRole::Detached, CloneRole::Standby, CloneRole::Backup];
+pub(super) const CLONE_ROLES: [CloneRole; 3] = [CloneRole::Detached, CloneRole::Standby, CloneRole::Backup];
 
 /// The name of a role in the catalog.
 pub(crate) fn role_name(role: CloneRole) -> &'static str {
@@ -208,11 +210,12 @@ impl Stored for CloneRecord {
             name: row.text()?,
             database: row.parsed()?,
             node: row.text()?,
-            role: row.named(&ROLES, role_name)?,
+            role: row.named(&CLONE_ROLES, role_name)?,
             priority: row.named(&Priority::ALL, Priority::name)?,
             period_ms: row.bits()?,
             bytes_per_s_wanted: Some(row.bits()?).filter(|rate| *rate > 0),
             ttl_s: Some(row.bits()?).filter(|seconds| *seconds > 0),
+            shape: Shape::default(),
             origin: row.text()?,
             state: row.named(&CloneState::ALL, CloneState::name)?,
             code: row.text()?,
@@ -276,10 +279,12 @@ impl Stored for ScheduleRecord {
     ];
 
     fn values(&self) -> Vec<Value> {
-        let Self { name, every_ms, wish, due_ms } = self;
+        let Self { name, when, wish, due_ms } = self;
+        // The times of a calendar have a table of their own.
+        let every_ms = if let When::Every(ms) = when { *ms } else { 0 };
         vec![
             text(name),
-            bits(*every_ms),
+            bits(every_ms),
             time(*due_ms),
             text(&wish.to),
             text(wish.database.as_deref().unwrap_or_default()),
@@ -292,17 +297,19 @@ impl Stored for ScheduleRecord {
     }
 
     fn read(row: &mut Row) -> Result<Self> {
-        let (name, every_ms, due_ms) = (row.text()?, row.bits()?.max(1), row.millis()?);
+        let (name, when, due_ms) = (row.text()?, When::Every(row.bits()?.max(1)), row.millis()?);
         let wish = CloneWish {
             to: row.text()?,
             database: Some(row.text()?).filter(|database| !database.is_empty()),
             name: None,
-            role: row.named(&ROLES, role_name)?,
+            role: row.named(&CLONE_ROLES, role_name)?,
             priority: row.named(&Priority::ALL, Priority::name)?,
             period_ms: row.bits()?,
             bytes_per_s: Some(row.bits()?).filter(|rate| *rate > 0),
             ttl_s: Some(row.bits()?).filter(|seconds| *seconds > 0),
+            // Shapes have a table of their own.
+            shape: Shape::default(),
         };
-        Ok(Self { name, every_ms, wish, due_ms })
+        Ok(Self { name, when, wish, due_ms })
     }
 }

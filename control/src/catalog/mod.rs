@@ -1,8 +1,11 @@
 //! What the control center knows for good.
 
 mod clones;
+mod declarations;
 mod record;
 mod row;
+mod rules;
+mod shapes;
 mod store;
 mod tables;
 
@@ -14,10 +17,12 @@ use planaria_types::{DatabaseId, InstanceId};
 
 pub(crate) use clones::role_name;
 pub use clones::{CloneRecord, CloneState, LimitRecord, ScheduleRecord, WantRecord};
+pub use declarations::{DeclarationRecord, Declared};
 pub use record::{
     Change, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState,
-    LeadRecord, NodeRecord,
+    LeadRecord, LinkRecord, NodeRecord,
 };
+pub use rules::RuleRecord;
 pub use store::StoreCatalog;
 
 use crate::Result;
@@ -51,6 +56,10 @@ pub struct Contents {
     pub datacenters: BTreeSet<DatacenterRecord>,
     /// The nodes by name.
     pub nodes: BTreeMap<String, NodeRecord>,
+    /// What an operator declared of nodes and datacenters.
+    pub declarations: BTreeMap<(Declared, String), DeclarationRecord>,
+    /// Round trips, by the node that measured and the one at the other end.
+    pub links: BTreeMap<(String, String), LinkRecord>,
     /// The databases.
     pub databases: BTreeMap<DatabaseId, DatabaseRecord>,
     /// The copies.
@@ -65,6 +74,8 @@ pub struct Contents {
     pub limits: BTreeMap<Gate, Ceiling>,
     /// Clones that are asked for again and again, by name.
     pub schedules: BTreeMap<String, ScheduleRecord>,
+    /// What is done when something happens, by name.
+    pub rules: BTreeMap<String, RuleRecord>,
     /// How many copies are wanted, where it was said.
     pub wants: BTreeMap<DatabaseId, WantRecord>,
     /// The number of the last event.
@@ -79,6 +90,11 @@ impl Contents {
         match change {
             Change::Datacenter(datacenter) => drop(self.datacenters.insert(datacenter)),
             Change::Node(node) => drop(self.nodes.insert(node.name.clone(), node)),
+            Change::Declaration(declared) => {
+                self.declarations.insert((declared.of, declared.name.clone()), declared);
+            }
+            Change::DeclarationRemoved(of, name) => drop(self.declarations.remove(&(of, name))),
+            Change::Link(link) => drop(self.links.insert((link.from.clone(), link.to.clone()), link)),
             Change::Database(database) => drop(self.databases.insert(database.database, database)),
             Change::Instance(instance) => drop(self.instances.insert(instance.instance, instance)),
             Change::Lead(lead) => drop(self.leads.insert(lead.database, lead)),
@@ -98,10 +114,13 @@ impl Contents {
                 }
             }
             Change::Limit(limit) => drop(self.limits.insert(limit.gate, limit.ceiling)),
+            Change::LimitRemoved(gate) => drop(self.limits.remove(&gate)),
             Change::Schedule(schedule) => {
                 self.schedules.insert(schedule.name.clone(), *schedule);
             }
             Change::ScheduleRemoved(name) => drop(self.schedules.remove(&name)),
+            Change::Rule(rule) => drop(self.rules.insert(rule.name.clone(), *rule)),
+            Change::RuleRemoved(name) => drop(self.rules.remove(&name)),
             Change::Want(want) => drop(self.wants.insert(want.database, want)),
             Change::Event(event) => self.last_event = self.last_event.max(event.number),
         }

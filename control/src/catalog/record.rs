@@ -1,10 +1,12 @@
 use std::net::SocketAddr;
 
 use planaria_net::wire::control::Mode;
-use planaria_replication::control::{CopyState, InstanceRole, Labels};
+use planaria_replication::control::{CopyState, Gate, InstanceRole, Labels};
 use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
 use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
+use super::declarations::{DeclarationRecord, Declared};
+use super::rules::RuleRecord;
 
 /// A datacenter that a node said it is in.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -34,6 +36,21 @@ pub struct NodeRecord {
     pub joined_ms: u64,
     /// When this was written down.
     pub heard_ms: u64,
+}
+
+/// The round trip from one node to another, as it was measured last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkRecord {
+    /// The node that measured, by name.
+    pub from: String,
+    /// The node at the other end.
+    pub to: String,
+    /// The round trip in microseconds; none if the other node could not be reached.
+    pub round_trip_us: Option<u64>,
+    /// Why there is none.
+    pub what: String,
+    /// When it was measured, in milliseconds since 1970.
+    pub measured_ms: u64,
 }
 
 /// A database.
@@ -96,6 +113,8 @@ pub enum JobKind {
     Promote,
     /// Follow the primary.
     Follow,
+    /// Take everything anew from it.
+    Reseed,
 }
 
 impl JobKind {
@@ -104,6 +123,7 @@ impl JobKind {
         match self {
             Self::Promote => "promote",
             Self::Follow => "follow",
+            Self::Reseed => "reseed",
         }
     }
 }
@@ -206,11 +226,27 @@ pub enum EventKind {
     ScheduleSet,
     /// An operator ended that.
     ScheduleEnded,
+    /// An operator said what is to be done when something happens.
+    RuleSet,
+    /// An operator ended that.
+    RuleEnded,
+    /// What a rule waits for has happened, and it acts.
+    RuleActed,
+    /// It has happened, and the rule cannot act yet.
+    RuleWaits,
+    /// A copy was told to take everything anew.
+    ReseedAsked,
+    /// It does.
+    Reseeds,
+    /// It does not.
+    ReseedFailed,
+    /// An operator declared how the cluster is to be.
+    TopologyApplied,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 33] = [
         Self::NodeJoined,
         Self::NodeLost,
         Self::NodeReturned,
@@ -236,6 +272,14 @@ impl EventKind {
         Self::CopyWanted,
         Self::ScheduleSet,
         Self::ScheduleEnded,
+        Self::RuleSet,
+        Self::RuleEnded,
+        Self::RuleActed,
+        Self::RuleWaits,
+        Self::ReseedAsked,
+        Self::Reseeds,
+        Self::ReseedFailed,
+        Self::TopologyApplied,
     ];
 
     /// A stable name.
@@ -266,6 +310,14 @@ impl EventKind {
             Self::CopyWanted => "copy_wanted",
             Self::ScheduleSet => "schedule_set",
             Self::ScheduleEnded => "schedule_ended",
+            Self::RuleSet => "rule_set",
+            Self::RuleEnded => "rule_ended",
+            Self::RuleActed => "rule_acted",
+            Self::RuleWaits => "rule_waits",
+            Self::ReseedAsked => "reseed_asked",
+            Self::Reseeds => "reseeds",
+            Self::ReseedFailed => "reseed_failed",
+            Self::TopologyApplied => "topology_applied",
         }
     }
 }
@@ -296,6 +348,12 @@ pub enum Change {
     Datacenter(DatacenterRecord),
     /// A node is new, or has changed.
     Node(NodeRecord),
+    /// Something was declared of a node or a datacenter.
+    Declaration(DeclarationRecord),
+    /// It is declared no more.
+    DeclarationRemoved(Declared, String),
+    /// A round trip was measured.
+    Link(LinkRecord),
     /// A database is new, or has changed.
     Database(DatabaseRecord),
     /// A copy is new, or has changed.
@@ -308,10 +366,16 @@ pub enum Change {
     Clone(Box<CloneRecord>),
     /// What clones may take was set.
     Limit(LimitRecord),
+    /// What clones may take of a place is set no more.
+    LimitRemoved(Gate),
     /// A schedule was set, or its clone was asked for.
     Schedule(Box<ScheduleRecord>),
     /// The schedule of that name was ended.
     ScheduleRemoved(String),
+    /// A rule was set, or has acted.
+    Rule(Box<RuleRecord>),
+    /// The rule of that name was ended.
+    RuleRemoved(String),
     /// How many copies are wanted was said.
     Want(WantRecord),
     /// Something happened.

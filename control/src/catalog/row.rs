@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use planaria_engine::Value;
+use planaria_replication::control::Labels;
 
 use crate::{Error, Result};
 
@@ -47,8 +48,13 @@ impl Row {
 
     /// The 64 bits of a number.
     pub(super) fn bits(&mut self) -> Result<u64> {
+        self.optional_bits()?.ok_or_else(|| self.error("a number is missing"))
+    }
+
+    pub(super) fn optional_bits(&mut self) -> Result<Option<u64>> {
         match self.next()? {
-            Value::Int(number) => Ok(number as u64),
+            Value::Null => Ok(None),
+            Value::Int(number) => Ok(Some(number as u64)),
             other => Err(self.error(format!("{other} is no number"))),
         }
     }
@@ -64,6 +70,14 @@ impl Row {
         let text = self.text()?;
         let parsed: Result<Vec<T>, _> = text.lines().map(str::parse).collect();
         parsed.map_err(|_| self.error(format!("{text:?} cannot be understood")))
+    }
+
+    /// Labels, as they are shown.
+    pub(super) fn labels(&mut self) -> Result<Labels> {
+        let labels = self.text()?;
+        let pairs = labels.split(',').filter(|pair| !pair.is_empty());
+        let labels: Option<Vec<_>> = pairs.map(|pair| pair.split_once('=')).collect();
+        Ok(Labels::of(labels.ok_or_else(|| self.error("labels are written NAME=VALUE"))?))
     }
 
     /// A point in time, in milliseconds since 1970.

@@ -3,11 +3,17 @@ use std::path::Path;
 use planaria_engine::os::Os;
 use planaria_engine::{Batch, Database, Durability, Options, Table, Value};
 use planaria_net::wire::control::JoinToken;
+use planaria_net::wire::jobs::When;
+use planaria_net::wire::message::Shape;
+use planaria_net::wire::rules::RuleAction;
 use planaria_types::KeyRange;
 
 use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
+use super::declarations::DeclarationRecord;
 use super::record::{Change, Event, JobRecord, JobState};
 use super::row::{Row, bits};
+use super::rules::{CalendarRecord, RuleRecord};
+use super::shapes::{ShapeOwner, ShapeRecord};
 use super::tables::{Setting, Stored};
 use super::{Catalog, Contents};
 use crate::{Error, Result};
@@ -26,6 +32,8 @@ pub struct StoreCatalog {
     settings: Table,
     datacenters: Table,
     nodes: Table,
+    declarations: Table,
+    links: Table,
     databases: Table,
     instances: Table,
     leads: Table,
@@ -33,6 +41,9 @@ pub struct StoreCatalog {
     clones: Table,
     limits: Table,
     schedules: Table,
+    calendars: Table,
+    rules: Table,
+    shapes: Table,
     wants: Table,
     history: Table,
 }
@@ -64,6 +75,8 @@ impl StoreCatalog {
                 Setting::TABLE,
                 "datacenters",
                 "nodes",
+                "declarations",
+                "links",
                 "databases",
                 "instances",
                 "leads",
@@ -71,6 +84,9 @@ impl StoreCatalog {
                 "clones",
                 "limits",
                 "schedules",
+                "calendars",
+                "rules",
+                "shapes",
                 "wants",
                 "history",
             ]
@@ -87,6 +103,8 @@ impl StoreCatalog {
             settings: table::<Setting>(&database)?,
             datacenters: table::<super::DatacenterRecord>(&database)?,
             nodes: table::<super::NodeRecord>(&database)?,
+            declarations: table::<DeclarationRecord>(&database)?,
+            links: table::<super::LinkRecord>(&database)?,
             databases: table::<super::DatabaseRecord>(&database)?,
             instances: table::<super::InstanceRecord>(&database)?,
             leads: table::<super::LeadRecord>(&database)?,
@@ -94,6 +112,9 @@ impl StoreCatalog {
             clones: table::<CloneRecord>(&database)?,
             limits: table::<LimitRecord>(&database)?,
             schedules: table::<ScheduleRecord>(&database)?,
+            calendars: table::<CalendarRecord>(&database)?,
+            rules: table::<RuleRecord>(&database)?,
+            shapes: table::<ShapeRecord>(&database)?,
             wants: table::<WantRecord>(&database)?,
             history: table::<Event>(&database)?,
             database,
@@ -118,6 +139,27 @@ impl StoreCatalog {
         let token = token.and_then(|token| token.value.parse().ok());
         let what = "the token is missing".to_owned();
         token.ok_or(Error::Unreadable { table: Setting::TABLE, what })
+    }
+
+    /// The shape of what a clone, a schedule or a rule asks for.
+    fn shape_of(&self, owner: &ShapeOwner<'_>) -> Result<Shape> {
+        let values = self.shapes.find(&[Value::Text(owner.to_string())])?;
+        let record = values.map(|values| ShapeRecord::read(&mut Row::new(ShapeRecord::TABLE, values)));
+        Ok(record.transpose()?.map(|record| record.shape).unwrap_or_default())
+    }
+
+    fn shaped(&self, clone: CloneRecord) -> Result<CloneRecord> {
+        let shape = self.shape_of(&ShapeOwner::Clone(clone.number))?;
+        Ok(CloneRecord { shape, ..clone })
+    }
+
+    /// Keeps a shape; one of which nothing is said has no row.
+    fn put_shape(&self, batch: &mut Batch, owner: &ShapeOwner<'_>, shape: &Shape) -> Result<()> {
+        let owner = owner.to_string();
+        if shape.is_whole() {
+            return forget_named(batch, &self.shapes, &owner);
+        }
+        put(batch, &self.shapes, &ShapeRecord { owner, shape: shape.clone() })
     }
 
     /// The number of the last row of a table that counts its rows.
@@ -170,24 +212,55 @@ fn forget(batch: &mut Batch, table: &Table, number: Option<u64>) -> Result<()> {
     Ok(())
 }
 
+/// Deletes the row of a name, if there is one.
+fn forget_named(batch: &mut Batch, table: &Table, name: &str) -> Result<()> {
+    forget_at(batch, table, &[name])
+}
+
+/// The same for a row that has several names.
+fn forget_at(batch: &mut Batch, table: &Table, names: &[&str]) -> Result<()> {
+    let (_, schema) = table.definition().schema()?;
+    let key: Vec<Value> = names.iter().map(|name| Value::Text((*name).to_owned())).collect();
+    batch.delete(table.id(), planaria_engine::table::encode_key_prefix(schema, &key)?);
+    Ok(())
+}
+
 impl Catalog for StoreCatalog {
     fn load(&self) -> Result<Contents> {
         let mut contents = Contents { token: self.token()?, ..Contents::default() };
         let mut changes: Vec<Change> = Vec::new();
         changes.extend(rows(&self.datacenters)?.into_iter().map(Change::Datacenter));
         changes.extend(rows(&self.nodes)?.into_iter().map(Change::Node));
+        changes.extend(rows(&self.declarations)?.into_iter().map(Change::Declaration));
+        changes.extend(rows(&self.links)?.into_iter().map(Change::Link));
         changes.extend(rows(&self.databases)?.into_iter().map(Change::Database));
         changes.extend(rows(&self.instances)?.into_iter().map(Change::Instance));
         changes.extend(rows(&self.leads)?.into_iter().map(Change::Lead));
         let jobs: Vec<JobRecord> = rows(&self.jobs)?;
         let open = jobs.into_iter().filter(|job| job.state == JobState::Open);
         changes.extend(open.map(Change::Job));
-        let clones: Vec<CloneRecord> = rows(&self.clones)?;
-        let open = clones.into_iter().filter(|clone| clone.state.is_open());
-        changes.extend(open.map(|clone| Change::Clone(Box::new(clone))));
+        for clone in rows::<CloneRecord>(&self.clones)? {
+            if clone.state.is_open() {
+                changes.push(Change::Clone(Box::new(self.shaped(clone)?)));
+            }
+        }
         changes.extend(rows(&self.limits)?.into_iter().map(Change::Limit));
-        let schedules: Vec<ScheduleRecord> = rows(&self.schedules)?;
-        changes.extend(schedules.into_iter().map(|schedule| Change::Schedule(Box::new(schedule))));
+        let mut schedules: Vec<ScheduleRecord> = rows(&self.schedules)?;
+        for CalendarRecord { schedule, pattern } in rows(&self.calendars)? {
+            if let Some(schedule) = schedules.iter_mut().find(|known| known.name == schedule) {
+                schedule.when = When::Calendar(pattern);
+            }
+        }
+        for mut schedule in schedules {
+            schedule.wish.shape = self.shape_of(&ShapeOwner::Schedule(&schedule.name))?;
+            changes.push(Change::Schedule(Box::new(schedule)));
+        }
+        for mut rule in rows::<RuleRecord>(&self.rules)? {
+            if let RuleAction::Clone(wish) = &mut rule.action {
+                wish.shape = self.shape_of(&ShapeOwner::Rule(&rule.name))?;
+            }
+            changes.push(Change::Rule(Box::new(rule)));
+        }
         changes.extend(rows(&self.wants)?.into_iter().map(Change::Want));
         for change in changes {
             contents.take(change);
@@ -204,6 +277,11 @@ impl Catalog for StoreCatalog {
             match change {
                 Change::Datacenter(datacenter) => put(&mut batch, &self.datacenters, datacenter)?,
                 Change::Node(node) => put(&mut batch, &self.nodes, node)?,
+                Change::Declaration(declared) => put(&mut batch, &self.declarations, declared)?,
+                Change::DeclarationRemoved(of, name) => {
+                    forget_at(&mut batch, &self.declarations, &[of.name(), name])?;
+                }
+                Change::Link(link) => put(&mut batch, &self.links, link)?,
                 Change::Database(database) => put(&mut batch, &self.databases, database)?,
                 Change::Instance(instance) => put(&mut batch, &self.instances, instance)?,
                 Change::Lead(lead) => put(&mut batch, &self.leads, lead)?,
@@ -213,15 +291,43 @@ impl Catalog for StoreCatalog {
                 }
                 Change::Clone(clone) => {
                     put(&mut batch, &self.clones, &**clone)?;
-                    forget(&mut batch, &self.clones, clone.number.checked_sub(JOBS_MAX))?;
+                    self.put_shape(&mut batch, &ShapeOwner::Clone(clone.number), &clone.shape)?;
+                    let oldest = clone.number.checked_sub(JOBS_MAX);
+                    forget(&mut batch, &self.clones, oldest)?;
+                    if let Some(oldest) = oldest {
+                        self.put_shape(&mut batch, &ShapeOwner::Clone(oldest), &Shape::default())?;
+                    }
                 }
                 Change::Limit(limit) => put(&mut batch, &self.limits, limit)?,
-                Change::Schedule(schedule) => put(&mut batch, &self.schedules, &**schedule)?,
+                Change::LimitRemoved(gate) => forget_named(&mut batch, &self.limits, &gate.to_string())?,
+                Change::Schedule(schedule) => {
+                    put(&mut batch, &self.schedules, &**schedule)?;
+                    self.put_shape(&mut batch, &ShapeOwner::Schedule(&schedule.name), &schedule.wish.shape)?;
+                    match &schedule.when {
+                        When::Every(_) => forget_named(&mut batch, &self.calendars, &schedule.name)?,
+                        When::Calendar(pattern) => {
+                            let (schedule, pattern) = (schedule.name.clone(), pattern.clone());
+                            put(&mut batch, &self.calendars, &CalendarRecord { schedule, pattern })?;
+                        }
+                    }
+                }
                 Change::ScheduleRemoved(name) => {
-                    let (_, schema) = self.schedules.definition().schema()?;
-                    let key = [Value::Text(name.clone())];
-                    let key = planaria_engine::table::encode_key_prefix(schema, &key)?;
-                    batch.delete(self.schedules.id(), key);
+                    forget_named(&mut batch, &self.schedules, name)?;
+                    forget_named(&mut batch, &self.calendars, name)?;
+                    self.put_shape(&mut batch, &ShapeOwner::Schedule(name), &Shape::default())?;
+                }
+                Change::Rule(rule) => {
+                    put(&mut batch, &self.rules, &**rule)?;
+                    let none = Shape::default();
+                    let shape = match &rule.action {
+                        RuleAction::Clone(wish) => &wish.shape,
+                        RuleAction::Reseed => &none,
+                    };
+                    self.put_shape(&mut batch, &ShapeOwner::Rule(&rule.name), shape)?;
+                }
+                Change::RuleRemoved(name) => {
+                    forget_named(&mut batch, &self.rules, name)?;
+                    self.put_shape(&mut batch, &ShapeOwner::Rule(name), &Shape::default())?;
                 }
                 Change::Want(want) => put(&mut batch, &self.wants, want)?,
                 Change::Event(event) => {
@@ -246,7 +352,8 @@ impl Catalog for StoreCatalog {
 
     fn clone_of(&self, number: u64) -> Result<Option<CloneRecord>> {
         let values = self.clones.find(&[bits(number)])?;
-        values.map(|values| CloneRecord::read(&mut Row::new(CloneRecord::TABLE, values))).transpose()
+        let clone = values.map(|values| CloneRecord::read(&mut Row::new(CloneRecord::TABLE, values)));
+        clone.transpose()?.map(|clone| self.shaped(clone)).transpose()
     }
 }
 

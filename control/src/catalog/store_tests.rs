@@ -1,14 +1,17 @@
+use std::collections::BTreeSet;
+
 use planaria_net::wire::control::{JoinToken, Mode};
-use planaria_net::wire::jobs::CloneWish;
-use planaria_net::wire::message::CloneRole;
+use planaria_net::wire::jobs::{CloneWish, When};
+use planaria_net::wire::message::{AsOf, CloneRole, Shape};
+use planaria_net::wire::rules::{RuleAction, RuleEvent};
 use planaria_replication::control::{Ceiling, CopyState, InstanceRole, Labels, Priority};
 use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
 use super::StoreCatalog;
 use crate::{
-    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind,
-    InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord, NodeRecord, ScheduleRecord,
-    WantRecord,
+    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, DeclarationRecord,
+    Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord,
+    LinkRecord, NodeRecord, RuleRecord, ScheduleRecord, WantRecord,
 };
 
 fn changes() -> Vec<Change> {
@@ -23,9 +26,23 @@ fn changes() -> Vec<Change> {
         joined_ms: 1_000,
         heard_ms: 2_000,
     };
-    vec![
+    let mut changes = vec![
         Change::Datacenter(DatacenterRecord { region: "eu".into(), datacenter: "a".into() }),
         Change::Node(node),
+        Change::Declaration(DeclarationRecord {
+            of: Declared::Node,
+            name: "b".into(),
+            labels: Labels::of([("rack", "2"), ("region", "us")]),
+            capacity_bytes: Some(1 << 40),
+        }),
+        Change::Declaration(DeclarationRecord {
+            of: Declared::Datacenter,
+            name: "b".into(),
+            labels: Labels::default(),
+            capacity_bytes: None,
+        }),
+        Change::Link(link("b", Some(1_500))),
+        Change::Link(link("c", None)),
         Change::Database(DatabaseRecord {
             database,
             name: "birds".into(),
@@ -57,10 +74,37 @@ fn changes() -> Vec<Change> {
             gate: "link:a/b".parse().unwrap(),
             ceiling: Ceiling { clones_max: 2, bytes_per_s_max: u64::MAX },
         }),
-        Change::Schedule(Box::new(schedule())),
         Change::Want(WantRecord { database, standbys: 1, backups: 2 }),
         Change::Event(event(1, vec!["b: it is behind".into(), "c: chosen".into()])),
+    ];
+    changes.extend(triggers());
+    changes
+}
+
+/// What has the control center do something by itself.
+fn triggers() -> Vec<Change> {
+    vec![
+        Change::Schedule(Box::new(schedule())),
+        Change::Schedule(Box::new(ScheduleRecord {
+            name: "weekly".into(),
+            when: When::Calendar("0 3 * * MON".into()),
+            ..schedule()
+        })),
+        Change::Rule(Box::new(rule("behind", RuleAction::Clone(schedule().wish)))),
+        Change::Rule(Box::new(rule("anew", RuleAction::Reseed))),
+        Change::Rule(Box::new(RuleRecord {
+            event: RuleEvent::Failover,
+            leader: None,
+            handled: BTreeSet::new(),
+            acted_ms: None,
+            ..rule("after", RuleAction::Clone(schedule().wish))
+        })),
     ]
+}
+
+fn link(to: &str, round_trip_us: Option<u64>) -> LinkRecord {
+    let what = if round_trip_us.is_some() { "" } else { "it did not answer" };
+    LinkRecord { from: "a".into(), to: to.into(), round_trip_us, what: what.into(), measured_ms: 3_000 }
 }
 
 fn job(number: u64, state: JobState) -> JobRecord {
@@ -88,6 +132,7 @@ fn clone(number: u64, state: CloneState) -> CloneRecord {
         period_ms: 600_000,
         bytes_per_s_wanted: None,
         ttl_s: Some(60),
+        shape: shape(),
         origin: "an operator".into(),
         state,
         code: "slots".into(),
@@ -104,15 +149,38 @@ fn clone(number: u64, state: CloneState) -> CloneRecord {
     }
 }
 
+fn shape() -> Shape {
+    Shape {
+        as_of: AsOf::Time(7),
+        leave_out: vec!["audit".into(), "log".into()],
+        filters: vec![("birds".into(), "count > 3 AND name = 'a b'".into())],
+        masks: vec![("people".into(), "mail".into(), "constant:x y".into())],
+    }
+}
+
 fn schedule() -> ScheduleRecord {
     let wish = CloneWish {
         to: "b".into(),
-        database: Some("7".into()),
+        database: Some(DatabaseId(7).to_string()),
         period_ms: 5,
         ttl_s: Some(60),
+        shape: Shape { as_of: AsOf::Position(Uid::MAX), ..shape() },
         ..CloneWish::default()
     };
-    ScheduleRecord { name: "nightly".into(), every_ms: 3_600_000, wish, due_ms: 12 }
+    ScheduleRecord { name: "nightly".into(), when: When::Every(3_600_000), wish, due_ms: 12 }
+}
+
+fn rule(name: &str, action: RuleAction) -> RuleRecord {
+    RuleRecord {
+        name: name.into(),
+        database: DatabaseId(7),
+        event: RuleEvent::Lag { over_ms: 30_000, for_ms: 5_000, role: Some(InstanceRole::Backup) },
+        action,
+        pause_ms: 600_000,
+        leader: Some(InstanceId(4)),
+        handled: [InstanceId(5), InstanceId(6)].into(),
+        acted_ms: Some(13),
+    }
 }
 
 fn event(number: u64, reasons: Vec<String>) -> Event {
@@ -147,11 +215,20 @@ fn what_was_written_down_is_there_after_a_restart() {
     catalog.apply(&[Change::Clone(Box::new(ended.clone()))]).unwrap();
     let contents = catalog.load().unwrap();
     assert_eq!((contents.clones.len(), contents.last_job), (1, 3), "numbers are those of all jobs");
-    assert_eq!(catalog.clones(9).unwrap(), [ended.clone(), clone(2, CloneState::Running)]);
+    let listed = [ended.clone(), clone(2, CloneState::Running)];
+    let brief = listed.map(|clone| CloneRecord { shape: Shape::default(), ..clone });
+    assert_eq!(catalog.clones(9).unwrap(), brief, "shapes are told of one clone at a time");
     assert_eq!(catalog.clone_of(3).unwrap(), Some(ended));
     assert_eq!(catalog.clone_of(1).unwrap(), None, "that is another kind of job");
     catalog.apply(&[Change::ScheduleRemoved("nightly".into())]).unwrap();
-    assert!(catalog.load().unwrap().schedules.is_empty());
+    catalog.apply(&[Change::DeclarationRemoved(Declared::Datacenter, "b".into())]).unwrap();
+    catalog.apply(&[Change::LimitRemoved("link:a/b".parse().unwrap())]).unwrap();
+    let contents = catalog.load().unwrap();
+    assert_eq!((contents.declarations.len(), contents.limits.len()), (1, 0));
+    catalog.apply(&[Change::ScheduleRemoved("weekly".into()), Change::RuleRemoved("behind".into())]).unwrap();
+    let contents = catalog.load().unwrap();
+    assert!(contents.schedules.is_empty());
+    assert_eq!(contents.rules.len(), 2);
 }
 
 #[test]
@@ -176,4 +253,44 @@ fn a_database_that_is_no_catalog_is_refused_and_left_alone() {
     assert_eq!(StoreCatalog::open(dir.path().join("birds")).unwrap_err().code(), "usage");
     let database = planaria_engine::Database::open(dir.path().join("birds")).unwrap();
     assert_eq!(database.tables().unwrap().len(), 1);
+}
+
+/// Tables, their columns and rows in words.
+fn dump(path: &std::path::Path) -> String {
+    use std::fmt::Write;
+
+    let database = planaria_engine::Database::open(path).unwrap();
+    let mut names: Vec<String> = database.tables().unwrap().into_iter().map(|table| table.name).collect();
+    names.sort();
+    let mut text = String::new();
+    for name in names {
+        let table = database.table(&name).unwrap();
+        let (_, schema) = table.definition().schema().unwrap();
+        let columns: Vec<String> =
+            schema.columns().iter().map(|column| format!("{} {}", column.name, column.ty)).collect();
+        writeln!(text, "{name}: {}", columns.join(", ")).unwrap();
+        // The token is drawn.
+        for row in table.rows(&[]).unwrap().filter(|_| name != "settings") {
+            let values: Vec<String> =
+                row.unwrap().iter().map(|value| format!("{:?}", value.to_string())).collect();
+            writeln!(text, "  {}", values.join(" ")).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn what_the_catalog_holds_stays_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog");
+    let catalog = StoreCatalog::open(&path).unwrap();
+    catalog.apply(&changes()).unwrap();
+    drop(catalog);
+    let written = dump(&path);
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join("catalog-1");
+    if std::env::var_os("PLANARIA_GOLDEN").is_some_and(|word| word == "write") {
+        std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        std::fs::write(&golden, &written).unwrap();
+    }
+    assert_eq!(written, std::fs::read_to_string(golden).unwrap());
 }

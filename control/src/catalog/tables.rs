@@ -3,12 +3,12 @@
 use planaria_engine::table::SchemaBuilder;
 use planaria_engine::{Column, ColumnType, Schema, Value};
 use planaria_net::wire::control::Mode;
-use planaria_replication::control::{CopyState, InstanceRole, Labels};
+use planaria_replication::control::{CopyState, InstanceRole};
 use planaria_types::{Epoch, Uid};
 
 use super::record::{
     DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState,
-    LeadRecord, NodeRecord,
+    LeadRecord, LinkRecord, NodeRecord,
 };
 use super::row::{Row, address, bits, text, time};
 use crate::{Error, Result};
@@ -106,19 +106,48 @@ impl Stored for NodeRecord {
     }
 
     fn read(row: &mut Row) -> Result<Self> {
-        let (name, address, labels) = (row.text()?, row.parsed()?, row.text()?);
-        let pairs = labels.split(',').filter(|pair| !pair.is_empty());
-        let labels: Option<Vec<_>> = pairs.map(|pair| pair.split_once('=')).collect();
-        let labels = labels.ok_or_else(|| row.error("labels are written NAME=VALUE"))?;
         Ok(Self {
-            name,
-            address,
-            labels: Labels::of(labels),
+            name: row.text()?,
+            address: row.parsed()?,
+            labels: row.labels()?,
             software: row.text()?,
             capacity_bytes: row.bits()?,
             free_bytes: row.bits()?,
             joined_ms: row.millis()?,
             heard_ms: row.millis()?,
+        })
+    }
+}
+
+impl Stored for LinkRecord {
+    const TABLE: &'static str = "links";
+    const COLUMNS: &'static [(&'static str, ColumnType)] = &[
+        ("from_node", TEXT),
+        ("to_node", TEXT),
+        ("round_trip_us", NUMBER),
+        ("what", TEXT),
+        ("measured", TIME),
+    ];
+    const KEY: usize = 2;
+    const NULLABLE: &'static [&'static str] = &["round_trip_us"];
+
+    fn values(&self) -> Vec<Value> {
+        vec![
+            text(&self.from),
+            text(&self.to),
+            self.round_trip_us.map_or(Value::Null, bits),
+            text(&self.what),
+            time(self.measured_ms),
+        ]
+    }
+
+    fn read(row: &mut Row) -> Result<Self> {
+        Ok(Self {
+            from: row.text()?,
+            to: row.text()?,
+            round_trip_us: row.optional_bits()?,
+            what: row.text()?,
+            measured_ms: row.millis()?,
         })
     }
 }
@@ -262,7 +291,7 @@ impl Stored for JobRecord {
     fn read(row: &mut Row) -> Result<Self> {
         Ok(Self {
             number: row.bits()?,
-            kind: row.named(&[JobKind::Promote, JobKind::Follow], JobKind::name)?,
+            kind: row.named(&[JobKind::Promote, JobKind::Follow, JobKind::Reseed], JobKind::name)?,
             database: row.parsed()?,
             instance: row.parsed()?,
             node: row.text()?,

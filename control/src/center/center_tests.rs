@@ -14,6 +14,12 @@ use crate::StoreCatalog;
 mod bounds;
 #[path = "clone_tests.rs"]
 mod clones;
+#[path = "link_tests.rs"]
+mod links;
+#[path = "rule_tests.rs"]
+mod rules;
+#[path = "topology_tests.rs"]
+mod topology;
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -98,7 +104,7 @@ impl World {
             name: NAMES[node].into(),
             port: address(node).port(),
             labels: vec![("datacenter".into(), NAMES[node].into())],
-            software: String::new(),
+            ..Join::default()
         };
         center.join(now, HOST, &join, session).unwrap();
         self.sessions[node] = session;

@@ -1,5 +1,5 @@
-use planaria_net::wire::jobs::{CloneJobInfo, CloneOrder, CloneReport, CloneWish};
-use planaria_net::wire::message::CloneRole;
+use planaria_net::wire::jobs::{CloneJobInfo, CloneOrder, CloneReport, CloneWish, When};
+use planaria_net::wire::message::{CloneRole, Shape};
 use planaria_replication::control::{Ceiling, Priority};
 
 use super::*;
@@ -190,6 +190,10 @@ fn what_cannot_be_made_is_refused() {
     assert_eq!(refuse(CloneWish { database: Some("z".into()), ..wish.clone() }), "unknown_database");
     assert_eq!(refuse(CloneWish { name: Some("../z".into()), ..wish.clone() }), "invalid");
     assert_eq!(refuse(CloneWish { bytes_per_s: Some(1), ..wish.clone() }), "invalid");
+    let less = Shape { leave_out: vec!["audit".into()], ..Shape::default() };
+    assert_eq!(refuse(CloneWish { role: CloneRole::Standby, shape: less, ..wish.clone() }), "not_spare");
+    let lines = Shape { filters: vec![("birds".into(), "a\n= 1".into())], ..Shape::default() };
+    assert_eq!(refuse(CloneWish { shape: lines, ..wish.clone() }), "invalid");
     assert_eq!(refuse(CloneWish { role: CloneRole::Standby, ..wish }), "not_spare");
     assert_eq!(world.center().cancel_clone(now, 9).unwrap_err().code(), "not_open");
     assert_eq!(world.center().clone_info(9).unwrap_err().code(), "unknown_clone");
@@ -244,7 +248,7 @@ fn a_schedule_asks_again_and_again_and_not_while_the_one_before_is_under_way() {
     let mut world = World::new();
     let wish = CloneWish { to: "b".into(), ..CloneWish::default() };
     let now = world.now();
-    world.center().set_schedule(now, "hourly", 3_600_000, &wish).unwrap();
+    world.center().set_schedule(now, "hourly", &When::Every(3_600_000), &wish).unwrap();
     let first = ordered(&world.report(1, vec![]));
     assert_eq!((first.job, first.name.as_str()), (1, "hourly-1"), "at once");
     assert_eq!(world.shown(1).origin, "the schedule hourly");
@@ -271,7 +275,7 @@ fn a_schedule_asks_again_and_again_and_not_while_the_one_before_is_under_way() {
     assert_eq!(waits(&mut world, 5), 3);
     let mut refuse = |name: &str, every, to: &str| {
         let wish = CloneWish { to: to.into(), ..CloneWish::default() };
-        world.center().set_schedule(now, name, every, &wish).unwrap_err().code()
+        world.center().set_schedule(now, name, &When::Every(every), &wish).unwrap_err().code()
     };
     assert_eq!(refuse("a/b", 3_600_000, "b"), "invalid");
     assert_eq!(refuse("often", 10, "b"), "invalid");

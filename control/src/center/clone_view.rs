@@ -58,6 +58,7 @@ impl Center {
             origin: clone.origin,
             submitted_ms: clone.submitted_ms,
             ended_ms: clone.ended_ms,
+            shape: clone.shape,
             code,
             reason,
             reasons,

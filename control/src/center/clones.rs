@@ -13,6 +13,8 @@ use crate::{Error, Result};
 const OPEN_MAX: usize = 1_024;
 /// What is kept of what a node says, in bytes.
 const WORDS_BYTES_MAX: usize = 4_096;
+/// Tables, filters and masks that one clone names.
+const SHAPE_PARTS_MAX: usize = 256;
 /// The least rate that may be asked for, in bytes a second: with less no chunk comes in time.
 const RATE_MIN: u64 = 64 << 10;
 
@@ -29,6 +31,17 @@ impl Center {
     /// standby or backup is to be made on a node that hosts a database; `exists` if its node gets one of that name
     /// already; `too_many`.
     pub fn submit_clone(&mut self, now: Now, wish: &CloneWish, origin: &str) -> Result<u64> {
+        self.submit_clone_with(now, wish, origin, Vec::new())
+    }
+
+    /// The same, with changes that are made if the clone is asked for, and not if it is refused.
+    pub(super) fn submit_clone_with(
+        &mut self,
+        now: Now,
+        wish: &CloneWish,
+        origin: &str,
+        mut changes: Vec<Change>,
+    ) -> Result<u64> {
         let database = self.database_named(wish.database.as_deref())?;
         let (id, database) = (database.database, database.name.clone());
         self.check_wish(now, wish)?;
@@ -64,6 +77,7 @@ impl Center {
             period_ms: wish.period_ms,
             bytes_per_s_wanted: wish.bytes_per_s,
             ttl_s: wish.ttl_s,
+            shape: wish.shape.clone(),
             origin: origin.to_owned(),
             state: CloneState::Queued,
             code: String::new(),
@@ -80,7 +94,8 @@ impl Center {
         };
         let reasons = vec![format!("asked for by {origin}, as {}", wish.priority)];
         let event = self.event(now, EventKind::CloneQueued, Some(id), &wish.to, what, reasons);
-        self.note(vec![Change::Clone(Box::new(record)), event])?;
+        changes.extend([Change::Clone(Box::new(record)), event]);
+        self.note(changes)?;
         self.run_queue(now)?;
         Ok(number)
     }
@@ -96,7 +111,7 @@ impl Center {
             let what = format!("a rate is at least {RATE_MIN} bytes a second");
             return Err(Error::refused("invalid", what, "give a greater one"));
         }
-        Ok(())
+        check_shape(wish)
     }
 
     /// Whether a node can get such a clone.
@@ -316,6 +331,7 @@ impl Center {
             from: self.contents.nodes.get(&clone.source_node)?.address,
             bytes_per_s: live.unwrap_or(clone.bytes_per_s),
             ttl_s: clone.ttl_s,
+            shape: clone.shape.clone(),
         })
     }
 }
@@ -335,6 +351,33 @@ pub(super) fn instance_role(role: CloneRole) -> InstanceRole {
     match role {
         CloneRole::Backup => InstanceRole::Backup,
         CloneRole::Detached | CloneRole::Standby => InstanceRole::Standby,
+    }
+}
+
+/// Whether what is asked of the rows can be kept, and be done with such a clone. Whether tables and columns are there its source
+/// says.
+pub(super) fn check_shape(wish: &CloneWish) -> Result<()> {
+    let shape = &wish.shape;
+    let invalid =
+        |what: String| Error::refused("invalid", what, "see `planaria cluster clone create --help`");
+    if !shape.is_whole() && is_seed(wish.role) {
+        return Err(invalid("a copy that follows has everything; only a detached clone has less".to_owned()));
+    }
+    if shape.leave_out.len() + shape.filters.len() + shape.masks.len() > SHAPE_PARTS_MAX {
+        return Err(invalid(format!("at most {SHAPE_PARTS_MAX} things may be said of the rows")));
+    }
+    let filters = shape.filters.iter().flat_map(|(table, condition)| [table, condition]);
+    let masks = shape.masks.iter().flat_map(|(table, column, mask)| [table, column, mask]);
+    let mut words = shape.leave_out.iter().chain(filters).chain(masks);
+    let is_wrong = |word: &&String| word.len() > WORDS_BYTES_MAX || word.contains(char::is_control);
+    match words.find(is_wrong) {
+        Some(word) => {
+            let word = word.get(..word.floor_char_boundary(40)).unwrap_or_default();
+            Err(invalid(format!(
+                "{word:?} is longer than {WORDS_BYTES_MAX} bytes, or has a control character in it"
+            )))
+        }
+        None => Ok(()),
     }
 }
 

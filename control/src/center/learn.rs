@@ -42,6 +42,7 @@ impl Center {
             self.learn_level(copy)?;
         }
         self.write_down(now, name)?;
+        self.take_links(now, name, &report.links)?;
         self.take_clones(now, name, &report.clones)?;
         for outcome in &report.outcomes {
             if !self.take_clone_outcome(now, name, outcome)? {
@@ -288,8 +289,13 @@ fn clipped(copy: &CopyReport) -> CopyReport {
     }
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
+/// Whether a text may be the name or the value of a label.
+pub(super) fn is_label(text: &str) -> bool {
+    is_name(text) && !text.contains([',', '='])
 }
 
 /// The labels of a node that joins, if they and its name are what they may be.
@@ -304,7 +310,6 @@ pub(super) fn labels_of(join: &Join) -> Result<Labels> {
     if !is_name(&join.name) || join.software.len() > NAME_BYTES_MAX {
         return Err(invalid(format!("{:?} is no name of a node", join.name)));
     }
-    let is_label = |text: &str| is_name(text) && !text.contains([',', '=']);
     let wrong = join.labels.iter().find(|(name, value)| !is_label(name) || !is_label(value));
     if let Some((name, value)) = wrong {
         return Err(invalid(format!("{name}={value} is no label")));

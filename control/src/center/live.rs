@@ -21,6 +21,8 @@ pub(super) struct LiveNode {
     pub(super) spare: Option<InstanceRole>,
     /// Clones that it makes and should not.
     pub(super) stray_clones: Vec<u64>,
+    /// The nodes that it was told to measure the round trip to, and when.
+    pub(super) told_to_measure: BTreeMap<String, Millis>,
 }
 
 impl LiveNode {
@@ -36,6 +38,7 @@ impl LiveNode {
             copies: BTreeMap::new(),
             spare: None,
             stray_clones: Vec::new(),
+            told_to_measure: BTreeMap::new(),
         }
     }
 }

@@ -1,16 +1,20 @@
 //! What happens in the control center.
 
+mod calendar;
 mod clone_view;
 mod clones;
 mod learn;
+mod links;
 mod live;
 mod orders;
 mod queue;
 mod route;
+mod rules;
 mod schedules;
 mod seeding;
 mod source;
 mod succession;
+mod topology;
 mod view;
 
 use std::collections::BTreeMap;
@@ -23,6 +27,7 @@ use planaria_types::DatabaseId;
 
 use self::live::{LiveNode, Watched};
 use self::queue::LiveClone;
+use self::rules::Watching;
 use self::seeding::Seeding;
 use crate::catalog::{
     Catalog, Change, Contents, DatabaseRecord, DatacenterRecord, Event, EventKind, NodeRecord,
@@ -45,11 +50,18 @@ pub struct Settings {
     pub report_every_ms: u32,
     /// A copy that is wanted and was not heard for so many milliseconds is made anew elsewhere.
     pub seed_after_ms: u64,
+    /// How often the round trip between two nodes is measured, in milliseconds.
+    pub measure_every_ms: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lost_after_ms: 10_000, report_every_ms: 1_000, seed_after_ms: 600_000 }
+        Self {
+            lost_after_ms: 10_000,
+            report_every_ms: 1_000,
+            seed_after_ms: 600_000,
+            measure_every_ms: 60_000,
+        }
     }
 }
 
@@ -79,6 +91,7 @@ pub struct Center {
     seeding: Seeding,
     /// Clients that were told where to turn: each begins with another copy.
     routed: u64,
+    watching: Watching,
 }
 
 impl Center {
@@ -96,6 +109,7 @@ impl Center {
             planned: None,
             seeding: Seeding::default(),
             routed: 0,
+            watching: Watching::default(),
         })
     }
 
@@ -124,7 +138,7 @@ impl Center {
             ));
         }
         let labels = learn::labels_of(join)?;
-        let address = SocketAddr::new(host, join.port);
+        let address = join.advertised.unwrap_or(SocketAddr::new(host, join.port));
         let lost_after = Millis(self.settings.lost_after_ms);
         let other = self.live.get(&join.name).filter(|node| node.address != address);
         if other.is_some_and(|node| now.at.since(node.heard) < lost_after) {
@@ -190,6 +204,7 @@ impl Center {
         self.note_lost_receivers(now)?;
         self.watch_wants(now)?;
         self.watch_schedules(now)?;
+        self.watch_rules(now)?;
         self.watch_queue(now)
     }
 
@@ -274,10 +289,6 @@ impl Center {
     /// Whether a node was heard lately.
     fn is_heard(&self, now: Now, node: &str) -> bool {
         self.heard_ago(now, node).is_some_and(|ago| ago < self.settings.lost_after_ms)
-    }
-
-    fn labels(&self, node: &str) -> Labels {
-        self.contents.nodes.get(node).map(|node| node.labels.clone()).unwrap_or_default()
     }
 }
 

@@ -32,11 +32,12 @@ impl Center {
 
     /// What is told for a job that is open; nothing if it is not to be done as things are now.
     fn order_of(&self, now: Now, job: &JobRecord) -> Option<Order> {
-        if !self.is_automatic(job.database) {
-            return None;
-        }
         let lead = self.contents.leads.get(&job.database)?;
         let (number, instance) = (job.number, job.instance);
+        // Who leads is decided in one mode alone; a copy that follows takes everything anew in both.
+        if job.kind != JobKind::Reseed && !self.is_automatic(job.database) {
+            return None;
+        }
         match job.kind {
             // The primary may be back since the job began.
             JobKind::Promote => {
@@ -49,6 +50,7 @@ impl Center {
                 primary: lead.address,
                 epoch: lead.epoch,
             }),
+            JobKind::Reseed => (lead.instance != instance).then_some(Order::Reseed { job: number, instance }),
         }
     }
 
@@ -134,6 +136,8 @@ impl Center {
             (JobKind::Promote, false) => EventKind::PromotionFailed,
             (JobKind::Follow, true) => EventKind::Follows,
             (JobKind::Follow, false) => EventKind::FollowFailed,
+            (JobKind::Reseed, true) => EventKind::Reseeds,
+            (JobKind::Reseed, false) => EventKind::ReseedFailed,
         };
         let watched = self.watched.entry(job.database).or_default();
         match job.kind {
@@ -147,6 +151,7 @@ impl Center {
                 }
             }
             JobKind::Follow => drop(watched.told_to_follow.insert(job.instance, now.at)),
+            JobKind::Reseed => {}
         }
         let mut what = outcome.what.clone();
         what.truncate(what.floor_char_boundary(16 * NAME_BYTES_MAX));
@@ -162,8 +167,11 @@ impl Center {
         kind: EventKind,
         why: String,
     ) -> Result<()> {
+        // Where a copy was not seeded anew, the rule that asked for it may do so again.
+        let is_failed_reseed = job.kind == JobKind::Reseed && state == JobState::Failed;
+        let again = if is_failed_reseed { self.acts_again_for(job.instance) } else { Vec::new() };
         let ended = self.ended(now, job, state, kind, why);
-        self.note(ended.into())
+        self.note(ended.into_iter().chain(again).collect())
     }
 
     /// The end of a job, as changes.
@@ -174,11 +182,13 @@ impl Center {
 
     /// The end of all that the nodes of a database were told and have not answered, as an operator decides from now on.
     pub(super) fn called_off(&self, now: Now, database: DatabaseId) -> Vec<Change> {
-        let open = self.open_jobs().values().filter(|job| job.database == database);
+        let decides = |job: &&JobRecord| job.kind != JobKind::Reseed && job.database == database;
+        let open = self.open_jobs().values().filter(decides);
         let ended = |job: &JobRecord| {
             let (kind, asked) = match job.kind {
                 JobKind::Promote => (EventKind::PromotionFailed, "to lead"),
                 JobKind::Follow => (EventKind::FollowFailed, "to follow"),
+                JobKind::Reseed => (EventKind::ReseedFailed, "to take everything anew"),
             };
             let why = format!("{} is told no more {asked}: an operator decides", job.node);
             self.ended(now, job.clone(), JobState::Failed, kind, why)

@@ -113,7 +113,9 @@ impl Center {
     pub(super) fn source_reasons(&self, choice: &SourceChoice) -> Vec<String> {
         let line = |verdict: &planaria_replication::control::SourceVerdict| {
             let node = self.node_of(verdict.instance);
-            format!("{node}: {} ({}, {})", verdict.reason, verdict.role, verdict.distance)
+            let trip = verdict.round_trip_us.map(|us| format!(", {}.{:03} ms", us / 1_000, us % 1_000));
+            let trip = trip.unwrap_or_default();
+            format!("{node}: {} ({}, {}{trip})", verdict.reason, verdict.role, verdict.distance)
         };
         choice.verdicts.iter().map(line).collect()
     }
@@ -131,7 +133,7 @@ impl Center {
             is_reachable: self.is_heard(now, &clone.node) && self.takes(clone),
             rule,
             bytes_per_s: clone.bytes_per_s_wanted,
-            sources: self.queued_sources(now, clone.database),
+            sources: self.queued_sources(now, &clone.node, clone.database),
         }
     }
 
@@ -141,20 +143,23 @@ impl Center {
         !super::clones::is_seed(clone.role) || spare == Some(instance_role(clone.role))
     }
 
-    pub(super) fn queued_sources(&self, now: Now, database: DatabaseId) -> Vec<QueuedSource> {
-        let copies = self.source_copies(now, database).into_iter();
+    pub(super) fn queued_sources(&self, now: Now, to: &str, database: DatabaseId) -> Vec<QueuedSource> {
+        let copies = self.source_copies(now, to, database).into_iter();
         copies.map(|copy| QueuedSource { node: self.node_of(copy.instance), copy }).collect()
     }
 
     /// The designated instance, as the rule sees it.
     pub(super) fn destination(&self, node: &str) -> Destination {
         let live = self.live.get(node);
-        let free = self.contents.nodes.get(node).map_or(0, |known| known.free_bytes);
+        let known = self.contents.nodes.get(node);
+        let known = known.map_or((0, 0), |known| (known.capacity_bytes, known.free_bytes));
+        let reported = live.filter(|live| live.written.is_some());
+        let (capacity, free) = reported.map_or(known, |live| (live.capacity_bytes, live.free_bytes));
         Destination {
             holds: live.map(|live| live.copies.keys().copied().collect()).unwrap_or_default(),
             labels: self.labels(node),
             versions: (VERSION_MIN, VERSION_MAX),
-            free_bytes: live.filter(|live| live.written.is_some()).map_or(free, |live| live.free_bytes),
+            free_bytes: self.room(node, capacity, free),
         }
     }
 
@@ -200,20 +205,8 @@ impl Center {
     ///
     /// `invalid` if there is no such place or too little is given, `too_many`.
     pub fn set_limit(&mut self, now: Now, gate: &str, ceiling: Ceiling) -> Result<()> {
-        let invalid = |what: String| Error::refused("invalid", what, "see `planaria cluster limits --help`");
-        let gate: Gate = gate.parse().map_err(invalid)?;
-        if gate.name.len() > 2 * planaria_net::wire::control::NAME_BYTES_MAX
-            || gate.name.contains(char::is_control)
-        {
-            return Err(invalid("that is no name of a place".to_owned()));
-        }
-        if ceiling.bytes_per_s_max < CEILING_MIN {
-            return Err(invalid(format!("a place has at least {CEILING_MIN} bytes a second")));
-        }
-        if self.contents.limits.len() >= LIMITS_MAX && !self.contents.limits.contains_key(&gate) {
-            let what = format!("limits were set for {LIMITS_MAX} places");
-            return Err(Error::refused("too_many", what, "set them for all places of a kind"));
-        }
+        let LimitRecord { gate, ceiling } = limit_record(gate, ceiling)?;
+        check_limits(self.contents.limits.len() + usize::from(!self.contents.limits.contains_key(&gate)))?;
         let Ceiling { clones_max, bytes_per_s_max } = ceiling;
         let what = format!("{gate} takes {clones_max} clones and {bytes_per_s_max} bytes a second");
         let event = self.event(now, EventKind::LimitSet, None, "", what, Vec::new());
@@ -243,4 +236,28 @@ impl Center {
         };
         gates.into_iter().map(info).collect()
     }
+}
+
+/// A limit as it is kept, if it can be.
+pub(super) fn limit_record(gate: &str, ceiling: Ceiling) -> Result<LimitRecord> {
+    let invalid = |what: String| Error::refused("invalid", what, "see `planaria cluster limits --help`");
+    let gate: Gate = gate.parse().map_err(invalid)?;
+    if gate.name.len() > 2 * planaria_net::wire::control::NAME_BYTES_MAX
+        || gate.name.contains(char::is_control)
+    {
+        return Err(invalid("that is no name of a place".to_owned()));
+    }
+    if ceiling.bytes_per_s_max < CEILING_MIN {
+        return Err(invalid(format!("a place has at least {CEILING_MIN} bytes a second")));
+    }
+    Ok(LimitRecord { gate, ceiling })
+}
+
+/// Whether limits may be set for so many places.
+pub(super) fn check_limits(count: usize) -> Result<()> {
+    if count <= LIMITS_MAX {
+        return Ok(());
+    }
+    let what = format!("limits are set for {LIMITS_MAX} places at most");
+    Err(Error::refused("too_many", what, "set them for all places of a kind"))
 }

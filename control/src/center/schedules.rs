@@ -1,7 +1,8 @@
 //! Clones that are asked for again and again.
 
-use planaria_net::wire::jobs::{CloneWish, SCHEDULE_EVERY_MIN_MS, ScheduleInfo, is_clone_name};
+use planaria_net::wire::jobs::{CloneWish, ScheduleInfo, When, is_clone_name};
 
+use super::calendar::next_after;
 use super::{Center, Now};
 use crate::catalog::{Change, CloneRecord, EventKind, ScheduleRecord};
 use crate::{Error, Result};
@@ -10,24 +11,44 @@ use crate::{Error, Result};
 const SCHEDULES_MAX: usize = 1_024;
 /// Bytes of the name of a schedule: a number follows it in the names of its clones.
 const NAME_BYTES_MAX: usize = 100;
+/// A day, in milliseconds.
+const DAY_MS: u64 = 86_400_000;
 
 impl Center {
-    /// Has a clone asked for again and again, at once for the first time; in place of a schedule of that name.
+    /// Has a clone asked for again and again, in place of a schedule of that name. One that goes by a time between two clones
+    /// asks at once for the first time, and one that goes by the calendar when it says.
     ///
     /// # Errors
     ///
     /// `invalid` if its name or its time cannot be, and as [`Center::submit_clone`] for what would be refused now.
-    pub fn set_schedule(&mut self, now: Now, name: &str, every_ms: u64, wish: &CloneWish) -> Result<()> {
+    pub fn set_schedule(&mut self, now: Now, name: &str, when: &When, wish: &CloneWish) -> Result<()> {
+        let record = self.schedule_record(now, name, when, wish)?;
+        let database = self.database_named(wish.database.as_deref())?.database;
+        let times = match when {
+            When::Every(ms) => format!("every {ms} ms"),
+            When::Calendar(pattern) => format!("by the calendar, {pattern}"),
+        };
+        let what = format!("{name}: a clone to {} is asked for {times}", wish.to);
+        let event = self.event(now, EventKind::ScheduleSet, Some(database), &wish.to, what, Vec::new());
+        self.note(vec![Change::Schedule(Box::new(record)), event])?;
+        self.watch_schedules(now)
+    }
+
+    /// A schedule as it is kept, if it can be.
+    pub(super) fn schedule_record(
+        &self,
+        now: Now,
+        name: &str,
+        when: &When,
+        wish: &CloneWish,
+    ) -> Result<ScheduleRecord> {
         let invalid =
             |what: String| Error::refused("invalid", what, "see `planaria cluster schedule --help`");
         if !is_clone_name(name) || name.len() > NAME_BYTES_MAX {
             return Err(invalid(format!("{name:?} is no name of a schedule")));
         }
-        if every_ms < SCHEDULE_EVERY_MIN_MS {
-            return Err(invalid(format!(
-                "a schedule has at least {SCHEDULE_EVERY_MIN_MS} ms between two clones"
-            )));
-        }
+        let next = next_after(when, now.wall_ms)?;
+        let due_ms = if matches!(when, When::Every(_)) { now.wall_ms } else { next };
         if wish.name.is_some() {
             return Err(invalid("the clones of a schedule are named by it and their numbers".to_owned()));
         }
@@ -39,11 +60,7 @@ impl Center {
         self.check_wish(now, wish)?;
         let database = self.database_named(wish.database.as_deref())?.database;
         let wish = CloneWish { database: Some(database.to_string()), ..wish.clone() };
-        let what = format!("{name}: a clone to {} is asked for every {every_ms} ms", wish.to);
-        let event = self.event(now, EventKind::ScheduleSet, Some(database), &wish.to, what, Vec::new());
-        let record = ScheduleRecord { name: name.to_owned(), every_ms, wish, due_ms: now.wall_ms };
-        self.note(vec![Change::Schedule(Box::new(record)), event])?;
-        self.watch_schedules(now)
+        Ok(ScheduleRecord { name: name.to_owned(), when: when.clone(), wish, due_ms })
     }
 
     /// Has a schedule end. Clones that it has asked for go on.
@@ -74,7 +91,7 @@ impl Center {
             let database = known.map_or(database, |known| known.name.clone());
             ScheduleInfo {
                 name: schedule.name.clone(),
-                every_ms: schedule.every_ms,
+                when: schedule.when.clone(),
                 wish: CloneWish { database: Some(database), ..schedule.wish.clone() },
                 due_ms: schedule.due_ms,
             }
@@ -88,8 +105,17 @@ impl Center {
         let is_due = |schedule: &&ScheduleRecord| schedule.due_ms <= now.wall_ms;
         let due: Vec<ScheduleRecord> = self.contents.schedules.values().filter(is_due).cloned().collect();
         for schedule in due {
-            let missed = now.wall_ms.saturating_sub(schedule.due_ms) / schedule.every_ms;
-            let due_ms = schedule.due_ms.saturating_add((missed + 1).saturating_mul(schedule.every_ms));
+            let due_ms = match &schedule.when {
+                // In step with the first time.
+                When::Every(ms) => {
+                    let missed = now.wall_ms.saturating_sub(schedule.due_ms) / (*ms).max(1);
+                    schedule.due_ms.saturating_add((missed + 1).saturating_mul(*ms))
+                }
+                // It named times when it was set. One that names none any more must not keep all others from being heard.
+                calendar @ When::Calendar(_) => {
+                    next_after(calendar, now.wall_ms).unwrap_or(now.wall_ms + DAY_MS)
+                }
+            };
             let next = ScheduleRecord { due_ms, ..schedule.clone() };
             // It is written down first: what cannot be asked for now is not asked for with every report.
             self.note(vec![Change::Schedule(Box::new(next))])?;

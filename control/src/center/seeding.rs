@@ -49,10 +49,7 @@ impl Center {
     /// `unknown_database`, `ambiguous`, `invalid`.
     pub fn set_want(&mut self, now: Now, database: &str, standbys: u32, backups: u32) -> Result<()> {
         let database = self.database_named(Some(database))?.clone();
-        if standbys.max(backups) > WANTED_MAX {
-            let what = format!("at most {WANTED_MAX} copies of a kind may be wanted");
-            return Err(Error::refused("invalid", what, "give a smaller number"));
-        }
+        check_wanted(standbys, backups)?;
         let what = format!("{standbys} standbys and {backups} backups of {} are wanted", database.name);
         let event = self.event(now, EventKind::WantSet, Some(database.database), "", what, Vec::new());
         let want = WantRecord { database: database.database, standbys, backups };
@@ -164,6 +161,7 @@ impl Center {
             priority,
             bytes_per_s: None,
             ttl_s: None,
+            shape: planaria_net::wire::message::Shape::default(),
         };
         self.seeding.notes.remove(&(database, key(role)));
         self.submit_clone(now, &wish, &format!("the control center: {because}"))?;
@@ -179,7 +177,7 @@ impl Center {
 
     /// Of the nodes that wait to become such a copy the nearest to the one that was lost, or to the primary; then the one
     /// with the most room.
-    fn best_spare(
+    pub(super) fn best_spare(
         &self,
         now: Now,
         database: DatabaseId,
@@ -214,6 +212,15 @@ impl Center {
         self.seeding.notes.insert((database, key(role)), what);
         Ok(())
     }
+}
+
+/// Whether so many copies may be wanted.
+pub(super) fn check_wanted(standbys: u32, backups: u32) -> Result<()> {
+    if standbys.max(backups) <= WANTED_MAX {
+        return Ok(());
+    }
+    let what = format!("at most {WANTED_MAX} copies of a kind may be wanted");
+    Err(Error::refused("invalid", what, "give a smaller number"))
 }
 
 fn key(role: CloneRole) -> &'static str {

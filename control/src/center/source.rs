@@ -38,7 +38,7 @@ impl Center {
             is_reachable: self.is_heard(now, to),
             rule: SourceRule { period_ms, ..SourceRule::default() },
             bytes_per_s: None,
-            sources: self.queued_sources(now, database),
+            sources: self.queued_sources(now, to, database),
         };
         let plan = plan(&self.limits(), now.wall_ms, &self.running(), &[clone]);
         let waits = plan.waits.into_iter().next();
@@ -53,6 +53,7 @@ impl Center {
             role: verdict.role,
             update: verdict.update,
             distance: verdict.distance.to_string(),
+            round_trip_us: verdict.round_trip_us,
             is_chosen: choice.source == Some(verdict.instance),
             code: verdict.reason.code().to_owned(),
             reason: verdict.reason.to_string(),
@@ -61,12 +62,12 @@ impl Center {
         Ok(SourceInfo { source: choice.source, candidates, note })
     }
 
-    /// The copies of a database. What goes through their nodes the queue knows.
-    pub(super) fn source_copies(&self, now: Now, database: DatabaseId) -> Vec<SourceCopy> {
+    /// The copies of a database, for a clone to a node. What goes through their nodes the queue knows.
+    pub(super) fn source_copies(&self, now: Now, to: &str, database: DatabaseId) -> Vec<SourceCopy> {
         let leader = self.leader_of(database);
         let live: Vec<_> = self.copies_of(database).collect();
         let is_live = |instance: InstanceId| live.iter().any(|(_, copy)| copy.report.instance == instance);
-        let reported = live.iter().map(|(node, copy)| self.source_copy(now, node, copy, leader));
+        let reported = live.iter().map(|(node, copy)| self.source_copy(now, (node, to), copy, leader));
         // Those that nothing was heard of since the control center started are told of, too.
         let away = self.contents.instances.values();
         let away = away.filter(|known| known.database == database && !is_live(known.instance));
@@ -95,7 +96,13 @@ impl Center {
         self.copies_of(database).map(|(_, copy)| copy).find(|copy| copy.report.instance == lead.instance)
     }
 
-    fn source_copy(&self, now: Now, node: &str, copy: &LiveCopy, leader: Option<&LiveCopy>) -> SourceCopy {
+    fn source_copy(
+        &self,
+        now: Now,
+        (node, to): (&str, &str),
+        copy: &LiveCopy,
+        leader: Option<&LiveCopy>,
+    ) -> SourceCopy {
         let report = &copy.report;
         let leads = report.state == CopyState::Primary;
         let is_leader = leader.is_some_and(|leader| leader.report.instance == report.instance);
@@ -113,7 +120,7 @@ impl Center {
             clones_max: 0,
             free_bytes_per_s: 0,
             bytes: report.bytes,
-            round_trip_us: None,
+            round_trip_us: self.round_trip_us(to, node),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Center {
         NodeInfo {
             name: node.name.clone(),
             address: node.address.to_string(),
-            labels: node.labels.to_string(),
+            labels: self.labels(&node.name).to_string(),
             software: node.software.clone(),
             capacity_bytes: live.map_or(node.capacity_bytes, |live| live.capacity_bytes),
             free_bytes: live.map_or(node.free_bytes, |live| live.free_bytes),

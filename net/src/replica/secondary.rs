@@ -88,6 +88,8 @@ pub struct FollowStatus {
     pub refreshes: Vec<(Way, Reason, u64)>,
     /// What the sessions of the last refresh had carried to this side when the copy came online.
     pub traffic: Traffic,
+    /// The round trip to whom it follows, as QUIC estimates it now, while there is a session.
+    pub round_trip: Option<Duration>,
     /// What is to be expected, while it hops forward because the live stream is too fast.
     pub outlook: Option<Outlook>,
     /// Whether whom it follows followed somebody as well when it was first met: then that is how it was meant.
@@ -366,7 +368,9 @@ impl Loop {
         } else if status.progress.hop_bytes.is_none() {
             shared.outlook = None;
         }
-        let traffic = self.link.as_ref().map(Link::traffic).unwrap_or_default();
+        let traffic = self.link.as_ref().map(Link::traffic);
+        shared.round_trip = traffic.map(|traffic| traffic.round_trip);
+        let traffic = traffic.unwrap_or_default();
         self.meter.look(&status, self.copy.logged_records(), traffic, now(), &mut shared);
         if shared.met_fed.is_none() && self.detour.at().is_none() && !status.chain.is_empty() {
             shared.met_fed = Some(status.fed);

@@ -12,10 +12,13 @@ use planaria_types::{DatabaseId, Epoch, History, InstanceId, Position, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::jobs::{
-    CLONES_MAX, CloneJobInfo, CloneOrder, CloneReport, CloneWish, LimitInfo, ScheduleInfo, WantInfo,
+    CLONES_MAX, CloneJobInfo, CloneOrder, CloneReport, CloneWish, LimitInfo, ScheduleInfo, WantInfo, When,
 };
 use super::limits::{LIST_MAX, bounded};
+use super::links::{LinkInfo, LinkPeer, LinkReport, PEERS_MAX};
 use super::routes::RouteInfo;
+use super::rules::{Rule, RuleInfo};
+use super::topology::{Topology, TopologyChange};
 
 /// Labels of one node.
 pub const LABELS_MAX: usize = 32;
@@ -117,8 +120,8 @@ pub enum ControlRequest {
     SetSchedule {
         /// What the schedule is called; one of that name is replaced.
         name: String,
-        /// The time between two clones, in milliseconds.
-        every_ms: u64,
+        /// When it asks.
+        when: When,
         /// What is asked for.
         wish: CloneWish,
     },
@@ -133,6 +136,26 @@ pub enum ControlRequest {
         database: Option<String>,
         /// How old what it reads may be, in milliseconds; none for the newest, and for updates.
         staleness_max_ms: Option<u64>,
+    },
+    /// The round trips that nodes have measured \[`Links`\].
+    Links,
+    /// What is done when something happens \[`Rules`\].
+    Rules,
+    /// Sets what is to be done when something happens \[`Rules`\].
+    SetRule(Rule),
+    /// Ends a rule \[`Rules`\].
+    RemoveRule {
+        /// What it is called.
+        name: String,
+    },
+    /// All that is declared \[`Topology`\].
+    Topology,
+    /// Has all be as it is declared \[`TopologyChanges`\].
+    ApplyTopology {
+        /// What is declared.
+        topology: Box<Topology>,
+        /// Only tells what would change.
+        dry_run: bool,
     },
 }
 
@@ -149,7 +172,10 @@ impl ControlRequest {
             | Self::SetLimit { .. }
             | Self::SetWant { .. }
             | Self::SetSchedule { .. }
-            | Self::RemoveSchedule { .. } => true,
+            | Self::RemoveSchedule { .. }
+            | Self::SetRule(_)
+            | Self::RemoveRule { .. }
+            | Self::ApplyTopology { .. } => true,
             Self::Leads
             | Self::Databases
             | Self::Nodes
@@ -161,6 +187,9 @@ impl ControlRequest {
             | Self::Limits
             | Self::Wants
             | Self::Schedules
+            | Self::Links
+            | Self::Rules
+            | Self::Topology
             | Self::Route { .. } => false,
         }
     }
@@ -225,6 +254,8 @@ pub struct Join {
     pub labels: Vec<(String, String)>,
     /// Its software and version, for people.
     pub software: String,
+    /// Where others reach it, if not at the host that it speaks from and that port.
+    pub advertised: Option<SocketAddr>,
 }
 
 /// How a node is.
@@ -247,6 +278,9 @@ pub struct NodeReport {
     /// Clones that it makes.
     #[serde(deserialize_with = "bounded::<_, _, CLONES_MAX>")]
     pub clones: Vec<CloneReport>,
+    /// Round trips that it has measured since the last report that was answered.
+    #[serde(deserialize_with = "bounded::<_, _, PEERS_MAX>")]
+    pub links: Vec<LinkReport>,
 }
 
 /// How one copy of a database is.
@@ -334,6 +368,13 @@ pub enum Order {
     CancelClone {
         /// The job.
         job: u64,
+    },
+    /// Take everything anew from the primary, in place of what is there.
+    Reseed {
+        /// The job.
+        job: u64,
+        /// The copy.
+        instance: InstanceId,
     },
 }
 
@@ -474,6 +515,8 @@ pub struct CandidateInfo {
     pub update: Uid,
     /// How far its node is from the designated one, in words.
     pub distance: String,
+    /// The round trip between both, in microseconds, if it was measured.
+    pub round_trip_us: Option<u64>,
     /// Whether it was chosen.
     pub is_chosen: bool,
     /// The stable name of the reason.
@@ -498,6 +541,9 @@ pub enum ControlResponse {
         orders: Vec<Order>,
         /// When the next report is due, in milliseconds.
         report_every_ms: u32,
+        /// Nodes to which it is to measure the round trip once.
+        #[serde(deserialize_with = "bounded::<_, _, PEERS_MAX>")]
+        measure: Vec<LinkPeer>,
     },
     /// Who leads.
     Leads(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<LeadInfo>),
@@ -521,6 +567,14 @@ pub enum ControlResponse {
     Wants(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<WantInfo>),
     /// Where a client is to turn.
     Route(RouteInfo),
+    /// Round trips, by both nodes.
+    Links(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<LinkInfo>),
+    /// Rules, by name.
+    Rules(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<RuleInfo>),
+    /// All that is declared.
+    Topology(Box<Topology>),
+    /// What changes, or would.
+    TopologyChanges(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<TopologyChange>),
 }
 
 #[cfg(test)]

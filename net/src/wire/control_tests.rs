@@ -1,11 +1,14 @@
+use planaria_replication::control::InstanceRole;
 use planaria_types::{DatabaseId, Epoch, History, HistoryEntry, HistoryHash, InstanceId, Uid};
 
 use super::{
     BoundedSet, COPIES_MAX, ControlRequest, ControlResponse, CopyReport, Join, JoinToken, LABELS_MAX, Mode,
     NodeReport, Order, Outcome, SET_MAX,
 };
-use crate::wire::jobs::{CloneOrder, CloneWish, is_clone_name};
-use crate::wire::message::{Call, CloneRole, Request, Response};
+use crate::wire::jobs::{CloneOrder, CloneWish, When, is_clone_name};
+use crate::wire::links::{LinkPeer, LinkReport};
+use crate::wire::message::{AsOf, Call, CloneRole, Request, Response, Shape};
+use crate::wire::rules::{Rule, RuleAction, RuleEvent};
 use crate::wire::{Frame, FrameError, FrameKind};
 
 fn report(copies: usize, set: usize) -> ControlRequest {
@@ -25,6 +28,7 @@ fn report(copies: usize, set: usize) -> ControlRequest {
         session: 3,
         copies: vec![copy; copies],
         outcomes: vec![outcome],
+        links: vec![LinkReport { to: "b".into(), round_trip_us: Some(1_500), what: String::new() }],
         ..NodeReport::default()
     })
 }
@@ -37,12 +41,29 @@ fn join(labels: usize) -> ControlRequest {
         port: 1,
         labels,
         software: String::new(),
+        advertised: Some(([10, 0, 0, 1], 4747).into()),
     })
 }
 
 fn wish() -> CloneWish {
     let database = Some("birds".to_owned());
-    CloneWish { to: "b".into(), database, period_ms: 600_000, bytes_per_s: Some(7), ..CloneWish::default() }
+    CloneWish {
+        to: "b".into(),
+        database,
+        period_ms: 600_000,
+        bytes_per_s: Some(7),
+        shape: shape(),
+        ..CloneWish::default()
+    }
+}
+
+fn shape() -> Shape {
+    Shape {
+        as_of: AsOf::Time(7),
+        leave_out: vec!["audit".into()],
+        filters: vec![("birds".into(), "count > 3".into())],
+        masks: vec![("people".into(), "mail".into(), "hash".into())],
+    }
 }
 
 fn frame(request: ControlRequest) -> Frame {
@@ -58,9 +79,20 @@ fn what_is_asked_and_answered_survives_the_wire() {
     let limit = ControlRequest::SetLimit { gate: "node-out".into(), clones_max: 3, bytes_per_s_max: 1 << 20 };
     let want = ControlRequest::SetWant { database: "birds".into(), standbys: 1, backups: 2 };
     let history = ControlRequest::History { limit: 5 };
-    let schedule = ControlRequest::SetSchedule { name: "nightly".into(), every_ms: 3_600_000, wish: wish() };
     let route = ControlRequest::Route { database: None, staleness_max_ms: Some(500) };
-    for request in [join(3), report(2, 3), source, mode, history, clone, limit, want, schedule, route] {
+    let schedule = ControlRequest::SetSchedule {
+        name: "nightly".into(),
+        when: When::Calendar("30 3 * * *".into()),
+        wish: wish(),
+    };
+    let rule = ControlRequest::SetRule(Rule {
+        name: "behind".into(),
+        database: None,
+        event: RuleEvent::Lag { over_ms: 30_000, for_ms: 5_000, role: Some(InstanceRole::Standby) },
+        action: RuleAction::Clone(wish()),
+        pause_ms: 600_000,
+    });
+    for request in [join(3), report(2, 3), source, mode, history, clone, limit, want, schedule, rule, route] {
         let call: Call = frame(request.clone()).message().unwrap();
         assert_eq!(call.request, Request::Control(Box::new(request)));
     }
@@ -79,10 +111,14 @@ fn what_is_asked_and_answered_survives_the_wire() {
         from: "10.0.0.1:4747".parse().unwrap(),
         bytes_per_s: 1 << 20,
         ttl_s: Some(3_600),
+        shape: shape(),
     });
     let cancel = Order::CancelClone { job: 6 };
-    let orders = vec![Order::Promote { job: 3, instance: InstanceId(7) }, follow, clone, cancel];
-    let answer = Response::Control(Box::new(ControlResponse::Orders { orders, report_every_ms: 1_000 }));
+    let reseed = Order::Reseed { job: 7, instance: InstanceId(7) };
+    let orders = vec![Order::Promote { job: 3, instance: InstanceId(7) }, follow, clone, cancel, reseed];
+    let measure = vec![LinkPeer { node: "c".into(), address: "[::1]:4748".parse().unwrap() }];
+    let orders = ControlResponse::Orders { orders, report_every_ms: 1_000, measure };
+    let answer = Response::Control(Box::new(orders));
     assert_eq!(Frame::of(FrameKind::Response, &answer).unwrap().message::<Response>().unwrap(), answer);
 }
 
@@ -115,6 +151,7 @@ fn the_place_of_each_message_does_not_move() {
     assert_eq!(place(ControlRequest::SetMode { database: String::new(), mode: Mode::Operator }), 8);
     assert_eq!(place(ControlRequest::CloneCreate(wish())), 9);
     assert_eq!(place(ControlRequest::Limits), 14);
+    assert_eq!(place(ControlRequest::Links), 21);
 }
 
 #[test]

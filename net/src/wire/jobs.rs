@@ -6,7 +6,7 @@ use planaria_replication::control::Priority;
 use planaria_types::{DatabaseId, InstanceId};
 use serde::{Deserialize, Serialize};
 
-use super::clones::CloneRole;
+use super::clones::{CloneRole, Shape};
 use super::control::NAME_BYTES_MAX;
 use super::limits::{LIST_MAX, bounded};
 
@@ -32,6 +32,8 @@ pub struct CloneWish {
     pub bytes_per_s: Option<u64>,
     /// How long a detached clone lives once it is whole, in seconds.
     pub ttl_s: Option<u64>,
+    /// What its source makes of its rows before it gives them away.
+    pub shape: Shape,
 }
 
 /// A clone that a node is to make.
@@ -53,6 +55,8 @@ pub struct CloneOrder {
     pub bytes_per_s: u64,
     /// How long it lives once it is whole, in seconds.
     pub ttl_s: Option<u64>,
+    /// What its source makes of its rows before it gives them away.
+    pub shape: Shape,
 }
 
 impl CloneOrder {
@@ -117,6 +121,8 @@ pub struct CloneJobInfo {
     pub code: String,
     /// Why it is as it is.
     pub reason: String,
+    /// What its source makes of its rows before it gives them away.
+    pub shape: Shape,
     /// What was found of each copy when its source was chosen, a line for each.
     #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
     pub reasons: Vec<String>,
@@ -142,13 +148,28 @@ pub struct LimitInfo {
 /// The least time between two clones of a schedule, in milliseconds.
 pub const SCHEDULE_EVERY_MIN_MS: u64 = 1_000;
 
+/// When a schedule asks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum When {
+    /// Again after so many milliseconds.
+    Every(u64),
+    /// By the calendar, as cron writes it, in UTC.
+    Calendar(String),
+}
+
+impl Default for When {
+    fn default() -> Self {
+        Self::Every(SCHEDULE_EVERY_MIN_MS)
+    }
+}
+
 /// A clone that is asked for again and again.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ScheduleInfo {
     /// What the schedule is called.
     pub name: String,
-    /// The time between two clones, in milliseconds.
-    pub every_ms: u64,
+    /// When it asks.
+    pub when: When,
     /// What is asked for.
     pub wish: CloneWish,
     /// When it is asked for next, in milliseconds since 1970.

@@ -9,6 +9,7 @@ pub mod control;
 pub mod frame;
 pub mod jobs;
 pub mod limits;
+pub mod links;
 pub mod message;
 mod operations;
 pub mod replica;
@@ -16,5 +17,7 @@ pub mod routed;
 pub mod routes;
 pub mod rows;
 pub mod rpc;
+pub mod rules;
+pub mod topology;
 
 pub use frame::{Frame, FrameError, FrameKind};

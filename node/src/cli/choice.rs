@@ -97,7 +97,7 @@ fn parse_token(text: &str) -> Result<u128, String> {
 }
 
 /// A number with its unit, in milliseconds.
-pub(super) fn parse_duration_ms(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_duration_ms(text: &str) -> Result<u64, String> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
@@ -112,7 +112,7 @@ pub(super) fn parse_duration_ms(text: &str) -> Result<u64, String> {
 }
 
 /// A number of bytes with its unit, as in 512KiB, 64MiB or 1GiB.
-pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit {

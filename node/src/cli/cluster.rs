@@ -9,6 +9,7 @@ use planaria_replication::control::{InstanceRole, Labels};
 
 use super::choice::parse_duration_ms;
 use super::cluster_clones::{ClusterCloneCommand, LimitsCommand, ScheduleCommand};
+use super::cluster_rules::RuleCommand;
 use crate::cluster::{Membership, default_address};
 use crate::output::CliError;
 use crate::session::resolve;
@@ -35,6 +36,9 @@ pub(crate) struct ControlArgs {
     /// A copy that `cluster want` asks for and that was not heard for so long is made anew on a spare node
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_lost_after)]
     pub(crate) seed_after: u64,
+    /// The round trip between two nodes is measured this often
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_measure_every)]
+    pub(crate) measure_every: u64,
 }
 
 /// How a node joins a cluster.
@@ -56,6 +60,9 @@ pub(crate) struct MembershipArgs {
     /// What its copy is for when it does not lead
     #[arg(long, value_enum, default_value_t)]
     pub(crate) role: CopyFor,
+    /// Where other nodes and clients reach this one [default: the host that it speaks from, and its port]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<String>,
 }
 
 impl MembershipArgs {
@@ -72,7 +79,8 @@ impl MembershipArgs {
             CopyFor::Backup => InstanceRole::Backup,
         };
         let (control, name) = (resolve(control)?, self.name.clone());
-        Ok(Some(Membership { control, token, name, labels, role }))
+        let advertised = self.advertise.as_deref().map(resolve).transpose()?;
+        Ok(Some(Membership { control, token, name, labels, role, advertised }))
     }
 }
 
@@ -95,6 +103,8 @@ pub(crate) enum ClusterCommand {
     Nodes(CenterArgs),
     /// List the copies of all databases
     Instances(CenterArgs),
+    /// List the round trips between nodes, as they have measured them
+    Links(CenterArgs),
     /// List what happened, and why
     History {
         #[command(flatten)]
@@ -127,6 +137,9 @@ Example:
     /// Have clones asked for again and again
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Say what is done when something happens: a copy that is behind, another one that leads
+    #[command(subcommand)]
+    Rule(RuleCommand),
     /// Show or set what clones may take of nodes, datacenters and links
     #[command(args_conflicts_with_subcommands = true)]
     Limits {
@@ -233,6 +246,14 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
             Ok((name.to_owned(), value.to_owned()))
         }
         _ => Err("write it NAME=VALUE, as in region=eu, without a comma".to_owned()),
+    }
+}
+
+/// More often than nodes report nothing is measured.
+fn parse_measure_every(text: &str) -> Result<u64, String> {
+    match parse_duration_ms(text)? {
+        ms @ 1_000.. => Ok(ms),
+        _ => Err("it is at least 1s: nodes report every second".to_owned()),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Clones that the control center has made, and what they may take.
 
 use clap::{Args, Subcommand, ValueEnum};
-use planaria_net::wire::jobs::CloneWish;
+use planaria_net::wire::jobs::{CloneWish, When};
 use planaria_net::wire::message::CloneRole;
 use planaria_replication::control::Priority;
 
 use super::choice::{parse_bytes, parse_duration_ms};
 use super::cluster::CenterArgs;
+use super::shape::ShapeArgs;
 
 /// `planaria cluster clone`.
 #[derive(Subcommand, Debug)]
@@ -20,6 +21,7 @@ backups are made on nodes that were started with `serve --spare`, which follow t
 Examples:
   planaria cluster clone create --to birds-4 --name birds-test --rate 16MiB
   planaria cluster clone create --to spare-1 --role standby --priority recovery
+  planaria cluster clone create --to birds-4 --name birds-test --leave-out audit --mask people.mail=hash
   planaria cluster clone create --to birds-4 --explain")]
     Create(Box<ClusterCloneCreateArgs>),
     /// List the clones that wait, run or have ended, youngest first
@@ -83,6 +85,13 @@ pub(crate) struct WishArgs {
     /// What it is for
     #[arg(long, value_enum, default_value_t)]
     role: RoleChoice,
+    #[command(flatten)]
+    pub(crate) manner: MannerArgs,
+}
+
+/// How a clone is made.
+#[derive(Args, Debug)]
+pub(crate) struct MannerArgs {
     /// By how much its source may be older than the freshest copy, if it is nearer
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration_ms)]
     pub(crate) period: u64,
@@ -95,6 +104,8 @@ pub(crate) struct WishArgs {
     /// How long a detached clone lives once it is whole
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
     ttl: Option<u64>,
+    #[command(flatten)]
+    shape: ShapeArgs,
 }
 
 impl WishArgs {
@@ -105,10 +116,21 @@ impl WishArgs {
             database: self.database.clone(),
             name: name.map(str::to_owned),
             role: self.role.into(),
+            ..self.manner.wish()
+        }
+    }
+}
+
+impl MannerArgs {
+    /// A clone in that manner, of which nothing else is said.
+    pub(crate) fn wish(&self) -> CloneWish {
+        CloneWish {
             period_ms: self.period,
             priority: self.priority.into(),
             bytes_per_s: self.rate,
             ttl_s: self.ttl.map(|ms| ms.div_ceil(1_000)),
+            shape: self.shape.shape(),
+            ..CloneWish::default()
         }
     }
 }
@@ -116,13 +138,15 @@ impl WishArgs {
 /// `planaria cluster schedule`.
 #[derive(Subcommand, Debug)]
 pub(crate) enum ScheduleCommand {
-    /// Have a clone asked for again and again, at once for the first time; in place of a schedule of that name
+    /// Have a clone asked for again and again, in place of a schedule of that name
     #[command(after_help = "\
-Its clones are called NAME-NUMBER. None is asked for while the one before is under way. Times that passed while the control
+With --every the first is asked for at once, with --cron when the calendar says, in UTC: minute, hour, day of the month, month,
+day of the week, and in front the second if there are six. Its clones are called NAME-NUMBER. None is asked for while the one before is under way. Times that passed while the control
 center was down are made up for once.
 
-Example:
-  planaria cluster schedule add hourly --every 1h --to birds-4 --ttl 24h")]
+Examples:
+  planaria cluster schedule add hourly --every 1h --to birds-4 --ttl 24h
+  planaria cluster schedule add nightly --cron \"30 3 * * *\" --to birds-4 --ttl 168h")]
     Add(Box<ScheduleAddArgs>),
     /// List the schedules
     List(CenterArgs),
@@ -135,14 +159,27 @@ Example:
     },
 }
 
+impl ScheduleAddArgs {
+    /// When it asks.
+    pub(crate) fn when(&self) -> When {
+        match (&self.cron, self.every) {
+            (Some(pattern), _) => When::Calendar(pattern.clone()),
+            (None, every) => When::Every(every.unwrap_or(0)),
+        }
+    }
+}
+
 /// `planaria cluster schedule add`.
 #[derive(Args, Debug)]
 pub(crate) struct ScheduleAddArgs {
     /// What the schedule is called
     pub(crate) name: String,
     /// The time between two clones
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
-    pub(crate) every: u64,
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms, required_unless_present = "cron")]
+    pub(crate) every: Option<u64>,
+    /// The times of the calendar, as cron writes them
+    #[arg(long, value_name = "PATTERN", conflicts_with = "every")]
+    pub(crate) cron: Option<String>,
     #[command(flatten)]
     pub(crate) wish: WishArgs,
     #[command(flatten)]
@@ -151,7 +188,7 @@ pub(crate) struct ScheduleAddArgs {
 
 /// What a clone is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-enum RoleChoice {
+pub(crate) enum RoleChoice {
     /// A database of its own
     #[default]
     Detached,

@@ -47,6 +47,40 @@ impl ShapeArgs {
     }
 }
 
+/// The same as options of a command, one a line.
+pub(crate) fn shape_words(shape: &Shape) -> Vec<String> {
+    let leave_out = shape.leave_out.iter().map(|table| format!("--leave-out {table}"));
+    let filters = shape.filters.iter().map(|(table, condition)| format!("--where {table}: {condition}"));
+    let masks = shape.masks.iter().map(|(table, column, mask)| format!("--mask {table}.{column}={mask}"));
+    let as_of = cut_text(&shape.as_of).map(|cut| format!("--as-of {cut}"));
+    leave_out.chain(filters).chain(masks).chain(as_of).collect()
+}
+
+/// A cut as it is given; none for the newest.
+pub(crate) fn cut_text(cut: &AsOf) -> Option<String> {
+    match cut {
+        AsOf::Newest => None,
+        AsOf::Time(millis) => {
+            let micros = i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX);
+            Some(Value::Timestamp(micros).to_string())
+        }
+        AsOf::Position(uid) => Some(uid.to_string()),
+    }
+}
+
+/// What a source makes of its rows, from the words of a file: as the options of a command say it.
+pub(crate) fn shape_of_words(
+    leave_out: Vec<String>,
+    filters: &[String],
+    masks: &[String],
+    as_of: Option<&str>,
+) -> Result<Shape, String> {
+    let filters: Result<_, String> = filters.iter().map(|text| text.parse()).collect();
+    let masks: Result<_, String> = masks.iter().map(|text| text.parse()).collect();
+    let as_of = as_of.map(str::parse).transpose()?;
+    Ok(ShapeArgs { leave_out, filters: filters?, masks: masks?, as_of }.shape())
+}
+
 #[derive(Clone, Debug)]
 struct TableFilter {
     table: String,

@@ -7,6 +7,7 @@ use planaria_net::wire::routes::{RouteInfo, TargetInfo};
 use planaria_types::Uid;
 
 use super::cluster_clones::{clones, limits, schedules, wants};
+use super::cluster_rules::rules;
 use super::serve::runtime;
 use super::{stdout, target};
 use crate::cli::{CenterArgs, ClusterCommand, Global};
@@ -23,6 +24,7 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
         }
         ClusterCommand::Clone(command) => clones(global, command),
         ClusterCommand::Schedule(command) => schedules(global, command),
+        ClusterCommand::Rule(command) => rules(global, command),
         ClusterCommand::Limits { center, set } => limits(global, center, set.as_ref()),
         ClusterCommand::Want { database, standbys, backups, center } => {
             let set = database.as_ref().map(|name| (name, standbys.unwrap_or(0), *backups));
@@ -30,6 +32,7 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
         }
         ClusterCommand::Nodes(center) => nodes(global, center),
         ClusterCommand::Instances(center) => instances(global, center),
+        ClusterCommand::Links(center) => links(global, center),
         ClusterCommand::History { center, limit } => history(global, center, *limit),
         ClusterCommand::Route { database, max_staleness, center } => {
             let (database, staleness_max_ms) = (database.clone(), *max_staleness);
@@ -171,6 +174,28 @@ fn instances(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
     write(global, &headings, instances.into_iter().map(row))
 }
 
+fn links(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
+    let ControlResponse::Links(links) = ask(global, center, ControlRequest::Links)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let row = |link: planaria_net::wire::links::LinkInfo| {
+        vec![
+            link.from.into(),
+            link.to.into(),
+            link.distance.into(),
+            round_trip(link.round_trip_us),
+            time(link.measured_ms),
+            text(link.what),
+        ]
+    };
+    let headings = ["from", "to", "distance", "#round_trip", "measured", "note"];
+    write(global, &headings, links.into_iter().map(row))
+}
+
+fn round_trip(micros: Option<u64>) -> Cell {
+    micros.map_or(Cell::None, |micros| Cell::Duration(Duration::from_micros(micros)))
+}
+
 fn history(global: &Global, center: &CenterArgs, limit: u32) -> Result<(), CliError> {
     let ControlResponse::History(events) = ask(global, center, ControlRequest::History { limit })? else {
         return Err(wrong_answer(center.address()?));
@@ -215,13 +240,15 @@ pub(super) fn tell_source(global: &Global, source: SourceInfo) -> Result<(), Cli
             copy.role.name().into(),
             Cell::Bool(copy.is_chosen),
             copy.distance.into(),
+            round_trip(copy.round_trip_us),
             update_time(copy.update),
             copy.code.into(),
             copy.reason.into(),
             copy.instance.to_string().into(),
         ]
     };
-    let headings = ["node", "role", "chosen", "distance", "update_time", "code", "reason", "instance"];
+    let headings =
+        ["node", "role", "chosen", "distance", "#round_trip", "update_time", "code", "reason", "instance"];
     write(global, &headings, source.candidates.into_iter().map(row))?;
     if !source.note.is_empty() {
         tracing::warn!("a clone would wait: {}", source.note);

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use planaria_net::wire::control::{ControlRequest, ControlResponse};
-use planaria_net::wire::jobs::{CloneJobInfo, LimitInfo, ScheduleInfo, WantInfo};
+use planaria_net::wire::jobs::{CloneJobInfo, LimitInfo, ScheduleInfo, WantInfo, When};
 use planaria_net::wire::message::CloneRole;
 
 use super::cluster::{ask, tell_source, text, time, write};
 use crate::cli::{
     CenterArgs, ClusterCloneCommand, ClusterCloneCreateArgs, Global, LimitsCommand, ScheduleCommand,
+    shape_words,
 };
 use crate::cluster::wrong_answer;
 use crate::output::{Cell, CliError};
@@ -36,7 +37,7 @@ fn create(global: &Global, arguments: &ClusterCloneCreateArgs) -> Result<(), Cli
     let ClusterCloneCreateArgs { wish, name, explain, center } = arguments;
     if *explain {
         let (to, database) = (wish.to.clone(), wish.database.clone());
-        let request = ControlRequest::ChooseSource { to, database, period_ms: wish.period };
+        let request = ControlRequest::ChooseSource { to, database, period_ms: wish.manner.period };
         return match ask(global, center, request)? {
             ControlResponse::Source(source) => tell_source(global, source),
             _ => Err(wrong_answer(center.address()?)),
@@ -66,6 +67,7 @@ fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result
         "origin",
         "submitted",
         "ended",
+        "shape",
         "reasons",
     ];
     let row = |clone: CloneJobInfo| {
@@ -86,13 +88,14 @@ fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result
             text(clone.origin),
             time(clone.submitted_ms),
             clone.ended_ms.map_or(Cell::None, time),
+            Cell::List(shape_words(&clone.shape)),
             Cell::List(clone.reasons),
         ]
     };
     write(global, &headings, clones.into_iter().map(row))
 }
 
-fn role_name(role: CloneRole) -> &'static str {
+pub(super) fn role_name(role: CloneRole) -> &'static str {
     match role {
         CloneRole::Detached => "detached",
         CloneRole::Standby => "standby",
@@ -105,7 +108,7 @@ pub(super) fn schedules(global: &Global, command: &ScheduleCommand) -> Result<()
     let (center, request) = match command {
         ScheduleCommand::Add(arguments) => {
             let (name, wish) = (arguments.name.clone(), arguments.wish.wish(None));
-            (&arguments.center, ControlRequest::SetSchedule { name, every_ms: arguments.every, wish })
+            (&arguments.center, ControlRequest::SetSchedule { name, when: arguments.when(), wish })
         }
         ScheduleCommand::List(center) => (center, ControlRequest::Schedules),
         ScheduleCommand::Remove { name, center } => {
@@ -115,12 +118,17 @@ pub(super) fn schedules(global: &Global, command: &ScheduleCommand) -> Result<()
     let ControlResponse::Schedules(schedules) = ask(global, center, request)? else {
         return Err(wrong_answer(center.address()?));
     };
-    let headings = ["name", "#every", "next", "database", "to", "role", "priority", "#rate", "#ttl"];
+    let headings = ["name", "#every", "cron", "next", "database", "to", "role", "priority", "#rate", "#ttl"];
     let row = |schedule: ScheduleInfo| {
         let wish = schedule.wish;
+        let (every, cron) = match schedule.when {
+            When::Every(ms) => (Cell::Duration(Duration::from_millis(ms)), Cell::None),
+            When::Calendar(pattern) => (Cell::None, pattern.into()),
+        };
         vec![
             schedule.name.into(),
-            Cell::Duration(Duration::from_millis(schedule.every_ms)),
+            every,
+            cron,
             time(schedule.due_ms),
             text(wish.database.unwrap_or_default()),
             wish.to.into(),

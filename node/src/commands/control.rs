@@ -25,6 +25,7 @@ pub(super) fn run(global: &Global, arguments: &ControlArgs) -> Result<(), CliErr
     let settings = Settings {
         lost_after_ms: arguments.lost_after,
         seed_after_ms: arguments.seed_after,
+        measure_every_ms: arguments.measure_every,
         ..Settings::default()
     };
     let handler = Arc::new(ControlHandler::new(Box::new(catalog), settings, Arc::new(Posix))?);

@@ -4,6 +4,7 @@ mod backup;
 mod clone;
 mod cluster;
 mod cluster_clones;
+mod cluster_rules;
 mod compare;
 mod control;
 mod export;
@@ -17,6 +18,7 @@ mod replica;
 pub(crate) mod serve;
 mod shell;
 mod table;
+mod topology;
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock};
 
@@ -32,6 +34,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         PlanariaCommand::Serve(arguments) => serve::serve(global, arguments),
         PlanariaCommand::Control(arguments) => control::run(global, arguments),
         PlanariaCommand::Cluster(command) => cluster::run(global, command),
+        PlanariaCommand::Topology(command) => topology::run(global, command),
         PlanariaCommand::Replica(command) => replica::run(global, command),
         PlanariaCommand::Promote(arguments) => replica::promote(global, arguments),
         PlanariaCommand::Quarantine(command) => quarantine::run(global, command),

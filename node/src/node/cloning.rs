@@ -136,6 +136,7 @@ impl Cloning {
                     rate_bytes_per_s: Some(order.bytes_per_s),
                     ttl_s: order.ttl_s,
                     patience_s: PATIENCE_S,
+                    shape: order.shape.clone(),
                     ..CloneJob::default()
                 });
                 begun.map(drop)

@@ -8,7 +8,7 @@ use planaria_net::wire::control::{Order, Outcome};
 use planaria_net::wire::message::RemoteError;
 
 use super::leadership::Leadership;
-use super::promotion;
+use super::{promotion, refresh};
 use crate::output::CliError;
 
 /// Orders that wait while one is carried out.
@@ -115,9 +115,14 @@ fn carry_out_all(
 fn carry_out(leadership: &Leadership, order: &Order) -> Result<String, RemoteError> {
     let own = leadership.slot.get().instance();
     match *order {
-        Order::Promote { instance, .. } | Order::Follow { instance, .. } if instance != own => Err(
-            RemoteError::new("unknown_instance", format!("copy {instance} is not here any more, but {own}")),
-        ),
+        Order::Promote { instance, .. } | Order::Follow { instance, .. } | Order::Reseed { instance, .. }
+            if instance != own =>
+        {
+            Err(RemoteError::new(
+                "unknown_instance",
+                format!("copy {instance} is not here any more, but {own}"),
+            ))
+        }
         Order::Promote { .. } => {
             let done = promotion::promote_without_loss(leadership)?;
             let epoch = done.epoch.map(|epoch| epoch.to_string()).unwrap_or_default();
@@ -127,13 +132,17 @@ fn carry_out(leadership: &Leadership, order: &Order) -> Result<String, RemoteErr
             leadership.rejoin(primary, epoch)?;
             Ok(format!("follows {primary}"))
         }
+        Order::Reseed { .. } => {
+            let plan = refresh::refresh(leadership, false, Some("bulk"))?;
+            Ok(format!("takes everything anew, about {} bytes", plan.bytes))
+        }
         _ => Err(RemoteError::new("unsupported", "this release does not know that order")),
     }
 }
 
 fn job_of(order: &Order) -> Option<u64> {
     match order {
-        Order::Promote { job, .. } | Order::Follow { job, .. } => Some(*job),
+        Order::Promote { job, .. } | Order::Follow { job, .. } | Order::Reseed { job, .. } => Some(*job),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ mod companion;
 mod copy_report;
 mod errands;
 mod leadership;
+mod links;
 mod observer;
 mod open;
 mod promotion;

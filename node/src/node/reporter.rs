@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -14,6 +15,7 @@ use super::cloning::Cloning;
 use super::copy_report::copy_report;
 use super::errands::Errands;
 use super::leadership::Leadership;
+use super::links::Links;
 use crate::cluster::{ControlClient, Membership, wrong_answer};
 use crate::output::CliError;
 
@@ -87,12 +89,13 @@ struct Joined {
 }
 
 fn report_all(reporting: Reporting, mut errands: Option<Errands>, stopped: &Receiver<()>) {
+    let links = Links::new(reporting.credentials.clone(), reporting.runtime.clone());
     let mut joined = None;
     let mut wait = Duration::ZERO;
     // What was said last of a control center that cannot be reached: it is said once.
     let mut trouble = String::new();
     while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-        match reporting.report(&mut joined, errands.as_mut()) {
+        match reporting.report(&mut joined, errands.as_mut(), &links) {
             Ok((_, true)) => {
                 if let Subject::Spare { seeded } = reporting.subject {
                     // Nobody waits for it where the node stops.
@@ -126,6 +129,7 @@ impl Reporting {
         &self,
         joined: &mut Option<Joined>,
         errands: Option<&mut Errands>,
+        links: &Links,
     ) -> Result<(Duration, bool), CliError> {
         let with = match joined.take() {
             Some(with) => with,
@@ -141,6 +145,8 @@ impl Reporting {
             }
             Subject::Spare { .. } => (Vec::new(), Some(self.membership.role)),
         };
+        let measured = links.reports();
+        let measured_count = measured.len();
         let report = NodeReport {
             session: with.session,
             capacity_bytes: space.map_or(0, |space| space.total_bytes),
@@ -149,9 +155,12 @@ impl Reporting {
             outcomes: outcomes.clone(),
             spare,
             clones: self.cloning.reports(),
+            links: measured,
         };
         match with.client.call(ControlRequest::Report(report))? {
-            ControlResponse::Orders { orders, report_every_ms } => {
+            ControlResponse::Orders { orders, report_every_ms, measure } => {
+                links.told(measured_count);
+                links.measure(measure, |address| self.round_trip_of_session(address));
                 let seeded = self.cloning.told(&outcomes);
                 self.cloning.take(&orders);
                 if let Some(errands) = errands {
@@ -164,8 +173,15 @@ impl Reporting {
         }
     }
 
+    /// The round trip of the session over which this node follows the one at an address, if it does.
+    fn round_trip_of_session(&self, address: SocketAddr) -> Option<Duration> {
+        let Subject::Copy(leadership) = &self.subject else { return None };
+        let (primary, status) = leadership.following()?;
+        status.round_trip.filter(|_| primary == address)
+    }
+
     fn join(&self) -> Result<Joined, CliError> {
-        let Membership { control, token, labels, .. } = &self.membership;
+        let Membership { control, token, labels, advertised, .. } = &self.membership;
         let client = ControlClient::connect(&self.runtime, *control, &self.credentials)?;
         let join = Join {
             token: *token,
@@ -173,6 +189,7 @@ impl Reporting {
             port: self.port,
             labels: labels.0.clone().into_iter().collect(),
             software: concat!("planaria ", env!("CARGO_PKG_VERSION")).to_owned(),
+            advertised: *advertised,
         };
         match client.call(ControlRequest::Join(join))? {
             ControlResponse::Joined { session } => {

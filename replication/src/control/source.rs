@@ -235,6 +235,8 @@ pub struct SourceVerdict {
     pub update: Uid,
     /// How far it is from the designated instance.
     pub distance: Distance,
+    /// The measured round trip to it, in microseconds.
+    pub round_trip_us: Option<u64>,
     /// Why it was chosen, or not.
     pub reason: SourceReason,
 }
@@ -287,6 +289,7 @@ pub fn choose_source(rule: &SourceRule, to: &Destination, copies: &[SourceCopy])
             role: copy.role,
             update: copy.update,
             distance: to.labels.distance(&copy.labels),
+            round_trip_us: copy.round_trip_us,
             reason,
         }
     };

@@ -19,6 +19,16 @@ mod control;
 #[cfg(test)]
 mod control_clones;
 #[cfg(test)]
+mod control_crash;
+#[cfg(test)]
+mod control_links;
+#[cfg(test)]
+mod control_rules;
+#[cfg(test)]
+mod control_shapes;
+#[cfg(test)]
+mod control_topology;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod failover;
