@@ -85,16 +85,15 @@ fn check_and_go_on(os: &MemOs, pin: &FilePin, expected: &Digests, when: &str) {
     let is_whole = Database::open_with(partial_dir(Path::new(COPY)), partial).map(|unnamed| {
         assert_eq!(digests(&unnamed), *expected, "{when}: a half opens");
     });
-    match taken(os) {
-        Some(found) => assert_eq!(found, *expected, "{when}"),
-        None => {
-            if is_whole.is_ok() {
-                let target = CloneTarget::open(COPY, pin.list().clone(), options(&shared(os))).unwrap();
-                assert!(target.missing().is_empty(), "{when}: what was complete is fetched again");
-            }
-            take(pin, &shared(os)).unwrap_or_else(|error| panic!("{when}: {error}"));
-            assert_eq!(taken(os).unwrap(), *expected, "{when}");
+    if let Some(found) = taken(os) {
+        assert_eq!(found, *expected, "{when}");
+    } else {
+        if is_whole.is_ok() {
+            let target = CloneTarget::open(COPY, pin.list().clone(), options(&shared(os))).unwrap();
+            assert!(target.missing().is_empty(), "{when}: what was complete is fetched again");
         }
+        take(pin, &shared(os)).unwrap_or_else(|error| panic!("{when}: {error}"));
+        assert_eq!(taken(os).unwrap(), *expected, "{when}");
     }
     let left: Vec<_> = os.list(Path::new("/site")).unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(left, ["copy"], "{when}");
