@@ -32,6 +32,8 @@ use crate::{Error, Result};
 const STREAMS: usize = 4;
 /// Below this rate a clone asks for one chunk at a time, on all its streams together.
 const SLOW_BYTES_PER_S: u64 = 4 << 20;
+/// Below this rate it asks for everything at once: between two chunks its source would take it for one that is gone.
+const CRAWL_BYTES_PER_S: u64 = 64 << 10;
 /// At a rate, each stream asks for what comes in a tenth of a second.
 const MOMENTS_PER_S: u64 = 10;
 /// The bit of a file's number on the wire that says that it is a log segment.
@@ -371,6 +373,7 @@ impl<P: Fn(&CloneProgress)> Shared<P> {
 
 /// How much of a file is asked for at a time, in bytes: whole chunks, at a rate no more than what comes in a moment.
 fn ahead_bytes(rate: Option<u64>) -> u64 {
+    let rate = rate.filter(|rate| *rate >= CRAWL_BYTES_PER_S);
     let per_moment = rate.map_or(u64::MAX, |rate| rate / MOMENTS_PER_S);
     (per_moment / CLONE_CHUNK_BYTES).max(1).saturating_mul(CLONE_CHUNK_BYTES)
 }
@@ -386,7 +389,9 @@ where
     while asked < end {
         // Nothing is asked for that may not come yet: it would wait in the windows, and come again if either side dies.
         let _turn = match shared.pace.rate() {
-            Some(rate) if rate < SLOW_BYTES_PER_S => Some(shared.turn.lock().await),
+            Some(rate) if (CRAWL_BYTES_PER_S..SLOW_BYTES_PER_S).contains(&rate) => {
+                Some(shared.turn.lock().await)
+            }
             _ => None,
         };
         shared.pace.admit(0).await?;

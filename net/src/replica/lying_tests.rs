@@ -274,6 +274,19 @@ fn a_list_that_never_ends_is_given_up_at_its_limit() {
 }
 
 #[test]
+fn at_a_rate_no_more_is_asked_for_than_comes_soon_and_never_so_little_that_the_source_hears_nothing() {
+    for rate in [CRAWL_BYTES_PER_S, 2 << 20, SLOW_BYTES_PER_S, 64 << 20, 1 << 30] {
+        let ahead = ahead_bytes(Some(rate));
+        assert_eq!(ahead % CLONE_CHUNK_BYTES, 0, "{rate}");
+        assert!(ahead == CLONE_CHUNK_BYTES || ahead * MOMENTS_PER_S <= rate, "{rate}");
+        assert!(CLONE_CHUNK_BYTES / rate < IDLE_MAX.as_secs() / 2, "{rate}");
+    }
+    for everything in [None, Some(CRAWL_BYTES_PER_S - 1), Some(1)] {
+        assert!(ahead_bytes(everything) > 1 << 60);
+    }
+}
+
+#[test]
 fn only_a_clone_that_was_taken_whole_is_noted_by_its_source() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path());
