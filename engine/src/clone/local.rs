@@ -3,14 +3,14 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{DatabaseId, InstanceId, Position};
 
-use super::{CloneRole, FileKind, clone_manifest, file_path, partial_dir};
+use super::{CloneRole, FileKind, Origin, clone_manifest, file_path, partial_dir};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::os::{OpenMode, Os};
 use crate::sealed::parent;
 use crate::store::{Store, log_dir};
 use crate::sync::Arc;
-use crate::version::run_dir;
+use crate::version::{Lineage, run_dir};
 
 /// How much is copied at once where a link is impossible, in bytes.
 const COPY_BYTES: usize = 1 << 20;
@@ -41,7 +41,31 @@ impl Database {
     ///
     /// `Exists` if there is something at `target`. Nothing is left behind by a clone that fails.
     pub fn clone_to(&self, target: impl AsRef<Path>) -> Result<LocalClone> {
-        let (store, target) = (self.store(), target.as_ref());
+        self.clone_with(target.as_ref(), Origin::This)
+    }
+
+    /// As [`Database::clone_to`], for a database that was made to be given away: the clone names as its source what this one
+    /// was said to be made of ([`Database::set_lineage`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::clone_to`].
+    pub fn pass_on_to(&self, target: impl AsRef<Path>) -> Result<LocalClone> {
+        self.clone_with(target.as_ref(), Origin::ItsSource)
+    }
+
+    /// Says what this database was made of. Clones that are to name that as their source, rather than this database, are made by
+    /// [`Database::pass_on_to`] and [`CloneTarget::inherit_lineage`](super::CloneTarget::inherit_lineage).
+    ///
+    /// # Errors
+    ///
+    /// Those of writing the manifest.
+    pub fn set_lineage(&self, lineage: Lineage) -> Result<()> {
+        self.store().set_lineage(lineage)
+    }
+
+    fn clone_with(&self, target: &Path, origin: Origin) -> Result<LocalClone> {
+        let store = self.store();
         let os = &store.options.os;
         if os.exists(target) {
             return Err(Error::Exists { path: target.to_path_buf() });
@@ -50,7 +74,7 @@ impl Database {
         if os.exists(&partial) {
             os.remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, error))?;
         }
-        let cloned = link_files(store, &partial, target);
+        let cloned = link_files(store, &partial, target, origin);
         if cloned.is_err() {
             // What stays behind says of itself that it is not complete.
             let _ = os.remove_dir_all(&partial);
@@ -59,10 +83,10 @@ impl Database {
     }
 }
 
-fn link_files(store: &Store, partial: &Path, target: &Path) -> Result<LocalClone> {
+fn link_files(store: &Store, partial: &Path, target: &Path, origin: Origin) -> Result<LocalClone> {
     let os = &store.options.os;
     let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
-    link_as(store, partial, target, CloneRole::Detached, DatabaseId(random()))
+    link_as(store, partial, target, CloneRole::Detached, DatabaseId(random()), origin)
 }
 
 /// Links the files of a cut into `partial`, as a copy of `database`, and gives it its name when it is whole.
@@ -72,6 +96,7 @@ pub(super) fn link_as(
     target: &Path,
     role: CloneRole,
     database: DatabaseId,
+    origin: Origin,
 ) -> Result<LocalClone> {
     let os = &store.options.os;
     for dir in [partial.to_path_buf(), run_dir(partial), log_dir(partial)] {
@@ -103,7 +128,8 @@ pub(super) fn link_as(
         }
         done.position = cut.position;
         let now_ms = os.now_millis();
-        Ok(clone_manifest(&cut.manifest, cut.position, role, instance, database, now_ms))
+        let manifest = clone_manifest(&cut.manifest, cut.position, role, instance, database, now_ms);
+        Ok(origin.name_in(manifest, &cut.manifest))
     })?;
     for dir in [run_dir(partial), log_dir(partial)] {
         os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;

@@ -80,9 +80,8 @@ pub struct FileList {
 }
 
 impl FileList {
-    /// Bytes of all files.
+    /// Bytes of all files. A list that came from elsewhere may say anything: what does not fit counts as the most that does.
     pub fn bytes(&self) -> u64 {
-        // Lengths of another node are checked after they are summed up.
         self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len))
     }
 
@@ -117,6 +116,25 @@ fn file_path(dir: &Path, kind: FileKind, number: u64) -> PathBuf {
     match kind {
         FileKind::Run => run_path(dir, FileId(number)),
         FileKind::Log => log_dir(dir).join(format!("{number:016x}.log")),
+    }
+}
+
+/// What a clone names as its source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    /// The database that its files are of.
+    This,
+    /// What that database was made of, if it says: it was made to be given away.
+    ItsSource,
+}
+
+impl Origin {
+    /// Has the manifest of a clone name it, whose files are those of `given`.
+    fn name_in(self, clone: Manifest, given: &Manifest) -> Manifest {
+        match (self, &given.lineage) {
+            (Self::ItsSource, Some(made_of)) => Manifest { lineage: Some(made_of.clone()), ..clone },
+            _ => clone,
+        }
     }
 }
 
@@ -163,3 +181,6 @@ fn clone_manifest(
 #[cfg(test)]
 #[cfg(not(loom))]
 mod archive_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod target_crash_tests;

@@ -156,7 +156,8 @@ fn hash_chunks(
     buffer: &mut Vec<u8>,
 ) -> Result<()> {
     let run = run_of(version, entry);
-    let stored = run.map(|run| run.chunk_hashes()).transpose()?;
+    // What is hashed below as it lies must be sound, or damage would be given away as if it were promised.
+    let stored = run.map(|run| run.verify_end()).transpose()?;
     let stored = stored.as_ref().map(crate::run::ChunkHashes::hashes).unwrap_or_default();
     let whole = run.map_or(0, |run| run.meta().content_len / CLONE_CHUNK_BYTES);
     entry.chunks = stored.get(..whole as usize).unwrap_or_default().to_vec();

@@ -4,7 +4,7 @@ use planaria_types::{DatabaseId, InstanceId};
 
 use super::local::link_as;
 use super::target::LIST;
-use super::{CloneAbout, ClonePurpose, CloneRole, clone_manifest, partial_dir};
+use super::{CloneAbout, ClonePurpose, CloneRole, Origin, clone_manifest, partial_dir};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -241,7 +241,9 @@ impl ClonePlace {
                 lineage.database
             }
             (Role::Primary, Some(_)) => {
-                return Err(Error::Invalid("it was written to since it was taken".into()));
+                return Err(Error::Invalid(
+                    "it was written to since it was taken, or was not given everything".into(),
+                ));
             }
         };
         let renewing = self.renewing();
@@ -251,7 +253,8 @@ impl ClonePlace {
         }
         self.remove_dir(&renewing)?;
         self.remove_dir(&partial_dir(&renewing))?;
-        link_as(db.store(), &partial_dir(&renewing), &renewing, CloneRole::Secondary, of)?;
+        let partial = partial_dir(&renewing);
+        link_as(db.store(), &partial, &renewing, CloneRole::Secondary, of, Origin::This)?;
         Ok(of)
     }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,8 @@ use planaria_types::{DatabaseId, InstanceId, Position, Uid};
 use super::file::TargetFile;
 use super::local::publish;
 use super::{
-    CLONE_CHUNK_BYTES, CloneAbout, CloneFile, CloneRole, FileKind, FileList, clone_manifest, file_path,
-    partial_dir,
+    CLONE_CHUNK_BYTES, CloneAbout, CloneFile, CloneRole, FileKind, FileList, Origin, clone_manifest,
+    file_path, partial_dir,
 };
 use crate::commit::EncodedCommit;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::planted::planted;
 use crate::sealed::{beside, parent};
 use crate::store::{log_dir, record_kind};
 use crate::sync::{Arc, Mutex};
-use crate::version::{run_dir, write_file};
+use crate::version::{MANIFEST, run_dir, write_file};
 
 /// The end of a file's name while another one may have the name that it gets.
 const ASIDE: &str = ".aside";
@@ -54,6 +54,7 @@ pub struct CloneTarget {
     resumed_bytes: u64,
     linked_bytes: u64,
     about: Option<CloneAbout>,
+    origin: Origin,
 }
 
 impl CloneTarget {
@@ -90,12 +91,15 @@ impl CloneTarget {
         let encoded = postcard::to_stdvec(&list)
             .map_err(|error| Error::Invalid(format!("a file list cannot be encoded: {error}")))?;
         let earlier = read_whole(os, &partial.join(LIST)).and_then(|found| postcard::from_bytes(&found).ok());
-        match earlier {
-            Some(earlier) => keep_common(os, &partial, &earlier, &list)?,
-            None if os.exists(&partial) => {
-                os.remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, error))?;
-            }
-            None => {}
+        let had_all = earlier.is_none() && os.exists(&partial.join(MANIFEST));
+        if earlier.is_none() && !had_all && os.exists(&partial) {
+            os.remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, error))?;
+        }
+        // One that was complete but for its name has the names of its source: what is in the list under them is looked at.
+        let earlier = earlier.or_else(|| had_all.then(|| list.clone()));
+        if let Some(earlier) = &earlier {
+            begin_anew(os, &partial, had_all.then_some(&*encoded))?;
+            keep_common(os, &partial, earlier, &list)?;
         }
         for dir in [partial.clone(), run_dir(&partial), log_dir(&partial)] {
             os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
@@ -118,6 +122,7 @@ impl CloneTarget {
             resumed_bytes: 0,
             linked_bytes,
             about: None,
+            origin: Origin::This,
             list,
             options,
         };
@@ -221,6 +226,11 @@ impl CloneTarget {
         self.about = Some(about);
     }
 
+    /// Has the clone name as its source what its source says that it was made of: that one was made to be given away.
+    pub fn inherit_lineage(&mut self) {
+        self.origin = Origin::ItsSource;
+    }
+
     /// Completes the clone: syncs the files, gives it its identity, then its name. Nothing but the name was missing
     /// when this returns an error about the name.
     pub fn finish(self, role: CloneRole) -> Result<()> {
@@ -312,8 +322,8 @@ impl CloneTarget {
         if let Some(about) = self.about {
             about.write(os, &self.partial)?;
         }
-        clone_manifest(source, position, role, instance, database, os.now_millis())
-            .write(os, &self.partial)?;
+        let manifest = clone_manifest(source, position, role, instance, database, os.now_millis());
+        self.origin.name_in(manifest, source).write(os, &self.partial)?;
         let list = self.partial.join(LIST);
         os.remove_file(&list).map_err(|error| Error::io("remove", &list, error))?;
         publish(os, &self.partial, &self.target)
@@ -336,14 +346,31 @@ fn bytes_of(file: &CloneFile) -> Bytes<'_> {
     (file.kind, file.extent, &file.chunks)
 }
 
+/// Has what is there be no database any more before any of its files is another one: it may have been complete but for its
+/// name. Then it has no list any more either, and gets this one first, so that whatever ends this it is not lost.
+fn begin_anew(os: &Arc<dyn Os>, partial: &Path, list: Option<&[u8]>) -> Result<()> {
+    let sync = || os.sync_dir(partial).map_err(|error| Error::io("sync", partial, error));
+    if let Some(list) = list {
+        write_file(os, &partial.join(LIST), list)?;
+        sync()?;
+    }
+    let manifest = partial.join(MANIFEST);
+    if os.exists(&manifest) {
+        os.remove_file(&manifest).map_err(|error| Error::io("remove", &manifest, error))?;
+        sync()?;
+    }
+    Ok(())
+}
+
 /// Keeps what an earlier attempt received of files that are part of this one, under the names that they have now, and
 /// removes the rest. What a file is, its hashes say: another source may have it under another number.
 fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &FileList) -> Result<()> {
-    // An attempt that ended among the renames below.
+    // Those of an attempt that ended among the renames below, and what nobody knows.
+    let known: HashSet<PathBuf> =
+        earlier.files.iter().map(|file| file_path(partial, file.kind, file.number)).collect();
     for dir in [run_dir(partial), log_dir(partial)] {
         let entries = os.list(&dir).unwrap_or_default();
-        for entry in entries.iter().filter(|entry| entry.name.ends_with(ASIDE)) {
-            let path = dir.join(&entry.name);
+        for path in entries.iter().map(|entry| dir.join(&entry.name)).filter(|path| !known.contains(path)) {
             os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         }
     }
@@ -355,6 +382,11 @@ fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &File
     for file in &earlier.files {
         let path = file_path(partial, file.kind, file.number);
         if !os.exists(&path) {
+            continue;
+        }
+        // One with another name may belong to a database: it is linked anew, or fetched, and never written to.
+        if has_other_name(os, &path)? {
+            os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
             continue;
         }
         // A name that stays is preferred, so that a second attempt finds what the first one has moved.
@@ -379,6 +411,11 @@ fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &File
         os.rename(&aside, to).map_err(|error| Error::io("rename", &aside, error))?;
     }
     Ok(())
+}
+
+fn has_other_name(os: &Arc<dyn Os>, path: &Path) -> Result<bool> {
+    let file = os.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
+    Ok(file.links().map_err(|error| Error::io("measure", path, error))? > 1)
 }
 
 /// Gives files of a database that have the bytes of listed ones a second name among those that are received, and tells
@@ -419,15 +456,22 @@ fn check_room(os: &Arc<dyn Os>, partial: &Path, list: &FileList) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a list that no source makes: lengths and chunks must agree, names must be used once.
+/// Refuses a list that no source makes: lengths and chunks must agree, names must be used once, and the runs must be those
+/// of the manifest, or what is complete would not open.
 fn check_list(list: &FileList) -> Result<()> {
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
+    let mut runs: HashMap<u64, u64> =
+        list.manifest.runs.iter().map(|run| (run.file.0, run.meta.len)).collect();
+    let mut is_of_manifest =
+        |file: &CloneFile| file.kind != FileKind::Run || runs.remove(&file.number) == Some(file.len);
     let sound = |file: &CloneFile| {
         file.len.div_ceil(CLONE_CHUNK_BYTES) == file.chunks.len() as u64
             && (file.len..=file.len.saturating_add(EXTENT_BEYOND_MAX)).contains(&file.extent)
     };
     if list.files.len() > FILES_MAX
         || !list.files.iter().all(|file| sound(file) && names.insert((file.kind, file.number)))
+        || !list.files.iter().all(&mut is_of_manifest)
+        || !runs.is_empty()
     {
         return Err(Error::Invalid("the source's file list makes no sense".into()));
     }
@@ -451,3 +495,8 @@ fn read_whole(os: &Arc<dyn Os>, path: &Path) -> Option<Vec<u8>> {
     file.read_exact_at(&mut bytes, 0).ok()?;
     Some(bytes)
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+#[path = "target_tests.rs"]
+mod tests;

@@ -391,7 +391,7 @@ impl Parts<'_> {
     }
 
     /// What the file says of itself.
-    fn meta(&self) -> Result<(RunMeta, Footer, RunKind)> {
+    pub(super) fn meta(&self) -> Result<(RunMeta, Footer, RunKind)> {
         let len = self.file.len().map_err(|error| Error::io("read the length of", self.path, error))?;
         let offset = len
             .checked_sub(FOOTER_BYTES as u64)

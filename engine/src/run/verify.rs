@@ -4,7 +4,7 @@ use planaria_types::{Fingerprint, Uid};
 
 use super::block::{Block, Malformed};
 use super::block_cursor::BlockCursor;
-use super::chunks::CHUNK_BYTES;
+use super::chunks::{CHUNK_BYTES, ChunkHashes};
 use super::reader::Run;
 use crate::cursor::RecordKind;
 use crate::error::{Error, Result};
@@ -85,17 +85,31 @@ impl Run {
         Ok(self.meta().len)
     }
 
+    /// Checks the end of the file, and gives the hashes of its chunks: the last ones of those hold bytes that are in no chunk of
+    /// the contents, or share one with them, so that whoever sends the file hashes them as they lie.
+    pub(crate) fn verify_end(&self) -> Result<ChunkHashes> {
+        // The footer and what it leads to have checksums of their own.
+        self.parts().meta()?;
+        let list = self.chunk_hashes()?;
+        if let Some(last) = list.len().checked_sub(1) {
+            self.verify_chunk(&list, last)?;
+        }
+        Ok(list)
+    }
+
     fn verify_chunks(&self) -> Result<()> {
         let list = self.chunk_hashes()?;
-        for index in 0..list.len() {
-            let range = list.range(index).unwrap_or_default();
-            let bytes = self.parts().bytes(range.start, range.end)?;
-            if !list.matches(index, &bytes) {
-                let what = format!("the hash of a chunk of {CHUNK_BYTES} bytes does not match");
-                return Err(Error::damaged(self.path(), range.start, what));
-            }
+        (0..list.len()).try_for_each(|index| self.verify_chunk(&list, index))
+    }
+
+    fn verify_chunk(&self, list: &ChunkHashes, index: usize) -> Result<()> {
+        let range = list.range(index).unwrap_or_default();
+        let bytes = self.parts().bytes(range.start, range.end)?;
+        if list.matches(index, &bytes) {
+            return Ok(());
         }
-        Ok(())
+        let what = format!("the hash of a chunk of {CHUNK_BYTES} bytes does not match");
+        Err(Error::damaged(self.path(), range.start, what))
     }
 
     fn verify_block(&self, number: usize, tally: &mut Tally) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::planted::planted;
 use crate::sync::{MutexGuard, Ordering};
 use crate::version::{
-    FragmentRecord, GroupRecord, Manifest, Role, RunRecord, RunRef, SegmentRecord, StoreVersion,
+    FragmentRecord, GroupRecord, Lineage, Manifest, Role, RunRecord, RunRef, SegmentRecord, StoreVersion,
 };
 
 impl Store {
@@ -231,12 +231,24 @@ impl Store {
         }
     }
 
+    /// Says what the store was made of, durably.
+    pub(crate) fn set_lineage(&self, lineage: Lineage) -> Result<()> {
+        self.edit_manifest(|manifest| {
+            manifest.lineage = Some(lineage);
+            Ok(())
+        })
+    }
+
     /// Changes what the manifest says about the group, durably.
     pub(crate) fn edit_group(&self, change: impl FnOnce(&mut GroupRecord) -> Result<()>) -> Result<()> {
+        self.edit_manifest(|manifest| change(&mut manifest.group))
+    }
+
+    fn edit_manifest(&self, change: impl FnOnce(&mut Manifest) -> Result<()>) -> Result<()> {
         self.work().check_open()?;
         let mut structure = self.lock_structure();
         let mut manifest = Manifest { generation: structure.generation + 1, ..structure.clone() };
-        change(&mut manifest.group)?;
+        change(&mut manifest)?;
         self.write_manifest(&manifest)?;
         *structure = manifest;
         Ok(())

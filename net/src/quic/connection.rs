@@ -42,6 +42,11 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        Self::name_of(u64::from(self as u32))
+    }
+
     fn name_of(code: u64) -> &'static str {
         match code {
             1 => "role_refused",

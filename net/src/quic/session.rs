@@ -260,6 +260,13 @@ impl BulkSender {
         self.0.write(Frame::new(FrameKind::Bulk, message)).await
     }
 
+    /// Says that what was asked for cannot be had, and why. What was sent before is not complete.
+    pub async fn fail(mut self, error: RemoteError) -> Result<()> {
+        self.0.write(Frame::of(FrameKind::Error, &error.cut())?).await?;
+        self.0.finish();
+        Ok(())
+    }
+
     /// Says that the messages are complete.
     pub async fn finish(mut self) -> Result<()> {
         self.0.write(Frame::new(FrameKind::BulkEnd, Bytes::new())).await?;
@@ -276,6 +283,10 @@ pub struct BulkReceiver {
 
 impl BulkReceiver {
     /// The next message; `None` once the sender has said that they are complete.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Remote`] if the sender says that there will be no more, and why.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if self.done {
             return Ok(None);
@@ -284,6 +295,9 @@ impl BulkReceiver {
         if frame.kind == FrameKind::BulkEnd {
             self.done = true;
             return Ok(None);
+        }
+        if frame.kind == FrameKind::Error {
+            return Err(frame.message::<RemoteError>()?.into());
         }
         Ok(Some(frame.expect_kind(FrameKind::Bulk, "a bulk message")?.body))
     }
@@ -316,6 +330,12 @@ impl FileSender {
         self.writer.write_with(head.frame(), data).await?;
         self.offset += bytes;
         Ok(())
+    }
+
+    /// The stream itself, for tests that send what no source sends.
+    #[cfg(test)]
+    pub(crate) fn raw(&mut self) -> &mut FrameWriter {
+        &mut self.writer
     }
 
     /// Says that all was sent.

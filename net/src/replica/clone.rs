@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_engine::os::AlignedBuffer;
-use planaria_engine::{CloneAbout, CloneRole, CloneTarget, FileKind, FileList, FilePin, Options};
+use planaria_engine::{
+    CLONE_CHUNK_BYTES, CloneAbout, CloneRole, CloneTarget, FileKind, FileList, FilePin, Options,
+};
 use planaria_replication::Millis;
 use planaria_types::{FileId, Uid};
 use tokio::task::JoinSet;
@@ -19,7 +21,7 @@ use super::outgoing::OutgoingClone;
 use super::secondary::open_session;
 use super::{Opening, Pace, decode};
 use crate::quic::session::{Opened, ReplicaSession};
-use crate::quic::{Credentials, Transport};
+use crate::quic::{CloseCode, Credentials, Transport};
 
 use crate::wire::limits::FILE_CHUNK_BYTES_MAX;
 use crate::wire::message::{RemoteError, Shape};
@@ -28,12 +30,22 @@ use crate::{Error, Result};
 
 /// Files that are fetched side by side.
 const STREAMS: usize = 4;
+/// Below this rate a clone asks for one chunk at a time, on all its streams together.
+const SLOW_BYTES_PER_S: u64 = 4 << 20;
+/// Below this rate it asks for everything at once: between two chunks its source would take it for one that is gone.
+const CRAWL_BYTES_PER_S: u64 = 64 << 10;
+/// At a rate, each stream asks for what comes in a tenth of a second.
+const MOMENTS_PER_S: u64 = 10;
 /// The bit of a file's number on the wire that says that it is a log segment.
 const LOG_BIT: u64 = 1 << 63;
 /// The list of files is sent in parts of this size, in bytes.
 const LIST_PART_BYTES: usize = 1 << 20;
 /// The largest list of files, in bytes.
 const LIST_BYTES_MAX: usize = 256 << 20;
+/// How long a source may send nothing of a file, if nobody says: its disk may be busy.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
+/// How long a target may take to hear why there is no list for it.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
 /// How long a target may take to ask for the next file before its pin is let go.
 pub(super) const IDLE_MAX: Duration = Duration::from_mins(1);
 
@@ -82,6 +94,8 @@ pub struct Taking {
     pub ttl_ms: Option<u64>,
     /// How fast it comes in, and whether it is given up.
     pub pace: Arc<Pace>,
+    /// How long a source may send nothing of what it was asked for, until it has failed.
+    pub silence_max: Duration,
 }
 
 impl Taking {
@@ -96,6 +110,7 @@ impl Taking {
             about: None,
             ttl_ms: None,
             pace: Arc::default(),
+            silence_max: SILENCE_MAX,
         }
     }
 
@@ -136,15 +151,27 @@ fn file_of(id: FileId) -> (FileKind, u64) {
     if id.0 & LOG_BIT == 0 { (FileKind::Run, id.0) } else { (FileKind::Log, id.0 & !LOG_BIT) }
 }
 
+/// Tells the target why there is no list for it, and waits for a moment until it has heard.
+pub(super) async fn refuse(session: &ReplicaSession, error: RemoteError) -> Result<()> {
+    session.open_bulk(bytes::Bytes::new()).await?.fail(error.clone()).await?;
+    let _ = tokio::time::timeout(HEARD_WITHIN, session.closed()).await;
+    Err(error.into())
+}
+
+/// Whether a session ended because the target had what it wanted.
+fn is_done(end: &Error) -> bool {
+    matches!(end, Error::Refused { code, .. } if *code == CloseCode::Done.name())
+}
+
 /// Sends the list of a pinned cut, then whatever is asked for of its files, until the target is done, or asks for nothing for
-/// so long.
+/// so long. Tells whether the target said that it has all.
 pub(super) async fn serve_pin(
     session: &ReplicaSession,
     pin: FilePin,
     list: bytes::Bytes,
     idle_max: Duration,
     outgoing: OutgoingClone,
-) -> Result<()> {
+) -> Result<bool> {
     let (pin, outgoing) = (Arc::new(pin), Arc::new(outgoing));
     let mut sender = session.open_bulk(bytes::Bytes::new()).await?;
     for part in list.chunks(LIST_PART_BYTES) {
@@ -174,7 +201,7 @@ pub(super) async fn serve_pin(
                 return Err(Error::Protocol("the target of a clone sends nothing".into()));
             }
             // The target has all, or is gone; it comes back if it needs more.
-            Err(_) => return Ok(()),
+            Err(end) => return Ok(is_done(&end)),
         }
     }
 }
@@ -219,7 +246,11 @@ pub async fn take_clone(
     let (_endpoint, session) = taking.pace.heed(opening).await?;
     let done = fetch_clone(&session, taking, None, progress).await;
     // The source holds its pin until it hears of the end.
-    session.connection().farewell(crate::quic::CloseCode::Done, "the clone is complete").await;
+    let (code, why) = match &done {
+        Ok(_) => (CloseCode::Done, "the clone is complete".to_owned()),
+        Err(error) => (CloseCode::Refused, error.to_string()),
+    };
+    session.connection().farewell(code, &why).await;
     done
 }
 
@@ -254,7 +285,9 @@ pub(super) async fn fetch_clone(
     progress(&state);
     let ranges = bulk::ranges(&target);
     let pace = Arc::clone(pace);
-    let shared = Arc::new(Shared { target, state: Mutex::new(state), progress, begun, pace });
+    let turn = tokio::sync::Mutex::default();
+    let (state, silence_max) = (Mutex::new(state), taking.silence_max);
+    let shared = Arc::new(Shared { target, state, progress, begun, pace, turn, silence_max });
     let (mut fetching, mut syncing) = (JoinSet::new(), JoinSet::new());
     for range in ranges {
         while fetching.len() >= STREAMS {
@@ -276,6 +309,9 @@ pub(super) async fn fetch_clone(
     if let Some(about) = taking.about_now() {
         target.set_about(about);
     }
+    if !taking.shape.is_whole() {
+        target.inherit_lineage();
+    }
     let role = taking.role;
     blocking(move || Ok(target.finish(role)?)).await?;
     state.elapsed_ms = now().since(begun).0;
@@ -284,12 +320,19 @@ pub(super) async fn fetch_clone(
 }
 
 pub(super) async fn receive_list<T: serde::de::DeserializeOwned>(session: &ReplicaSession) -> Result<T> {
+    receive_list_within(session, LIST_BYTES_MAX).await
+}
+
+async fn receive_list_within<T: serde::de::DeserializeOwned>(
+    session: &ReplicaSession,
+    bytes_max: usize,
+) -> Result<T> {
     let Opened::Bulk(_, mut receiver) = session.accept().await? else {
         return Err(Error::Protocol("the source of a clone asked for a file".into()));
     };
     let mut bytes = Vec::new();
     while let Some(part) = receiver.next().await? {
-        if bytes.len() + part.len() > LIST_BYTES_MAX {
+        if bytes.len() + part.len() > bytes_max {
             return Err(Error::Protocol("the list of files is too long".into()));
         }
         bytes.extend_from_slice(&part);
@@ -304,9 +347,20 @@ struct Shared<P> {
     progress: P,
     begun: Millis,
     pace: Arc<Pace>,
+    /// Held by the stream that asks, where they are to ask one after the other.
+    turn: tokio::sync::Mutex<()>,
+    silence_max: Duration,
 }
 
 impl<P: Fn(&CloneProgress)> Shared<P> {
+    /// What comes next, unless nothing comes: a source that lives and sends nothing would hold the clone up for ever.
+    async fn in_time<T>(&self, next: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(self.silence_max, next).await.unwrap_or_else(|_| {
+            let silence_ms = self.silence_max.as_millis();
+            Err(Error::Protocol(format!("the source sent nothing of a file for {silence_ms} ms")))
+        })
+    }
+
     fn write(&self, range: Range, offset: u64, data: &[u8]) -> Result<()> {
         self.target.write(range.chunk_at(offset), data)?;
         let mut state = self.state.lock();
@@ -317,22 +371,42 @@ impl<P: Fn(&CloneProgress)> Shared<P> {
     }
 }
 
+/// How much of a file is asked for at a time, in bytes: whole chunks, at a rate no more than what comes in a moment.
+fn ahead_bytes(rate: Option<u64>) -> u64 {
+    let rate = rate.filter(|rate| *rate >= CRAWL_BYTES_PER_S);
+    let per_moment = rate.map_or(u64::MAX, |rate| rate / MOMENTS_PER_S);
+    (per_moment / CLONE_CHUNK_BYTES).max(1).saturating_mul(CLONE_CHUNK_BYTES)
+}
+
 /// Fetches chunks of a file; one is checked and written while the next one comes.
 async fn fetch_range<P>(session: ReplicaSession, range: Range, shared: Arc<Shared<P>>) -> Result<Range>
 where
     P: Fn(&CloneProgress) + Send + Sync + 'static,
 {
-    let file = wire_number(range.kind, range.number);
-    let request = FileRequest { lease: 0, file, offset: range.offset, length: range.length };
-    let mut receiver = shared.pace.heed(session.fetch(request)).await?;
     let buffer = || AlignedBuffer::new(FILE_CHUNK_BYTES_MAX as usize);
     let (mut data, mut writing) = (buffer(), JoinSet::new());
-    while let Some(offset) = shared.pace.heed(receiver.next(&mut data)).await? {
-        shared.pace.admit(data.len() as u64).await?;
-        let free = writing.join_next().await.map_or_else(|| Ok(buffer()), joined)?;
-        let full = std::mem::replace(&mut data, free);
-        let shared = Arc::clone(&shared);
-        writing.spawn_blocking(move || shared.write(range, offset, &full).map(|()| full));
+    let (mut asked, end) = (range.offset, range.offset + range.length);
+    while asked < end {
+        // Nothing is asked for that may not come yet: it would wait in the windows, and come again if either side dies.
+        let _turn = match shared.pace.rate() {
+            Some(rate) if (CRAWL_BYTES_PER_S..SLOW_BYTES_PER_S).contains(&rate) => {
+                Some(shared.turn.lock().await)
+            }
+            _ => None,
+        };
+        shared.pace.admit(0).await?;
+        let length = (end - asked).min(ahead_bytes(shared.pace.rate()));
+        let file = wire_number(range.kind, range.number);
+        let request = FileRequest { lease: 0, file, offset: asked, length };
+        asked += length;
+        let mut receiver = shared.pace.heed(session.fetch(request)).await?;
+        while let Some(offset) = shared.pace.heed(shared.in_time(receiver.next(&mut data))).await? {
+            shared.pace.admit(data.len() as u64).await?;
+            let free = writing.join_next().await.map_or_else(|| Ok(buffer()), joined)?;
+            let full = std::mem::replace(&mut data, free);
+            let shared = Arc::clone(&shared);
+            writing.spawn_blocking(move || shared.write(range, offset, &full).map(|()| full));
+        }
     }
     if let Some(last) = writing.join_next().await {
         joined(last)?;
@@ -357,3 +431,7 @@ pub(super) async fn blocking<T: Send + 'static>(
         .await
         .map_err(|error| Error::Protocol(format!("a blocking call broke off: {error}")))?
 }
+
+#[cfg(test)]
+#[path = "lying_tests.rs"]
+mod tests;

@@ -95,5 +95,8 @@ impl OutgoingClone {
 impl Drop for OutgoingClone {
     fn drop(&mut self) {
         self.listed.lock().clones.remove(&self.number);
+        let sent_bytes = self.sent.bytes.load(Ordering::Relaxed);
+        let (peer, total_bytes) = (self.sent.peer, self.sent.total_bytes);
+        tracing::info!(%peer, sent_bytes, total_bytes, "a clone goes out no more");
     }
 }

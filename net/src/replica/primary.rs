@@ -321,13 +321,17 @@ impl Primary {
                 let shaper = shaper.ok_or_else(|| {
                     Error::Protocol("this copy gives itself away whole, or not at all".into())
                 })?;
-                let shaped = shaper.shape(&self.db, &shape, resumes)?;
-                self.serve_clone(session, runtime, shaped.database().pin_files()?, "shaped")
+                match shaper.shape(&self.db, &shape, resumes) {
+                    Ok(shaped) => {
+                        self.serve_clone(session, runtime, shaped.database().pin_files()?, "shaped")
+                    }
+                    Err(error) => runtime.block_on(clone::refuse(session, error)),
+                }
             }
         }
     }
 
-    /// Gives pinned files away, and notes it where that can be written down.
+    /// Gives pinned files away, and notes it where that can be written down once the target has them.
     fn serve_clone(
         &self,
         session: &ReplicaSession,
@@ -338,8 +342,8 @@ impl Primary {
         let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
         let outgoing = self.outgoing.begin(session.peer().address, pin.list());
         let list = encode(pin.list())?;
-        runtime.block_on(clone::serve_pin(session, pin, list, clone::IDLE_MAX, outgoing))?;
-        if self.is_feeding() {
+        let is_taken = runtime.block_on(clone::serve_pin(session, pin, list, clone::IDLE_MAX, outgoing))?;
+        if !is_taken || self.is_feeding() {
             return Ok(());
         }
         let peer = session.peer();
@@ -365,7 +369,7 @@ impl Primary {
         let pin = self.pin(|db| db.pin_archive(since))?;
         let list = encode(&(pin.list(), pin.log()))?;
         let outgoing = self.outgoing.begin(session.peer().address, pin.list());
-        runtime.block_on(clone::serve_pin(session, pin, list, archive::IDLE_MAX, outgoing))
+        runtime.block_on(clone::serve_pin(session, pin, list, archive::IDLE_MAX, outgoing)).map(drop)
     }
 
     /// Pins the files of a cut. A copy that feeds others makes one when it shows all that it has logged, which lasts for a moment.

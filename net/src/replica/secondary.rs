@@ -473,7 +473,10 @@ impl Loop {
             let fetched =
                 fetch_clone(&session, &Taking::new(next, role, &options), Some(&terms), progress).await;
             let traffic = session.connection().traffic();
-            session.close(CloseCode::Done, "the clone is complete");
+            match &fetched {
+                Ok(_) => session.close(CloseCode::Done, "the clone is complete"),
+                Err(error) => session.close(CloseCode::Refused, &error.to_string()),
+            }
             Ok::<_, Error>((fetched, traffic))
         })?;
         self.meter.session_ended(traffic);

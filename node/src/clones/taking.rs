@@ -130,15 +130,14 @@ impl Taker {
     }
 
     fn taking(&self, job: &CloneJob, place: &ClonePlace, replaces: bool, pace: &Arc<Pace>) -> Taking {
+        let target = if replaces { place.next() } else { job.dir.clone() };
         Taking {
-            target: if replaces { place.next() } else { job.dir.clone() },
-            role: job.purpose.role(),
             shape: job.shape.clone(),
-            options: self.engine.clone(),
             reuse: replaces.then(|| job.dir.clone()),
             about: Some(about_of(job)),
             ttl_ms: ttl_ms(job),
             pace: Arc::clone(pace),
+            ..Taking::new(target, job.purpose.role(), &self.engine)
         }
     }
 
@@ -198,6 +197,10 @@ impl Taker {
                     (heard, pause) = (os.monotonic(), PAUSE_MIN);
                 }
             }
+            // How much is needed a source says: another one may need less, waiting helps nobody.
+            if matches!(last, Error::Engine(planaria_engine::Error::NoRoom { .. })) {
+                return Err(last);
+            }
             let patience = Duration::from_secs(job.patience_s.into());
             if os.monotonic().saturating_sub(heard) >= patience {
                 return Err(last);
@@ -245,7 +248,9 @@ fn about_of(job: &CloneJob) -> CloneAbout {
 /// Whether no source can help: it is about this side.
 fn is_final(error: &Error) -> bool {
     match error {
+        Error::Remote(error) => error.code == "invalid_shape",
         Error::GivenUp | Error::File { .. } | Error::ForeignDatabase { .. } => true,
+        Error::Engine(planaria_engine::Error::NoRoom { .. }) => false,
         Error::Engine(error) => matches!(
             error.code(),
             "exists" | "no_space" | "in_use" | "io" | "not_found" | "schema" | "unknown_table"

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_engine::os::Os;
-use planaria_engine::{Database, Options, Schema, Snapshot, Table, TableDef, TableKind, Value, table};
+use planaria_engine::{
+    Database, Lineage, Options, Schema, Snapshot, Table, TableDef, TableKind, Value, table,
+};
 use planaria_net::replica::{ShapedCopy, Shaper};
 use planaria_net::wire::message::{AsOf, RemoteError, Shape};
 use planaria_types::{InstanceId, KeyRange, Uid};
@@ -140,7 +142,7 @@ pub(crate) fn clone_shaped(db: &Database, target: &Path, wanted: &Shape) -> Resu
     }
     // What takes the name of the target is complete: it is made elsewhere first.
     let made = shape(db, wanted, &new_key(&*os), &dir, &options).and_then(|(copy, cut)| {
-        let cloned = copy.clone_to(target).map_err(remote)?;
+        let cloned = copy.pass_on_to(target).map_err(remote)?;
         copy.close();
         Ok((cut, cloned.bytes))
     });
@@ -166,6 +168,9 @@ pub(crate) fn shape(
     let planned = plan(snapshot.tables().map_err(remote)?, shape)?;
     let options = Options { create: true, memtable_bytes: MEMTABLE_BYTES, ..options.clone() };
     let copy = Database::open_with(dir, options).map_err(remote)?;
+    let position = db.history().position_of(snapshot.uid());
+    let made_of = Lineage { database: db.id(), instance: db.instance(), position };
+    copy.set_lineage(made_of).map_err(remote)?;
     for table in planned {
         copy_table(&snapshot, &table, &copy, key)?;
     }

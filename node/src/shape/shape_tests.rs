@@ -94,6 +94,10 @@ fn an_older_state_is_given_away_while_it_is_kept() {
     }
     assert_eq!(clone_shaped(&db, &target, &shape).unwrap().0, before);
     let copy = Database::open_with(&target, Options::default()).unwrap();
+    // What it is from is the database that it shows a part of, not the one that was made on the way.
+    let lineage = copy.lineage().unwrap();
+    assert_eq!((lineage.database, lineage.instance), (db.id(), db.instance()));
+    assert_eq!(lineage.position, db.history().position_of(before));
     assert_eq!((rows(&copy, "people").len(), rows(&db, "people").len()), (500, 0));
     drop(copy);
     std::fs::remove_dir_all(&target).unwrap();

@@ -11,7 +11,7 @@ const ROWS: u64 = 60_000;
 /// A rate at which a clone cannot be over before anybody looks.
 const SLOW: &str = "2MiB";
 
-fn load(node: &Node<'_>, file: &TableFile, more: &[&str]) {
+pub(crate) fn load(node: &Node<'_>, file: &TableFile, more: &[&str]) {
     let words = file.import();
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
     words.extend(more);
@@ -20,7 +20,12 @@ fn load(node: &Node<'_>, file: &TableFile, more: &[&str]) {
 
 /// Rows whose remarks do not compress.
 fn rows(site: &Site) -> TableFile {
-    TableFile::write(site, "rows.csv", ROWS, |id| {
+    incompressible(site, ROWS)
+}
+
+/// So many rows of some 400 bytes that do not compress.
+pub(crate) fn incompressible(site: &Site, rows: u64) -> TableFile {
+    TableFile::write(site, "rows.csv", rows, |id| {
         let words =
             (0..24_u64).map(|n| (id * 31 + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17));
         Some(words.map(|word| format!("{word:016x}")).collect::<Vec<_>>().concat())
@@ -28,8 +33,19 @@ fn rows(site: &Site) -> TableFile {
 }
 
 /// Has `target` take a clone named `copy`, and gives what it says of it.
-fn take(site: &Site, target: &Node<'_>, sources: &[&str], more: &[&str]) -> Json {
-    let dir = site.word("copy");
+pub(crate) fn take(site: &Site, target: &Node<'_>, sources: &[&str], more: &[&str]) -> Json {
+    take_into(site, target, "copy", sources, more)
+}
+
+/// The same at some place of the site.
+pub(crate) fn take_into(
+    site: &Site,
+    target: &Node<'_>,
+    place: &str,
+    sources: &[&str],
+    more: &[&str],
+) -> Json {
+    let dir = site.word(place);
     let mut words = vec!["clone", "create", &dir];
     for source in sources {
         words.extend(["--from", source]);
@@ -38,16 +54,16 @@ fn take(site: &Site, target: &Node<'_>, sources: &[&str], more: &[&str]) -> Json
     target.run(&words).json().remove(0)
 }
 
-fn show(target: &Node<'_>) -> Json {
+pub(crate) fn show(target: &Node<'_>) -> Json {
     target.run(&["clone", "show", "copy"]).json().remove(0)
 }
 
-fn bytes(info: &Json, field: &str) -> u64 {
+pub(crate) fn bytes(info: &Json, field: &str) -> u64 {
     info[field].as_u64().unwrap_or_default()
 }
 
 /// Waits until so much of the clone is there, in per cent.
-fn wait_until_done(target: &Node<'_>, percent: u64) {
+pub(crate) fn wait_until_done(target: &Node<'_>, percent: u64) {
     let done = || {
         let info = show(target);
         let total = bytes(&info, "total_bytes");
@@ -56,7 +72,7 @@ fn wait_until_done(target: &Node<'_>, percent: u64) {
     wait_for("a part of the clone", done, || format!("{}\n{}", show(target), target.log()));
 }
 
-fn check_equal(site: &Site, source: &Node<'_>) {
+pub(crate) fn check_equal(site: &Site, source: &Node<'_>) {
     assert_eq!(site.run(&["verify", "copy"]).json()[0]["sound"], true);
     assert_eq!(
         site.run(&["digest", "copy", "sightings"]).digest(),
@@ -86,10 +102,58 @@ fn either_side_is_killed_and_no_more_than_what_was_under_way_comes_twice() {
     let info = target.run(&["clone", "wait", "copy"]).json().remove(0);
     assert_eq!(info["state"], "complete", "{info}");
     assert!(bytes(&info, "resumed_bytes") * 2 > bytes(&info, "total_bytes"), "{info}");
-    // Whatever was written stayed: of each of the four streams one chunk came twice, at each of the two ends.
-    assert!(bytes(&info, "moved_bytes") <= bytes(&info, "total_bytes") + (8 << 20), "{info}");
+    // Whatever was written stayed.
+    assert!(bytes(&info, "moved_bytes") <= bytes(&info, "total_bytes"), "{info}");
     check_equal(&site, &source);
     assert!(!site.path("copy.partial").exists());
+}
+
+/// What a source says that it has sent, of each clone that went out and does no more.
+fn sent_bytes(source: &Node<'_>) -> Vec<u64> {
+    let number = |line: &str| {
+        let digits = line.split("sent_bytes").nth(1)?.trim_start_matches(|c: char| !c.is_ascii_digit());
+        digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    source.log().lines().filter_map(number).collect()
+}
+
+/// Kills the target of a clone when nine tenths are there, and counts what its source sends twice.
+fn nine_tenths(rows: u64) {
+    let site = Site::new();
+    let source = Node::primary(&site, "source");
+    let mut target = Node::primary(&site, "target");
+    load(&source, &incompressible(&site, rows), &[]);
+    // Faster at first: what matters is how it comes in when it dies.
+    take(&site, &target, &[source.address()], &["--rate", "16MiB"]);
+    wait_until_done(&target, 60);
+    target.run(&["clone", "rate", "copy", SLOW]).json();
+    wait_until_done(&target, 90);
+    let there = bytes(&show(&target), "bytes");
+    target.restart();
+    target.run(&["clone", "rate", "copy", "none"]).json();
+    let info = target.run(&["clone", "wait", "copy"]).json().remove(0);
+    assert_eq!(info["state"], "complete", "{info}");
+    assert!(bytes(&info, "resumed_bytes") >= there, "{info}: {there} bytes were there");
+    check_equal(&site, &source);
+    let both = || Some(sent_bytes(&source)).filter(|sent| sent.len() == 2);
+    let sent: u64 = wait_for("the source to hear of both ends", both, || source.log()).iter().sum();
+    let repeated = sent.saturating_sub(bytes(&info, "total_bytes"));
+    // One chunk was on its way, and one perhaps not written yet.
+    assert!(repeated <= 2 << 20, "{repeated} bytes were sent twice: {info}");
+    if bytes(&info, "total_bytes") > 200 << 20 {
+        assert!(repeated * 100 < bytes(&info, "total_bytes"), "{repeated} bytes were sent twice: {info}");
+    }
+}
+
+#[test]
+fn a_target_that_is_killed_at_nine_tenths_is_sent_one_chunk_twice() {
+    nine_tenths(ROWS);
+}
+
+#[test]
+#[ignore = "minutes: loads two hundred mebibytes with a program that is not optimised"]
+fn matrix_a_target_that_is_killed_at_nine_tenths_is_sent_less_than_a_hundredth_twice() {
+    nine_tenths(560_000);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use planaria_engine::{Database, Options};
 use planaria_tests::cluster::{Answer, Node, Site, TableFile, wait_for};
 
 /// Rows of the table.
@@ -105,9 +106,18 @@ fn a_clone_for_others_leaves_its_source_filtered_and_masked() {
     primary.run(&["put", "sightings", "id=1", "place=later", "birds=1", "remark=after the cut"]).json();
 
     let refused = ["clone", "create", "test", "--where", "sightings: wings > 2"];
-    let answer = primary.run(&refused);
-    assert_eq!(answer.code, 1, "{answer:?}");
-    assert!(answer.error().unwrap().to_string().contains("wings"), "{answer:?}");
+    let error = primary.run(&refused).failed(1, "invalid_shape");
+    assert!(error["what"].to_string().contains("wings"), "{error}");
+    assert!(error["hint"].to_string().contains("table show"), "{error}");
+    assert!(!site.path("test").exists() && !site.path("test.partial").exists());
+    // A node that takes it in the background does not ask for ever what nobody can give.
+    let taker = Node::primary(&site, "taker");
+    let dir = site.word("never");
+    let words = ["clone", "create", &dir, "--from", primary.address(), "--where", "sightings: wings > 2"];
+    taker.run(&words).json();
+    let error = taker.run(&["clone", "wait", "never"]).failed(1, "not_complete");
+    assert!(error.to_string().contains("wings"), "{error}");
+    drop(taker);
 
     let shape = ["--leave-out", "secrets", "--where", "sightings: id < 500 and id not between 10 and 19"];
     let masks = ["--mask", "sightings.place=keep-format", "--mask", "sightings.remark=constant:masked"];
@@ -121,6 +131,12 @@ fn a_clone_for_others_leaves_its_source_filtered_and_masked() {
     site.run(&["digest", "test", "secrets"]).failed(1, "unknown_table");
     // On the same disk, from a directory, the same is given.
     drop(primary);
+    let open = |dir: &str| Database::open_with(site.path(dir), Options::default()).unwrap();
+    let lineage = open("test").lineage().unwrap();
+    let source = open("primary");
+    assert_eq!((lineage.database, lineage.instance), (source.id(), source.instance()));
+    source.close();
+    drop(source);
     let words = [&["clone", "create", "primary", "here", "--as-of", &before], &shape[..], &masks].concat();
     site.run(&words).json();
     assert_eq!(site.run(&["scan", "here", "sightings"]).json().len(), 490);

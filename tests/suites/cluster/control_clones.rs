@@ -3,6 +3,8 @@
 use planaria_tests::cluster::{Center, Node, Site, TableFile, wait_for};
 use serde_json::Value as Json;
 
+use crate::clone_life::{incompressible, load};
+
 /// How long nothing is heard of a node until it is lost: short, and long enough for a machine that is busy.
 const LOST_AFTER: &str = "4s";
 const ROWS: u64 = 5_000;
@@ -162,4 +164,61 @@ fn a_spare_node_becomes_the_standby_that_is_wanted_and_another_one_when_that_is_
     assert_eq!(clones.len(), 2, "{clones:?}");
     let want = center.rows(&["want"]).remove(0);
     assert_eq!((&want["standbys"], &want["standbys_there"]), (&1.into(), &1.into()), "{want}");
+}
+
+#[test]
+fn a_clone_that_was_ordered_is_made_though_everybody_dies_on_the_way() {
+    let site = Site::new();
+    let mut center = Center::start(&site, "catalog", LOST_AFTER);
+    let mut source = Node::primary_to_be(&site, "source");
+    source.start_with(&center.join(&["datacenter=a"]));
+    load(&source, &incompressible(&site, 20_000), &[]);
+    let mut target = Node::primary_to_be(&site, "target");
+    target.start_with(&center.join(&["datacenter=a"]));
+    let is_heard = |row: &Json| row["heard"] == true && row["copies"] == 1;
+    for node in ["source", "target"] {
+        wait_for_row(&center, &["nodes"], node, |row| row["name"] == node && is_heard(row));
+    }
+    for (number, [center_dies, source_dies, target_dies]) in
+        [[true, false, true], [true, true, false], [false, true, true]].into_iter().enumerate()
+    {
+        let name = format!("copy-{number}");
+        let wish = ["--to", "target", "--database", "source", "--name", &name, "--rate", "1MiB"];
+        let clone = ask(&center, &wish);
+        let is_under_way = |row: &Json| row["state"] == "running" && row["done"].as_u64() > Some(2 << 20);
+        wait_for_row(&center, &["clone", "show", &clone], "a part of the clone", is_under_way);
+        if center_dies {
+            center.kill();
+        }
+        if source_dies {
+            source.kill();
+        }
+        if target_dies {
+            target.kill();
+        }
+        assert!(!site.path(&name).exists(), "{name}");
+        if center_dies {
+            center.restart();
+        }
+        if source_dies {
+            source.start();
+        }
+        if target_dies {
+            target.start();
+        }
+        for node in ["source", "target"] {
+            wait_for_row(&center, &["nodes"], node, |row| row["name"] == node && is_heard(row));
+        }
+        center.rows(&["clone", "rate", &clone, "64MiB"]);
+        let made = wait_for_state(&center, &clone, "complete");
+        assert_eq!(made["source"], "source", "{made}");
+        assert_eq!(
+            site.run(&["digest", &name, "sightings"]).digest(),
+            source.run(&["digest", "sightings"]).digest()
+        );
+        assert!(!site.path(&format!("{name}.partial")).exists(), "{name}");
+        let listed = || source.run(&["clone", "list"]).json();
+        let free = || listed().iter().all(|clone| clone["state"] != "sending").then_some(());
+        wait_for("the source to let go", free, || format!("{:?}", listed()));
+    }
 }

@@ -20,8 +20,8 @@ impl SmallDisk {
         mounted.ok().filter(|output| output.status.success()).map(|_| Self(at))
     }
 
-    /// Takes all room but about `left` KiB.
-    fn fill(&self, left_kib: usize) -> PathBuf {
+    /// Takes all room but about `left` KiB; for none, to the last page.
+    pub(crate) fn fill(&self, left_kib: usize) -> PathBuf {
         let path = self.0.join("filler");
         let mut file = File::create(&path).unwrap();
         let block = vec![1_u8; 64 << 10];
@@ -29,7 +29,9 @@ impl SmallDisk {
         while file.write_all(&block).is_ok() {
             written += block.len() as u64;
         }
-        file.set_len(written.saturating_sub((left_kib as u64) << 10)).unwrap();
+        if left_kib > 0 {
+            file.set_len(written.saturating_sub((left_kib as u64) << 10)).unwrap();
+        }
         path
     }
 }

@@ -9,7 +9,11 @@ mod backups;
 #[cfg(test)]
 mod cascade;
 #[cfg(test)]
+mod clone_lies;
+#[cfg(test)]
 mod clone_life;
+#[cfg(test)]
+mod clone_matrix;
 #[cfg(test)]
 mod clones;
 #[cfg(test)]
