@@ -5,6 +5,7 @@ use planaria_types::{Fingerprint, Uid};
 use super::block::{Block, Malformed};
 use super::block_cursor::BlockCursor;
 use super::chunks::CHUNK_BYTES;
+use super::index::Index;
 use super::reader::Run;
 use crate::cursor::RecordKind;
 use crate::error::{Error, Result};
@@ -78,7 +79,7 @@ impl Run {
     pub(crate) fn verify(&self) -> Result<u64> {
         self.verify_chunks()?;
         let mut tally = Tally::new();
-        for number in 0..self.index().len() {
+        for number in 0..self.index()?.len() {
             self.verify_block(number, &mut tally)?;
         }
         self.verify_totals(&tally)?;
@@ -89,7 +90,7 @@ impl Run {
         let list = self.chunk_hashes()?;
         for index in 0..list.len() {
             let range = list.range(index).unwrap_or_default();
-            let bytes = self.parts().bytes(range.start, range.end)?;
+            let bytes = self.parts()?.bytes(range.start, range.end)?;
             if !list.matches(index, &bytes) {
                 let what = format!("the hash of a chunk of {CHUNK_BYTES} bytes does not match");
                 return Err(Error::damaged(self.path(), range.start, what));
@@ -99,8 +100,8 @@ impl Run {
     }
 
     fn verify_block(&self, number: usize, tally: &mut Tally) -> Result<()> {
-        let entry = self.index_entry(number)?;
-        let block = self.parts().block(entry)?;
+        let (index, entry) = (self.index()?, self.index_entry(number)?);
+        let block = self.parts()?.block(entry)?;
         if block.count() != entry.records as usize {
             return Err(
                 self.damaged(number, Malformed("a block does not have the records that the index says"))
@@ -108,32 +109,18 @@ impl Run {
         }
         let fingerprint = walk(&block, tally)
             .and_then(|walked| {
-                self.verify_separator(number, &walked, tally)?;
+                verify_separator(index, number, &walked, tally)?;
                 (walked.smallest_uid == entry.smallest_uid && walked.highest_uid == entry.highest_uid)
                     .then_some(walked.fingerprint)
                     .ok_or(Malformed("the UIDs of a block are not those that the index says"))
             })
             .map_err(|malformed| self.damaged(number, malformed))?;
-        if self.index().fingerprint(number).is_some_and(|kept| kept != fingerprint) {
+        if index.fingerprint(number).is_some_and(|kept| kept != fingerprint) {
             return Err(
                 self.damaged(number, Malformed("the fingerprint of a block does not match its records"))
             );
         }
         tally.fingerprint += fingerprint;
-        Ok(())
-    }
-
-    /// The first version of the block sorts behind the separator before it, the last at or before its own.
-    fn verify_separator(&self, number: usize, walked: &Walked, tally: &Tally) -> Result<(), Malformed> {
-        let behind = |key: &[u8], uid: Uid, number: usize| {
-            let (separator, separator_uid) = self.index().separator(number);
-            key.cmp(separator).then_with(|| separator_uid.cmp(&uid)) == Ordering::Greater
-        };
-        let starts_behind =
-            number.checked_sub(1).is_none_or(|before| behind(&walked.first_key, walked.first_uid, before));
-        if !starts_behind || behind(&tally.last_key, tally.last_uid, number) {
-            return Err(Malformed("the keys of a block are not those that the index says"));
-        }
         Ok(())
     }
 
@@ -146,16 +133,30 @@ impl Run {
         let what = if !same {
             "the properties do not match the records"
         } else if meta.fingerprint.is_some_and(|kept| kept != tally.fingerprint)
-            || meta.fingerprint.is_some() != self.index().has_fingerprints()
+            || meta.fingerprint.is_some() != self.index()?.has_fingerprints()
         {
             "the fingerprint of the run does not match its records"
-        } else if self.filter().rebuild(&tally.hashes) != *self.filter() {
+        } else if self.filter()?.rebuild(&tally.hashes) != *self.filter()? {
             "the filter does not match the keys"
         } else {
             return Ok(());
         };
         Err(Error::damaged(self.path(), meta.content_len, what))
     }
+}
+
+/// The first version of the block sorts behind the separator before it, the last at or before its own.
+fn verify_separator(index: &Index, number: usize, walked: &Walked, tally: &Tally) -> Result<(), Malformed> {
+    let behind = |key: &[u8], uid: Uid, number: usize| {
+        let (separator, separator_uid) = index.separator(number);
+        key.cmp(separator).then_with(|| separator_uid.cmp(&uid)) == Ordering::Greater
+    };
+    let starts_behind =
+        number.checked_sub(1).is_none_or(|before| behind(&walked.first_key, walked.first_uid, before));
+    if !starts_behind || behind(&tally.last_key, tally.last_uid, number) {
+        return Err(Malformed("the keys of a block are not those that the index says"));
+    }
+    Ok(())
 }
 
 /// What a walk over one block has seen.
