@@ -27,7 +27,7 @@ use crate::wire::replica::FileRequest;
 use crate::{Error, Result};
 
 /// Files that are fetched side by side.
-const STREAMS: usize = 4;
+pub(super) const STREAMS: usize = 4;
 /// The bit of a file's number on the wire that says that it is a log segment.
 const LOG_BIT: u64 = 1 << 63;
 /// The list of files is sent in parts of this size, in bytes.
@@ -47,6 +47,8 @@ pub enum CloneStage {
     Verifying,
     /// Chunks come in, each checked on arrival.
     Fetching,
+    /// The same, while the clone can be read.
+    Hydrating,
     /// All is here: it is made durable, and gets its name.
     Installing,
 }
@@ -58,6 +60,7 @@ impl CloneStage {
             Self::Listing => "listing",
             Self::Verifying => "verifying",
             Self::Fetching => "fetching",
+            Self::Hydrating => "hydrating",
             Self::Installing => "installing",
         }
     }
@@ -100,7 +103,7 @@ impl Taking {
     }
 
     /// What the clone says of itself if it is complete now.
-    fn about_now(&self) -> Option<CloneAbout> {
+    pub(super) fn about_now(&self) -> Option<CloneAbout> {
         let made_ms = self.options.os.now_millis();
         let expires_ms = self.ttl_ms.map(|ttl_ms| made_ms.saturating_add(ttl_ms));
         self.about.clone().map(|about| CloneAbout { made_ms, expires_ms, ..about })
@@ -345,7 +348,7 @@ async fn sync<P: Send + Sync + 'static>(range: Range, shared: Arc<Shared<P>>) ->
     blocking(move || Ok(shared.target.sync_complete(range.kind, range.number)?)).await
 }
 
-fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+pub(super) fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     outcome.unwrap_or_else(|error| Err(Error::Protocol(format!("a transfer broke off: {error}"))))
 }
 

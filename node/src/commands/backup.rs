@@ -75,7 +75,7 @@ fn make(global: &Global, runtime: &Runtime, arguments: &BackupCreateArgs) -> Res
             let source = Pinned::new(database.pin_archive(since)?);
             (send(runtime, &store, &catalog, &source, &wish, &cancelled)?, since)
         }
-        Place::Node { address, tls } => {
+        Place::Node { address, tls, .. } => {
             let instance = instance_of(&place)?;
             let (store, catalog) = open()?;
             let since = since(&catalog, instance);

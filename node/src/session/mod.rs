@@ -38,6 +38,8 @@ pub(crate) enum Place {
         address: String,
         /// The directory with the certificates; the user's own if none is named.
         tls: Option<PathBuf>,
+        /// What of it is meant, if not its own database: a clone that comes in, by its name.
+        database: Option<String>,
     },
 }
 
@@ -55,7 +57,10 @@ impl Place {
     pub(crate) fn open(&self, if_absent: IfAbsent) -> Result<Box<dyn Session>, CliError> {
         Ok(match self {
             Self::Directory(path) => Box::new(LocalSession::open(path, if_absent)?),
-            Self::Node { address, tls } => Box::new(RemoteSession::connect(address, tls.as_deref())?),
+            Self::Node { address, tls, database } => {
+                let session = RemoteSession::connect(address, tls.as_deref())?;
+                Box::new(session.of_database(database.as_deref()))
+            }
         })
     }
 

@@ -50,6 +50,14 @@ impl RemoteSession {
         Ok(Self { runtime, client, choice: WriteChoice::default() })
     }
 
+    /// The same session, about a database of the node's that is not its own.
+    pub(crate) fn of_database(mut self, name: Option<&str>) -> Self {
+        if let Some(name) = name {
+            self.client = self.client.clone().with_database(name);
+        }
+        self
+    }
+
     fn call(&self, request: Request) -> Result<Response, CliError> {
         Ok(self.runtime.block_on(self.client.call(request))?)
     }
