@@ -87,6 +87,12 @@ impl Database {
         Ok(database)
     }
 
+    /// A database over a store that changes nothing.
+    pub(crate) fn of_view(store: Store) -> Self {
+        let (store, threads) = (Arc::new(store), Mutex::new(Vec::new()));
+        Self { handle: Arc::new(Handle { store, threads, catalog: Mutex::new(()) }) }
+    }
+
     /// Keeps the delete marks that registered secondaries need, before the first merge of this start can drop one.
     /// Whoever serves them sets the floors from then on.
     fn preserve_for_registered(&self) {

@@ -1,6 +1,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::clone::Absent;
+
 /// The result of an engine call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -170,6 +172,20 @@ pub enum Error {
     /// Input that cannot be understood or may not be combined.
     #[error("{0}")]
     Invalid(String),
+    /// A part of a clone that is not complete has not come yet, and cannot be had now.
+    #[error(
+        "byte {offset} of {} has not come yet: {why}. What is here can be read; try again when a source of the clone answers, \
+         or wait until the clone is complete",
+        path.display()
+    )]
+    NotHere {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// Why it cannot be had.
+        why: String,
+    },
     /// The database is closing.
     #[error("the database is closed")]
     Closed,
@@ -201,6 +217,7 @@ impl Error {
             Self::SnapshotTooOld(_) => "snapshot_too_old",
             Self::Gap { .. } => "gap",
             Self::Invalid(_) => "invalid",
+            Self::NotHere { .. } => "not_here",
             Self::Closed => "closed",
         }
     }
@@ -209,6 +226,10 @@ impl Error {
     pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::StorageFull {
             return Self::NoSpace { path: path.to_path_buf(), what };
+        }
+        if let Some(absent) = source.get_ref().and_then(|source| source.downcast_ref::<Absent>()) {
+            let (offset, why) = (absent.offset, absent.why.clone());
+            return Self::NotHere { path: path.to_path_buf(), offset, why };
         }
         Self::Io { what, path: path.to_path_buf(), source: std::sync::Arc::new(source) }
     }

@@ -42,8 +42,9 @@ mod table_handle;
 mod version;
 
 pub use clone::{
-    CLONE_CHUNK_BYTES, CloneAbout, CloneFile, ClonePlace, ClonePurpose, CloneRecord, CloneRole, CloneTarget,
-    FileKind, FileList, FilePin, LocalClone, LogSegment, MissingChunk, is_kept, unmark_kept,
+    CLONE_CHUNK_BYTES, ChunkRange, CloneAbout, CloneFile, ClonePlace, ClonePurpose, CloneRecord, CloneRole,
+    CloneTarget, FileKind, FileList, FilePin, Hydration, LocalClone, LogSegment, MissingChunk, is_kept,
+    unmark_kept,
 };
 pub use commit::{
     Batch, CommitOp, EncodedCommit, Listener, LoggedCommit, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_ROW_BYTES,

@@ -293,7 +293,8 @@ impl Snapshot {
 /// The index tells the blocks that hold any; the share of such records in them is taken from a sample. Whole blocks
 /// would mislead where changes are scattered: with a hundred records a block, one change in a hundred touches most.
 fn changed_bytes(run: &Run, since: Uid, keys: &KeyRange) -> u64 {
-    let index = run.index();
+    // Where the file is not here yet, all of it may have changed.
+    let Ok(index) = run.index() else { return run.meta().len };
     let is_within = |at: usize| {
         let begins_below_end = at.checked_sub(1).is_none_or(|at| keys.is_below_end(index.separator(at).0));
         begins_below_end && index.separator(at).0 >= keys.start.as_slice()

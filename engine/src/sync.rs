@@ -1,6 +1,6 @@
 //! The one place that names atomics, locks and channels, so that loom can take their place.
 
-pub(crate) use std::sync::Arc;
+pub(crate) use std::sync::{Arc, OnceLock};
 
 pub(crate) use crossbeam::queue::ArrayQueue;
 pub(crate) use crossbeam::utils::CachePadded;

@@ -86,6 +86,9 @@ pub(crate) struct Global {
     /// The directory with the certificates for --node and --cluster [default: the user's own]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) tls: Option<PathBuf>,
+    /// Read this clone of the node's, which comes in lazily, instead of the node's own database
+    #[arg(long = "clone", global = true, value_name = "NAME", conflicts_with = "cluster")]
+    pub(crate) of_clone: Option<String>,
     /// The directory that a shell works on
     #[arg(skip)]
     pub(crate) shell_dir: Option<PathBuf>,
@@ -202,7 +205,13 @@ impl PlaceArgs {
             });
         }
         match (&global.node, self.dir.as_ref().or(global.shell_dir.as_ref())) {
-            (Some(address), _) => Ok(Place::Node { address: address.clone(), tls }),
+            (Some(address), _) => {
+                Ok(Place::Node { address: address.clone(), tls, database: global.of_clone.clone() })
+            }
+            (None, _) if global.of_clone.is_some() => {
+                Err(CliError::usage("--clone is for a clone that a node takes")
+                    .hint("name the node with --node"))
+            }
             (None, Some(dir)) => Ok(Place::Directory(dir.clone())),
             (None, None) => Err(CliError::usage("no database is named")
                 .hint("name its directory, or use --node ADDR or --cluster ADDR")),
@@ -646,7 +655,7 @@ mod tests {
             let remote = parse(line).unwrap();
             let PlanariaCommand::Get(get) = &remote.command else { panic!("get") };
             let get = &get.key;
-            let node = Place::Node { address: "h:1".into(), tls: None };
+            let node = Place::Node { address: "h:1".into(), tls: None, database: None };
             assert_eq!(get.place.place(&remote.global).unwrap(), node);
             assert_eq!((get.table.as_str(), get.key.join(" ")), ("weather", "EWR -7".to_owned()));
         }
@@ -659,6 +668,22 @@ mod tests {
         assert!(parse("planaria --node h:1 table list").is_ok());
         assert!(parse("planaria --node h:1 table list db").is_err());
         assert!(parse("planaria table list").is_err());
+    }
+
+    #[test]
+    fn a_lazy_clone_has_a_source_replaces_nothing_and_is_read_by_its_name() {
+        let create = "planaria --node h:1 clone create /copy";
+        assert!(parse(&format!("{create} --from h:2 --lazy")).is_ok());
+        for wrong in ["--lazy", "--from h:2 --lazy --replace", "--lazy --on-node"] {
+            assert!(parse(&format!("{create} {wrong}")).is_err(), "{wrong}");
+        }
+        let read = parse("planaria --node h:1 --clone copy get weather EWR").unwrap();
+        let PlanariaCommand::Get(get) = &read.command else { panic!("get") };
+        let place = get.key.place.place(&read.global).unwrap();
+        assert!(matches!(place, Place::Node { database: Some(name), .. } if name == "copy"));
+        let nowhere = parse("planaria --clone copy get db weather EWR").unwrap();
+        let PlanariaCommand::Get(get) = &nowhere.command else { panic!("get") };
+        assert_eq!(get.key.place.place(&nowhere.global).unwrap_err().code, "usage");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod quarantine;
 mod rows;
 mod tables;
+mod view;
 
 use bytes::Bytes;
 use planaria_engine::{Batch, Database, Durability, Role, Table, Written, table};
@@ -23,6 +24,11 @@ use crate::compare;
 pub(crate) trait Companion: Send + Sync + 'static {
     /// Answers a request that is not about the database's own rows: the lists of replicas and clones, and clones.
     fn call(&self, peer: &Peer, request: Request, exchange: &mut Exchange) -> Result<Response, RemoteError>;
+
+    /// By what a database that is not the node's own is read, if there is one of that name: a clone that comes in.
+    fn view(&self, _name: &str) -> Result<Option<Database>, RemoteError> {
+        Ok(None)
+    }
 
     /// Takes over a connection of a replica. The connection ends when the future does.
     fn replica(&self, session: ReplicaSession) -> BoxFuture;
@@ -213,9 +219,13 @@ impl DatabaseHandler {
 impl Handler for DatabaseHandler {
     fn call(&self, peer: &Peer, call: Call, exchange: &mut Exchange) -> Result<Response, RemoteError> {
         if let Some(database) = call.database.filter(|database| !self.is_meant(database)) {
+            if let Some(view) = self.companion.view(&database)? {
+                return view::answer((&self.node, &database), view, peer, call.request, exchange);
+            }
             let mut error =
                 RemoteError::new("unknown_database", format!("this node hosts no database {database:?}"));
-            error.hint = format!("it hosts {:?}", self.name);
+            error.hint =
+                format!("it hosts {:?}, and lets clones be read that were created with --lazy", self.name);
             return Err(error);
         }
         self.answer(peer, call.request, exchange).map_err(|error| self.companion.explain(error))

@@ -11,6 +11,8 @@ pub(super) struct TargetFile {
     path: PathBuf,
     /// Its place in the list.
     pub(super) entry: usize,
+    /// Whether it is read while it comes in: then the system's cache is the right place for it.
+    through_cache: bool,
     state: Mutex<State>,
 }
 
@@ -29,8 +31,8 @@ struct Handles {
 
 impl TargetFile {
     /// A file that exists.
-    pub(super) fn new(path: PathBuf, entry: usize) -> Self {
-        Self { path, entry, state: Mutex::default() }
+    pub(super) fn new(path: PathBuf, entry: usize, through_cache: bool) -> Self {
+        Self { path, entry, through_cache, state: Mutex::default() }
     }
 
     fn open(&self, os: &dyn Os) -> Result<Arc<Handles>> {
@@ -41,7 +43,7 @@ impl TargetFile {
         let open = |mode| os.open(&self.path, mode);
         let file = open(OpenMode::Write).map_err(|error| Error::io("open", &self.path, error))?;
         // An error of this one is an error of the other one as well, or is of no importance.
-        let direct = open(OpenMode::WriteDirect).ok();
+        let direct = if self.through_cache { None } else { open(OpenMode::WriteDirect).ok() };
         let handles = Arc::new(Handles { file, direct });
         *state = State { open: Some(Arc::clone(&handles)), is_durable: false };
         Ok(handles)

@@ -9,11 +9,13 @@
 mod about;
 mod archive;
 mod file;
+mod hydration;
 mod local;
 mod pin;
 mod place;
 mod record;
 mod target;
+mod view;
 
 use std::path::{Path, PathBuf};
 
@@ -26,6 +28,8 @@ use crate::version::{Lineage, Manifest, Role, run_path};
 
 pub use about::{CloneAbout, ClonePurpose};
 pub use archive::LogSegment;
+pub(crate) use hydration::Absent;
+pub use hydration::{ChunkRange, Hydration};
 pub use local::LocalClone;
 pub use pin::FilePin;
 pub use place::{ClonePlace, is_kept, unmark_kept};
@@ -181,6 +185,9 @@ fn clone_manifest(
 #[cfg(test)]
 #[cfg(not(loom))]
 mod archive_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod hydration_tests;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod target_crash_tests;

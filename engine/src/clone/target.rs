@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use planaria_types::{DatabaseId, InstanceId, Position, Uid};
 
 use super::file::TargetFile;
+use super::hydration::{Chunks, Hydration};
 use super::local::publish;
 use super::{
     CLONE_CHUNK_BYTES, CloneAbout, CloneFile, CloneRole, FileKind, FileList, Origin, clone_manifest,
@@ -18,8 +19,8 @@ use crate::os::{OpenMode, Os, OsFile};
 use crate::planted::planted;
 use crate::sealed::{beside, parent};
 use crate::store::{log_dir, record_kind};
-use crate::sync::{Arc, Mutex};
-use crate::version::{MANIFEST, run_dir, write_file};
+use crate::sync::{Arc, RwLock};
+use crate::version::{MANIFEST, Manifest, run_dir, write_file};
 
 /// The end of a file's name while another one may have the name that it gets.
 const ASIDE: &str = ".aside";
@@ -50,11 +51,24 @@ pub struct CloneTarget {
     partial: PathBuf,
     list: FileList,
     files: BTreeMap<(FileKind, u64), TargetFile>,
-    missing: Mutex<BTreeSet<MissingChunk>>,
+    hydration: Arc<Hydration>,
     resumed_bytes: u64,
     linked_bytes: u64,
     about: Option<CloneAbout>,
+    /// What the clone is called among copies, and the database that it is if it is one of its own.
+    identity: (InstanceId, DatabaseId),
+    /// Held to read while a chunk is written; set once no more are taken.
+    is_retired: RwLock<bool>,
     origin: Origin,
+}
+
+/// What is done with chunks that an earlier attempt may have brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Earlier {
+    /// They are looked at when the clone is opened.
+    CheckNow,
+    /// They are looked at when they are read, or before they would be fetched: the clone is read while it comes in.
+    CheckLater,
 }
 
 impl CloneTarget {
@@ -81,7 +95,40 @@ impl CloneTarget {
         list: FileList,
         options: Options,
     ) -> Result<Self> {
-        let target = target.as_ref().to_path_buf();
+        Self::begin(target.as_ref(), reuse, list, options, Earlier::CheckNow)
+    }
+
+    /// As [`CloneTarget::open`], for a clone that is to be read while it comes in: nothing is read of what an earlier attempt
+    /// has brought before somebody needs it.
+    ///
+    /// # Errors
+    ///
+    /// As [`CloneTarget::open`].
+    pub fn open_lazily(target: impl AsRef<Path>, list: FileList, options: Options) -> Result<Self> {
+        Self::begin(target.as_ref(), None, list, options, Earlier::CheckLater)
+    }
+
+    /// Goes on with what an earlier process was receiving into `target`, if it was, without any source.
+    ///
+    /// # Errors
+    ///
+    /// As [`CloneTarget::open`].
+    pub fn resume_lazily(target: impl AsRef<Path>, options: Options) -> Result<Option<Self>> {
+        let found = read_whole(&options.os, &partial_dir(target.as_ref()).join(LIST));
+        match found.and_then(|found| postcard::from_bytes(&found).ok()) {
+            Some(list) => Self::open_lazily(target, list, options).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn begin(
+        target: &Path,
+        reuse: Option<&Path>,
+        list: FileList,
+        options: Options,
+        before: Earlier,
+    ) -> Result<Self> {
+        let target = target.to_path_buf();
         let os = &options.os;
         if os.exists(&target) {
             return Err(Error::Exists { path: target });
@@ -114,53 +161,28 @@ impl CloneTarget {
         }
         write_file(os, &partial.join(LIST), &encoded)?;
         os.sync_dir(&partial).map_err(|error| Error::io("sync", &partial, error))?;
-        let mut clone = Self {
+        let found = open_files(&options, &partial, &list, before)?;
+        let random = || u128::from(options.os.random_u64()) << 64 | u128::from(options.os.random_u64());
+        Ok(Self {
             target,
             partial,
-            files: BTreeMap::new(),
-            missing: Mutex::default(),
-            resumed_bytes: 0,
+            files: found.files,
+            hydration: Arc::new(found.hydration),
+            resumed_bytes: found.bytes.saturating_sub(linked_bytes),
             linked_bytes,
             about: None,
             origin: Origin::This,
+            identity: (InstanceId(random()), DatabaseId(random())),
+            is_retired: RwLock::new(false),
             list,
             options,
-        };
-        clone.open_files()?;
-        clone.resumed_bytes = clone.resumed_bytes.saturating_sub(linked_bytes);
-        Ok(clone)
+        })
     }
 
     /// What an interrupted attempt at `target` was receiving, if there was one.
     pub fn begun(target: &Path, os: &Arc<dyn Os>) -> Option<InstanceId> {
         let found = read_whole(os, &partial_dir(target).join(LIST))?;
         postcard::from_bytes::<FileList>(&found).ok().map(|list| list.manifest.instance)
-    }
-
-    fn open_files(&mut self) -> Result<()> {
-        let os = Arc::clone(&self.options.os);
-        let mut missing = BTreeSet::new();
-        for (index, entry) in self.list.files.iter().enumerate() {
-            let path = file_path(&self.partial, entry.kind, entry.number);
-            let exists = os.exists(&path);
-            let mode = if exists { OpenMode::Write } else { OpenMode::CreateNew };
-            let file = os.open(&path, mode).map_err(|error| Error::io("open", &path, error))?;
-            // One that an earlier attempt made may not have had its length yet when that ended.
-            if file.len().map_err(|error| Error::io("measure", &path, error))? != entry.extent {
-                file.allocate(entry.extent).map_err(|error| Error::io("reserve room for", &path, error))?;
-            }
-            for chunk in 0..entry.chunks.len() as u64 {
-                let unchecked = planted!(self.options, ResumeUnchecked);
-                if exists && (unchecked || has_chunk(&*file, entry, chunk)) {
-                    self.resumed_bytes += chunk_len(entry, chunk);
-                } else {
-                    missing.insert(MissingChunk { kind: entry.kind, number: entry.number, chunk });
-                }
-            }
-            self.files.insert((entry.kind, entry.number), TargetFile::new(path, index));
-        }
-        self.missing = Mutex::new(missing);
-        Ok(())
     }
 
     /// Bytes of files that another database on this disk had already.
@@ -170,12 +192,56 @@ impl CloneTarget {
 
     /// The chunks that are to be fetched, in order.
     pub fn missing(&self) -> Vec<MissingChunk> {
-        self.missing.lock().iter().copied().collect()
+        self.hydration.missing()
     }
 
-    /// Bytes that an earlier attempt had received.
+    /// Bytes that an earlier attempt had received, as far as they were looked at.
     pub fn resumed_bytes(&self) -> u64 {
-        self.resumed_bytes
+        self.resumed_bytes + self.hydration.resumed_bytes()
+    }
+
+    /// Which chunks are here, and who waits for others.
+    pub fn hydration(&self) -> &Arc<Hydration> {
+        &self.hydration
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn partial(&self) -> &Path {
+        &self.partial
+    }
+
+    /// The manifest of the source.
+    pub(super) fn source(&self) -> &Manifest {
+        &self.list.manifest
+    }
+
+    /// What the clone is called among copies, and the database that it is.
+    pub(super) fn identity(&self, role: CloneRole) -> (InstanceId, DatabaseId) {
+        match role {
+            CloneRole::Detached => self.identity,
+            CloneRole::Secondary => (self.identity.0, self.list.manifest.database),
+        }
+    }
+
+    /// Under which numbers another list has the files that are not complete here; nothing if it lacks one of them. What a file
+    /// is, its hashes say.
+    pub fn numbers_in(&self, other: &FileList) -> Option<BTreeMap<(FileKind, u64), u64>> {
+        let theirs: HashMap<Bytes<'_>, u64> =
+            other.files.iter().map(|file| (bytes_of(file), file.number)).collect();
+        let missing: BTreeSet<_> =
+            self.hydration.missing().into_iter().map(|chunk| (chunk.kind, chunk.number)).collect();
+        let files = self.list.files.iter().filter(|file| missing.contains(&(file.kind, file.number)));
+        files.map(|file| Some(((file.kind, file.number), *theirs.get(&bytes_of(file))?))).collect()
+    }
+
+    /// Takes no more chunks, and returns when nobody writes one any more. Whoever reads from it waits for nothing any more, and is
+    /// told why.
+    pub fn retire(&self, why: &str) {
+        *self.is_retired.write() = true;
+        self.hydration.set_away(why);
     }
 
     /// What is received.
@@ -194,8 +260,17 @@ impl CloneTarget {
     ///
     /// # Errors
     ///
-    /// `Invalid` if the bytes are not those that the list promises; nothing is written then.
+    /// `Invalid` if the bytes are not those that the list promises, `Closed` once it is retired; nothing is written then.
     pub fn write(&self, chunk: MissingChunk, bytes: &[u8]) -> Result<()> {
+        self.take_in(chunk, bytes).map(drop)
+    }
+
+    /// As [`CloneTarget::write`]; answers whether the chunk was missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`CloneTarget::write`].
+    pub fn take_in(&self, chunk: MissingChunk, bytes: &[u8]) -> Result<bool> {
         let wrong = |what: &str| {
             Error::Invalid(format!("chunk {} of {:?} {}: {what}", chunk.chunk, chunk.kind, chunk.number))
         };
@@ -206,16 +281,19 @@ impl CloneTarget {
         if hash.is_none_or(|hash| blake3::hash(bytes) != *hash) {
             return Err(wrong("the source sent other bytes than it promised"));
         }
+        let is_retired = self.is_retired.read();
+        if *is_retired {
+            return Err(Error::Closed);
+        }
         known.write(&*self.options.os, bytes, chunk.chunk * CLONE_CHUNK_BYTES)?;
-        self.missing.lock().remove(&chunk);
-        Ok(())
+        Ok(self.hydration.arrived(chunk))
     }
 
     /// Makes a file durable if all of it is there: what is done for one while others arrive need not be waited for in the end.
     pub fn sync_complete(&self, kind: FileKind, number: u64) -> Result<()> {
         let start = MissingChunk { kind, number, chunk: 0 };
         let end = MissingChunk { chunk: u64::MAX, ..start };
-        if self.missing.lock().range(start..=end).next().is_some() {
+        if self.hydration.first_missing(start, Some(end)).is_some() {
             return Ok(());
         }
         self.files.get(&(kind, number)).map_or(Ok(()), |known| known.sync(&*self.options.os))
@@ -293,7 +371,8 @@ impl CloneTarget {
     }
 
     fn sync_files(&self) -> Result<()> {
-        if let Some(missing) = self.missing.lock().first() {
+        let first = MissingChunk { kind: FileKind::Run, number: 0, chunk: 0 };
+        if let Some(missing) = self.hydration.first_missing(first, None) {
             return Err(Error::Invalid(format!(
                 "{:?} {} of the clone is not complete",
                 missing.kind, missing.number
@@ -312,13 +391,8 @@ impl CloneTarget {
     /// Gives the clone its identity and its name.
     fn name(self, role: CloneRole) -> Result<()> {
         let os = &self.options.os;
-        let random = || u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
         let (source, position) = (&self.list.manifest, self.list.position);
-        let instance = InstanceId(random());
-        let database = match role {
-            CloneRole::Detached => DatabaseId(random()),
-            CloneRole::Secondary => source.database,
-        };
+        let (instance, database) = self.identity(role);
         if let Some(about) = self.about {
             about.write(os, &self.partial)?;
         }
@@ -334,9 +408,52 @@ impl std::fmt::Debug for CloneTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CloneTarget")
             .field("target", &self.target)
-            .field("missing", &self.missing.lock().len())
+            .field("hydration", &self.hydration)
             .finish_non_exhaustive()
     }
+}
+
+/// The files of a clone as they are found.
+struct Found {
+    files: BTreeMap<(FileKind, u64), TargetFile>,
+    hydration: Hydration,
+    /// Bytes that are here and were checked.
+    bytes: u64,
+}
+
+/// Makes the files that are not there yet, and finds out which chunks are missing.
+fn open_files(options: &Options, partial: &Path, list: &FileList, before: Earlier) -> Result<Found> {
+    let os = &options.os;
+    let (mut files, mut chunks) = (BTreeMap::new(), BTreeMap::new());
+    let (mut missing, mut unchecked, mut bytes) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let is_read = before == Earlier::CheckLater;
+    for (index, entry) in list.files.iter().enumerate() {
+        let path = file_path(partial, entry.kind, entry.number);
+        let exists = os.exists(&path);
+        let mode = if exists { OpenMode::Write } else { OpenMode::CreateNew };
+        let file = os.open(&path, mode).map_err(|error| Error::io("open", &path, error))?;
+        // One that an earlier attempt made may not have had its length yet when that ended.
+        if file.len().map_err(|error| Error::io("measure", &path, error))? != entry.extent {
+            file.allocate(entry.extent).map_err(|error| Error::io("reserve room for", &path, error))?;
+        }
+        for chunk in 0..entry.chunks.len() as u64 {
+            let unread = planted!(options, ResumeUnchecked);
+            let name = MissingChunk { kind: entry.kind, number: entry.number, chunk };
+            if exists && is_read && entry.kind == FileKind::Run {
+                missing.insert(name);
+                unchecked.insert(name);
+            } else if exists && (unread || has_chunk(&*file, entry, chunk)) {
+                bytes += chunk_len(entry, chunk);
+            } else {
+                missing.insert(name);
+            }
+        }
+        let name = (entry.kind, entry.number);
+        chunks.insert(name, Arc::new(Chunks::new(path.clone(), entry)));
+        files.insert(name, TargetFile::new(path, index, is_read));
+    }
+    let hydration = Hydration::new(Arc::clone(os), chunks, missing, unchecked);
+    Ok(Found { files, hydration, bytes })
 }
 
 /// What a file is, whatever its number: its kind, its extent, and the hashes of its chunks.
@@ -478,11 +595,11 @@ fn check_list(list: &FileList) -> Result<()> {
     Ok(())
 }
 
-fn chunk_len(entry: &CloneFile, chunk: u64) -> u64 {
+pub(super) fn chunk_len(entry: &CloneFile, chunk: u64) -> u64 {
     (entry.len - chunk * CLONE_CHUNK_BYTES).min(CLONE_CHUNK_BYTES)
 }
 
-fn has_chunk(file: &dyn OsFile, entry: &CloneFile, chunk: u64) -> bool {
+pub(super) fn has_chunk(file: &dyn OsFile, entry: &CloneFile, chunk: u64) -> bool {
     let mut bytes = vec![0; chunk_len(entry, chunk) as usize];
     let read = file.read_exact_at(&mut bytes, chunk * CLONE_CHUNK_BYTES);
     let expected = usize::try_from(chunk).ok().and_then(|chunk| entry.chunks.get(chunk));

@@ -7,7 +7,7 @@ use super::source::Source;
 use crate::cursor::RecordKind;
 use crate::error::Result;
 use crate::hash;
-use crate::run::Run;
+use crate::run::{Index, Run};
 use crate::version::{Fragment, RunRef};
 
 /// The fingerprint of the live records of a fragment within `range` at the cut `at`: keys, UIDs and rows of the newest
@@ -23,14 +23,15 @@ pub(crate) fn fingerprint(fragment: &Arc<Fragment>, range: &KeyRange, at: Uid) -
     // Everything below is in the sum.
     let mut summed = range.start.clone();
     for reference in fragment.bottom.iter().filter(|reference| reference.keys.overlaps(&range)) {
-        let index = reference.run.index();
+        let index = reference.run.index()?;
         let first = index.find(&range.start, Uid::MAX).unwrap_or(index.len());
         for block in first..index.len() {
-            let keys = keys_of_block(&reference.run, block);
+            let keys = keys_of_block(&reference.run, index, block);
             if !range.is_below_end(&keys.start) {
                 break;
             }
-            let Some(stored) = stored(reference, block, at).filter(|_| is_whole(&keys, reference, &range))
+            let Some(stored) =
+                stored(reference, index, block, at).filter(|_| is_whole(&keys, reference, &range))
             else {
                 continue;
             };
@@ -50,8 +51,7 @@ pub(crate) fn fingerprint(fragment: &Arc<Fragment>, range: &KeyRange, at: Uid) -
 }
 
 /// What a block stores, if the whole of it is to be seen at `at`.
-fn stored(reference: &RunRef, block: usize, at: Uid) -> Option<Fingerprint> {
-    let index = reference.run.index();
+fn stored(reference: &RunRef, index: &Index, block: usize, at: Uid) -> Option<Fingerprint> {
     let seen = index.entry(block)?.highest_uid <= at.min(reference.upto);
     index.fingerprint(block).filter(|_| seen)
 }
@@ -62,7 +62,7 @@ fn is_whole(keys: &KeyRange, reference: &RunRef, range: &KeyRange) -> bool {
 
 /// The keys that block `at` accounts for: those behind the block before, up to its own last one. A key that begins in
 /// the block before is accounted for there.
-pub(super) fn keys_of_block(run: &Run, at: usize) -> KeyRange {
+pub(super) fn keys_of_block(run: &Run, index: &Index, at: usize) -> KeyRange {
     let behind = |key: &[u8]| {
         let mut behind = Vec::with_capacity(key.len() + 1);
         behind.extend_from_slice(key);
@@ -70,10 +70,10 @@ pub(super) fn keys_of_block(run: &Run, at: usize) -> KeyRange {
         behind
     };
     let start = match at.checked_sub(1) {
-        Some(before) => behind(run.index().separator(before).0),
+        Some(before) => behind(index.separator(before).0),
         None => run.meta().smallest_key.clone(),
     };
-    KeyRange::new(start, Some(behind(run.index().separator(at).0)))
+    KeyRange::new(start, Some(behind(index.separator(at).0)))
 }
 
 /// The fingerprint by its definition: all records are read.

@@ -30,7 +30,7 @@ pub(crate) fn parts(
     at: Uid,
     count: usize,
 ) -> Result<Vec<Part>> {
-    let mut boundaries = block_boundaries(fragments, range, count.max(1));
+    let mut boundaries = block_boundaries(fragments, range, count.max(1))?;
     if boundaries.is_empty() {
         boundaries = record_boundaries(fragments, range, at, count.max(1))?;
     }
@@ -49,51 +49,46 @@ pub(crate) fn parts(
 }
 
 /// Boundaries between blocks; none where the range holds too few records for that.
-fn block_boundaries(fragments: &[&Arc<Fragment>], range: &KeyRange, count: usize) -> Vec<Vec<u8>> {
-    let references = || fragments.iter().flat_map(|fragment| fragment.references());
-    let spans: Vec<_> = references()
-        .filter_map(|reference| {
-            let keys = reference.keys.intersect(range)?;
-            let index = reference.run.index();
-            let first = index.find(&keys.start, Uid::MAX)?;
-            let last = keys.end.as_ref().and_then(|end| index.find(end, Uid::MAX)).unwrap_or(index.len() - 1);
-            Some((reference, first, last + 1))
-        })
-        .collect();
-    let total: usize = spans.iter().map(|(_, first, end)| end - first).sum();
+fn block_boundaries(fragments: &[&Arc<Fragment>], range: &KeyRange, count: usize) -> Result<Vec<Vec<u8>>> {
+    let mut spans = Vec::new();
+    for reference in fragments.iter().flat_map(|fragment| fragment.references()) {
+        let Some(keys) = reference.keys.intersect(range) else { continue };
+        let index = reference.run.index()?;
+        let Some(first) = index.find(&keys.start, Uid::MAX) else { continue };
+        let last = keys.end.as_ref().and_then(|end| index.find(end, Uid::MAX)).unwrap_or(index.len() - 1);
+        spans.push((reference, index, first, last + 1));
+    }
+    let total: usize = spans.iter().map(|(_, _, first, end)| end - first).sum();
     let step = total / count.saturating_mul(BLOCKS_PER_PART) + 1;
     let mut blocks = Vec::new();
-    for (reference, first, end) in spans {
-        let index = reference.run.index();
+    for (reference, index, first, end) in spans {
         let sampled = (first..end).skip(step / 2).step_by(step);
         blocks.extend(sampled.filter_map(|at| {
             let records = u64::from(index.entry(at)?.records).saturating_mul(step as u64);
-            Some((reference, at, records))
+            Some((reference, index, at, records))
         }));
     }
-    let records: u64 = blocks.iter().map(|(_, _, records)| records).sum();
+    let records: u64 = blocks.iter().map(|(_, _, _, records)| records).sum();
     if records <= SCANNED_RECORDS_MAX {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    blocks.sort_by(|(a, at_a, _), (b, at_b, _)| {
-        a.run.index().separator(*at_a).0.cmp(b.run.index().separator(*at_b).0)
-    });
+    blocks.sort_by(|(_, a, at_a, _), (_, b, at_b, _)| a.separator(*at_a).0.cmp(b.separator(*at_b).0));
     let share = records.div_ceil(count as u64);
     let mut boundaries: Vec<Vec<u8>> = Vec::new();
     let mut gathered = 0;
-    for (reference, at, records) in blocks {
+    for (reference, index, at, records) in blocks {
         gathered += records;
         if gathered < share {
             continue;
         }
-        let end = keys_of_block(&reference.run, at).end.unwrap_or_default();
+        let end = keys_of_block(&reference.run, index, at).end.unwrap_or_default();
         let last = boundaries.last().unwrap_or(&range.start);
         if end > *last && range.is_below_end(&end) && boundaries.len() + 1 < count {
             boundaries.push(end);
             gathered = 0;
         }
     }
-    boundaries
+    Ok(boundaries)
 }
 
 /// Boundaries between records that are live.

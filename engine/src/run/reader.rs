@@ -18,7 +18,7 @@ use super::run_cursor::RunCursor;
 use crate::cursor::Version;
 use crate::error::{Error, Result};
 use crate::os::{OpenMode, Os, OsFile};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, OnceLock, Ordering};
 
 /// How the data blocks of a run are read. The answers are the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -54,16 +54,60 @@ pub(crate) struct Run {
     path: PathBuf,
     file: Arc<dyn OsFile>,
     meta: RunMeta,
+    mode: ReadMode,
+    /// What lies around the data blocks. There from the beginning, but for a run whose file may not be here yet.
+    around: OnceLock<Surroundings>,
+    blocks: Arc<BlockCache>,
+    cache_id: u64,
+    obsolete: AtomicBool,
+}
+
+/// What is read of a run before its data blocks are.
+#[derive(Debug)]
+struct Surroundings {
     kind: RunKind,
     /// What is added to every UID in the file: that of the commit, for a run of one commit; else zero.
     uid_base: Uid,
     footer: Footer,
     index: Index,
     filter: Filter,
-    blocks: Arc<BlockCache>,
-    cache_id: u64,
     map: Option<MappedBlocks>,
-    obsolete: AtomicBool,
+}
+
+impl Surroundings {
+    /// Reads them from the file, which must be exactly the one that `meta` describes.
+    fn read(path: &Path, file: &dyn OsFile, meta: &RunMeta, mode: ReadMode) -> Result<Self> {
+        let parts = Parts { path, file, identity: meta.identity, uid_base: Uid::ZERO };
+        let (mut found, footer, kind) = parts.meta()?;
+        let uid_base = match kind {
+            RunKind::Versions => Uid::ZERO,
+            RunKind::OneCommit => meta.smallest_uid,
+        };
+        if kind == RunKind::OneCommit {
+            found.name_commit(uid_base);
+        }
+        if found != *meta {
+            return Err(parts.mismatch(&found, meta));
+        }
+        parts.refuse_range_deletes(&footer)?;
+        let filter = parts.part(footer.filter, footer.index)?;
+        let filter = Filter::decode(&filter).map_err(|malformed| parts.damaged(footer.filter, malformed))?;
+        let mut index = Index::decode(
+            parts.part(footer.index, footer.properties)?,
+            HEADER_BYTES as u64,
+            footer.range_deletes,
+        )
+        .map_err(|malformed| parts.damaged(footer.index, malformed))?;
+        index.raise(uid_base);
+        let map = match mode {
+            ReadMode::Cached => None,
+            ReadMode::Mapped => file.map(meta.len).map_err(|error| Error::io("map", path, error))?,
+        };
+        let words = index.len().div_ceil(64);
+        let map = map
+            .map(|bytes| MappedBlocks { bytes, verified: (0..words).map(|_| AtomicU64::new(0)).collect() });
+        Ok(Self { kind, uid_base, footer, index, filter, map })
+    }
 }
 
 /// A map of the file, and which blocks of it have been verified since it was opened, a bit each.
@@ -107,52 +151,53 @@ impl Run {
         blocks: &Arc<BlockCache>,
         mode: ReadMode,
     ) -> Result<Arc<Self>> {
+        let run = Self::open_unread(os, path, meta, blocks, mode)?;
+        if identity != meta.identity {
+            let (file, path) = (run.file.as_ref(), run.path.as_path());
+            let parts = Parts { path, file, identity, uid_base: Uid::ZERO };
+            return Err(parts.mismatch(&parts.meta()?.0, meta));
+        }
+        run.surroundings()?;
+        Ok(run)
+    }
+
+    /// As [`Run::open`], for a file whose bytes may not be here yet: nothing of it is read, nor checked, before somebody
+    /// asks for it.
+    pub(crate) fn open_unread(
+        os: &Arc<dyn Os>,
+        path: &Path,
+        meta: &RunMeta,
+        blocks: &Arc<BlockCache>,
+        mode: ReadMode,
+    ) -> Result<Arc<Self>> {
         let file = os.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
-        let parts = Parts { path, file: file.as_ref(), identity, uid_base: Uid::ZERO };
-        let (mut found, footer, kind) = parts.meta()?;
-        let uid_base = match kind {
-            RunKind::Versions => Uid::ZERO,
-            RunKind::OneCommit => meta.smallest_uid,
-        };
-        if kind == RunKind::OneCommit {
-            found.name_commit(uid_base);
-        }
-        if found != *meta {
-            return Err(parts.mismatch(&found, meta));
-        }
-        parts.refuse_range_deletes(&footer)?;
-        let filter = parts.part(footer.filter, footer.index)?;
-        let filter = Filter::decode(&filter).map_err(|malformed| parts.damaged(footer.filter, malformed))?;
-        let mut index = Index::decode(
-            parts.part(footer.index, footer.properties)?,
-            HEADER_BYTES as u64,
-            footer.range_deletes,
-        )
-        .map_err(|malformed| parts.damaged(footer.index, malformed))?;
-        index.raise(uid_base);
-        let map = match mode {
-            ReadMode::Cached => None,
-            ReadMode::Mapped => file.map(meta.len).map_err(|error| Error::io("map", path, error))?,
-        };
-        let words = index.len().div_ceil(64);
         Ok(Arc::new(Self {
             os: Arc::clone(os),
             path: path.to_path_buf(),
             file,
-            meta: found,
-            kind,
-            uid_base,
-            footer,
-            index,
-            filter,
+            meta: meta.clone(),
+            mode,
+            around: OnceLock::new(),
             cache_id: blocks.register(),
             blocks: Arc::clone(blocks),
-            map: map.map(|bytes| MappedBlocks {
-                bytes,
-                verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
-            }),
             obsolete: AtomicBool::new(false),
         }))
+    }
+
+    /// What lies around the data blocks.
+    #[inline]
+    fn surroundings(&self) -> Result<&Surroundings> {
+        match self.around.get() {
+            Some(around) => Ok(around),
+            None => self.read_surroundings(),
+        }
+    }
+
+    #[cold]
+    fn read_surroundings(&self) -> Result<&Surroundings> {
+        let read = Surroundings::read(&self.path, self.file.as_ref(), &self.meta, self.mode)?;
+        // Where two threads have read them, they have read the same.
+        Ok(self.around.get_or_init(|| read))
     }
 
     /// What the file at `path` says of itself, for when no manifest describes it.
@@ -165,16 +210,16 @@ impl Run {
 
     /// Gives a run of one commit, opened before the commit had a UID and read by nobody yet, that UID.
     pub(crate) fn name_commit(self: Arc<Self>, uid: Uid) -> Result<Arc<Self>> {
-        let named = |run: &Self| run.kind == RunKind::Versions || run.uid_base != Uid::ZERO;
-        match Arc::into_inner(self) {
-            Some(mut run) if !named(&run) => {
-                run.meta.name_commit(uid);
-                run.index.raise(uid);
-                run.uid_base = uid;
-                Ok(Arc::new(run))
-            }
-            _ => Err(Error::Invalid("the UIDs of a run change only before anybody reads it".to_owned())),
+        let misused = || Error::Invalid("the UIDs of a run change only before anybody reads it".to_owned());
+        let mut run = Arc::into_inner(self).ok_or_else(misused)?;
+        let around = run.around.get_mut().ok_or_else(misused)?;
+        if around.kind == RunKind::Versions || around.uid_base != Uid::ZERO {
+            return Err(misused());
         }
+        around.index.raise(uid);
+        around.uid_base = uid;
+        run.meta.name_commit(uid);
+        Ok(Arc::new(run))
     }
 
     /// What a manifest holds of the run.
@@ -190,26 +235,27 @@ impl Run {
     /// Whether the run may hold the key with this hash: `false` is certain.
     #[cfg(test)]
     pub(crate) fn may_contain(&self, hash: u64) -> bool {
-        self.filter.may_contain(hash)
+        self.surroundings().is_ok_and(|around| around.filter.may_contain(hash))
     }
 
-    /// A key with about half of the blocks on either side; `None` if there is but one.
+    /// A key with about half of the blocks on either side; `None` if there is but one, or the index cannot be read.
     pub(crate) fn middle_key(&self) -> Option<Vec<u8>> {
-        let blocks = self.index.len();
-        (blocks > 1).then(|| self.index.separator(blocks / 2 - 1).0.to_vec())
+        let index = self.index().ok()?;
+        let blocks = index.len();
+        (blocks > 1).then(|| index.separator(blocks / 2 - 1).0.to_vec())
     }
 
     /// The newest version of `key`, whose hash is `hash`, with a UID at or below `at`.
     pub(crate) fn get(&self, key: &[u8], hash: u64, at: Uid) -> Result<Option<Version>> {
-        if !self.filter.may_contain(hash) {
+        let Surroundings { filter, index, .. } = self.surroundings()?;
+        if !filter.may_contain(hash) {
             return Ok(None);
         }
-        let Some(number) = self.index.find(key, at) else {
+        let Some(number) = index.find(key, at) else {
             return Ok(None);
         };
         // Most reads are at a cut above the whole run, and spare the look at the index.
-        if at < self.meta.largest_uid && self.index.entry(number).is_none_or(|entry| entry.smallest_uid > at)
-        {
+        if at < self.meta.largest_uid && index.entry(number).is_none_or(|entry| entry.smallest_uid > at) {
             return Ok(None);
         }
         let block = self.block(number)?;
@@ -237,23 +283,26 @@ impl Run {
     /// The fingerprints of the data blocks, in the order of the keys; none if the run was written without.
     #[cfg(test)]
     pub(crate) fn fingerprint_blocks(&self) -> impl Iterator<Item = BlockFingerprint<'_>> {
-        (0..self.index.len()).map_while(|at| {
-            let before = at.checked_sub(1).map(|before| self.index.separator(before));
+        let index = self.index().ok();
+        (0..index.map_or(0, Index::len)).map_while(move |at| {
+            let index = index?;
+            let before = at.checked_sub(1).map(|before| index.separator(before));
             Some(BlockFingerprint {
                 after: before.map(|(key, _)| key),
                 continues: before.is_some_and(|(_, uid)| uid != Uid::ZERO),
-                last: self.index.separator(at).0,
-                highest_uid: self.index.entry(at)?.highest_uid,
-                fingerprint: self.index.fingerprint(at)?,
+                last: index.separator(at).0,
+                highest_uid: index.entry(at)?.highest_uid,
+                fingerprint: index.fingerprint(at)?,
             })
         })
     }
 
     /// The hashes of the file's chunks, read from the file and checked against the content hash.
     pub(crate) fn chunk_hashes(&self) -> Result<ChunkHashes> {
-        let table = self.parts().part(self.footer.chunks, self.footer.end)?;
+        let footer = &self.surroundings()?.footer;
+        let table = self.parts()?.part(footer.chunks, footer.end)?;
         ChunkHashes::decode(&table, &self.meta).ok_or_else(|| {
-            Error::damaged(&self.path, self.footer.chunks, "the chunk table does not match the content hash")
+            Error::damaged(&self.path, footer.chunks, "the chunk table does not match the content hash")
         })
     }
 
@@ -262,39 +311,41 @@ impl Run {
         self.obsolete.store(true, Ordering::Release);
     }
 
-    /// The index.
-    pub(crate) fn index(&self) -> &Index {
-        &self.index
+    /// The index. It fails only where the file is not here yet.
+    #[inline]
+    pub(crate) fn index(&self) -> Result<&Index> {
+        Ok(&self.surroundings()?.index)
     }
 
     /// The filter.
-    pub(crate) fn filter(&self) -> &Filter {
-        &self.filter
+    pub(crate) fn filter(&self) -> Result<&Filter> {
+        Ok(&self.surroundings()?.filter)
     }
 
     /// The file as a whole, for reads past cache and map.
-    pub(crate) fn parts(&self) -> Parts<'_> {
-        let (path, file) = (&self.path, self.file.as_ref());
-        Parts { path, file, identity: self.meta.identity, uid_base: self.uid_base }
+    pub(crate) fn parts(&self) -> Result<Parts<'_>> {
+        let uid_base = self.surroundings()?.uid_base;
+        Ok(Parts { path: &self.path, file: self.file.as_ref(), identity: self.meta.identity, uid_base })
     }
 
     /// Damage in block `number`.
     pub(crate) fn damaged(&self, number: usize, malformed: Malformed) -> Error {
-        let offset = self.index.entry(number).map_or(0, |entry| entry.offset);
-        Error::damaged(&self.path, offset, malformed.0)
+        let entry = self.index().ok().and_then(|index| index.entry(number));
+        Error::damaged(&self.path, entry.map_or(0, |entry| entry.offset), malformed.0)
     }
 
     /// The entry of block `number`.
     pub(crate) fn index_entry(&self, number: usize) -> Result<&IndexEntry> {
-        self.index.entry(number).ok_or_else(|| {
-            Error::damaged(&self.path, self.footer.index, format!("the index has no block {number}"))
+        let Surroundings { index, footer, .. } = self.surroundings()?;
+        index.entry(number).ok_or_else(|| {
+            Error::damaged(&self.path, footer.index, format!("the index has no block {number}"))
         })
     }
 
     /// Block `number`, verified.
     #[inline]
     pub(crate) fn block(&self, number: usize) -> Result<Block> {
-        if let Some(map) = &self.map
+        if let Some(map) = &self.surroundings()?.map
             && let Some(block) = self.mapped_block(map, number, self.index_entry(number)?)?
         {
             return Ok(block);
@@ -302,7 +353,7 @@ impl Run {
         if let Some(block) = self.blocks.get(self.cache_id, number) {
             return Ok(block);
         }
-        let block = self.parts().block(self.index_entry(number)?)?;
+        let block = self.parts()?.block(self.index_entry(number)?)?;
         self.blocks.insert(self.cache_id, number, &block);
         Ok(block)
     }
@@ -312,7 +363,7 @@ impl Run {
     fn mapped_block(&self, map: &MappedBlocks, number: usize, entry: &IndexEntry) -> Result<Option<Block>> {
         let malformed = |malformed| self.damaged(number, malformed);
         if !map.is_verified(number) {
-            self.parts().frame(entry)?;
+            self.parts()?.frame(entry)?;
             map.set_verified(number);
         }
         let frame = map.frame(entry).ok_or_else(|| malformed(Malformed("a block lies behind the map")))?;
@@ -321,13 +372,13 @@ impl Run {
             return Ok(None);
         }
         let block = Block::parse(frame.into_bytes(&self.path, entry.offset)?).map_err(malformed)?;
-        Ok(Some(block.raised(self.uid_base)))
+        Ok(Some(block.raised(self.surroundings()?.uid_base)))
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        for number in 0..self.index.len() {
+        for number in 0..self.around.get().map_or(0, |around| around.index.len()) {
             self.blocks.remove(self.cache_id, number);
         }
         if self.obsolete.load(Ordering::Acquire) {

@@ -365,7 +365,7 @@ fn a_row_larger_than_a_block_gets_a_block_of_its_own() {
     for codec in [Codec::None, Codec::Lz4] {
         let meta = write(&files, path(), &records, RunOptions { codec, ..RunOptions::default() }).unwrap();
         let run = open(&files, path(), &meta, ReadMode::Cached).unwrap();
-        assert_eq!(run.index().len(), 3);
+        assert_eq!(run.index().unwrap().len(), 3);
         let found = run.get(b"b", key_hash(b"b"), Uid::MAX).unwrap().unwrap();
         assert_eq!(found.row, row(3_000_000).unwrap());
         assert_eq!(run.verify().unwrap(), meta.len);

@@ -6,7 +6,7 @@ use planaria_types::Uid;
 
 use super::block::{Block, Malformed};
 use super::block_cursor::{BlockCursor, Went};
-use super::index::IndexEntry;
+use super::index::{Index, IndexEntry};
 use super::reader::Run;
 use crate::cursor::{Cursor, RecordKind};
 use crate::error::Result;
@@ -78,20 +78,20 @@ impl RunCursor {
         let frame = if let Some(frame) = held {
             frame
         } else {
-            let range = self.piece(number, way);
-            let bytes = Bytes::from_owner(self.run.parts().bytes(range.start, range.end)?);
+            let range = self.piece(number, way)?;
+            let bytes = Bytes::from_owner(self.run.parts()?.bytes(range.start, range.end)?);
             let piece = Piece { start: range.start, bytes };
             let frame = piece.part(start, len).unwrap_or_default();
             self.ahead = Some(piece);
             frame
         };
-        self.run.parts().block_from(frame, start)
+        self.run.parts()?.block_from(frame, start)
     }
 
     /// The bytes of block `first` and of its neighbours on the way, as many as fit. A block with nothing to show ends
     /// the piece.
-    fn piece(&self, first: usize, way: Way) -> Range<u64> {
-        let index = self.run.index();
+    fn piece(&self, first: usize, way: Way) -> Result<Range<u64>> {
+        let index = self.run.index()?;
         let mut number = first;
         let mut range = index.entry(first).map_or(0..0, IndexEntry::range);
         loop {
@@ -103,17 +103,17 @@ impl RunCursor {
                 break;
             };
             let wider = range.start.min(entry.range().start)..range.end.max(entry.range().end);
-            if wider.end - wider.start > READ_AHEAD_BYTES || self.hides(next) {
+            if wider.end - wider.start > READ_AHEAD_BYTES || self.hides(index, next) {
                 break;
             }
             (number, range) = (next, wider);
         }
-        range
+        Ok(range)
     }
 
     /// Whether block `number` holds nothing above `since`.
-    fn hides(&self, number: usize) -> bool {
-        let highest = self.run.index().entry(number).map(|entry| entry.highest_uid);
+    fn hides(&self, index: &Index, number: usize) -> bool {
+        let highest = index.entry(number).map(|entry| entry.highest_uid);
         self.since.is_some_and(|since| highest.is_some_and(|highest| highest <= since))
     }
 
@@ -143,9 +143,9 @@ impl RunCursor {
         visit: &mut impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<bool> {
         while self.valid {
-            let number = self.loaded.unwrap_or_default();
+            let (number, index) = (self.loaded.unwrap_or_default(), self.run.index()?);
             // Nothing in the block sorts behind its separator, so most blocks lie below the end as a whole.
-            let end = end.filter(|end| self.run.index().separator(number).0 >= *end);
+            let end = end.filter(|end| index.separator(number).0 >= *end);
             let went = self.inner.visit(newest, upto, end, visit);
             self.valid = false;
             match went {
@@ -161,8 +161,8 @@ impl RunCursor {
     /// Goes to the first version in block `number` or behind.
     fn enter_forward(&mut self, number: usize) -> Result<()> {
         self.valid = false;
-        for number in number..self.run.index().len() {
-            if self.hides(number) {
+        for number in number..self.run.index()?.len() {
+            if self.hides(self.run.index()?, number) {
                 continue;
             }
             self.load(number, Way::Forward)?;
@@ -178,7 +178,7 @@ impl RunCursor {
     fn enter_backward(&mut self, end: usize) -> Result<()> {
         self.valid = false;
         for number in (0..end).rev() {
-            if self.hides(number) {
+            if self.hides(self.run.index()?, number) {
                 continue;
             }
             self.load(number, Way::Backward)?;
@@ -227,15 +227,15 @@ impl Cursor for RunCursor {
     }
 
     fn seek_to_last(&mut self) -> Result<()> {
-        self.enter_backward(self.run.index().len())
+        self.enter_backward(self.run.index()?.len())
     }
 
     fn seek(&mut self, key: &[u8], uid: Uid) -> Result<()> {
         self.valid = false;
-        let Some(number) = self.run.index().find(key, uid) else {
+        let Some(number) = self.run.index()?.find(key, uid) else {
             return Ok(());
         };
-        if self.hides(number) {
+        if self.hides(self.run.index()?, number) {
             return self.enter_forward(number + 1);
         }
         self.load(number, Way::Forward)?;
@@ -248,10 +248,10 @@ impl Cursor for RunCursor {
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
         self.valid = false;
-        let Some(number) = self.run.index().find(key, Uid::MAX) else {
+        let Some(number) = self.run.index()?.find(key, Uid::MAX) else {
             return self.seek_to_last();
         };
-        if self.hides(number) {
+        if self.hides(self.run.index()?, number) {
             return self.enter_backward(number);
         }
         self.load(number, Way::Backward)?;

@@ -5,6 +5,7 @@ use planaria_types::{Fingerprint, Uid};
 use super::block::{Block, Malformed};
 use super::block_cursor::BlockCursor;
 use super::chunks::{CHUNK_BYTES, ChunkHashes};
+use super::index::Index;
 use super::reader::Run;
 use crate::cursor::RecordKind;
 use crate::error::{Error, Result};
@@ -78,7 +79,7 @@ impl Run {
     pub(crate) fn verify(&self) -> Result<u64> {
         self.verify_chunks()?;
         let mut tally = Tally::new();
-        for number in 0..self.index().len() {
+        for number in 0..self.index()?.len() {
             self.verify_block(number, &mut tally)?;
         }
         self.verify_totals(&tally)?;
@@ -89,7 +90,7 @@ impl Run {
     /// the contents, or share one with them, so that whoever sends the file hashes them as they lie.
     pub(crate) fn verify_end(&self) -> Result<ChunkHashes> {
         // The footer and what it leads to have checksums of their own.
-        self.parts().meta()?;
+        self.parts()?.meta()?;
         let list = self.chunk_hashes()?;
         if let Some(last) = list.len().checked_sub(1) {
             self.verify_chunk(&list, last)?;
@@ -104,7 +105,7 @@ impl Run {
 
     fn verify_chunk(&self, list: &ChunkHashes, index: usize) -> Result<()> {
         let range = list.range(index).unwrap_or_default();
-        let bytes = self.parts().bytes(range.start, range.end)?;
+        let bytes = self.parts()?.bytes(range.start, range.end)?;
         if list.matches(index, &bytes) {
             return Ok(());
         }
@@ -113,8 +114,8 @@ impl Run {
     }
 
     fn verify_block(&self, number: usize, tally: &mut Tally) -> Result<()> {
-        let entry = self.index_entry(number)?;
-        let block = self.parts().block(entry)?;
+        let (index, entry) = (self.index()?, self.index_entry(number)?);
+        let block = self.parts()?.block(entry)?;
         if block.count() != entry.records as usize {
             return Err(
                 self.damaged(number, Malformed("a block does not have the records that the index says"))
@@ -122,32 +123,18 @@ impl Run {
         }
         let fingerprint = walk(&block, tally)
             .and_then(|walked| {
-                self.verify_separator(number, &walked, tally)?;
+                verify_separator(index, number, &walked, tally)?;
                 (walked.smallest_uid == entry.smallest_uid && walked.highest_uid == entry.highest_uid)
                     .then_some(walked.fingerprint)
                     .ok_or(Malformed("the UIDs of a block are not those that the index says"))
             })
             .map_err(|malformed| self.damaged(number, malformed))?;
-        if self.index().fingerprint(number).is_some_and(|kept| kept != fingerprint) {
+        if index.fingerprint(number).is_some_and(|kept| kept != fingerprint) {
             return Err(
                 self.damaged(number, Malformed("the fingerprint of a block does not match its records"))
             );
         }
         tally.fingerprint += fingerprint;
-        Ok(())
-    }
-
-    /// The first version of the block sorts behind the separator before it, the last at or before its own.
-    fn verify_separator(&self, number: usize, walked: &Walked, tally: &Tally) -> Result<(), Malformed> {
-        let behind = |key: &[u8], uid: Uid, number: usize| {
-            let (separator, separator_uid) = self.index().separator(number);
-            key.cmp(separator).then_with(|| separator_uid.cmp(&uid)) == Ordering::Greater
-        };
-        let starts_behind =
-            number.checked_sub(1).is_none_or(|before| behind(&walked.first_key, walked.first_uid, before));
-        if !starts_behind || behind(&tally.last_key, tally.last_uid, number) {
-            return Err(Malformed("the keys of a block are not those that the index says"));
-        }
         Ok(())
     }
 
@@ -160,16 +147,30 @@ impl Run {
         let what = if !same {
             "the properties do not match the records"
         } else if meta.fingerprint.is_some_and(|kept| kept != tally.fingerprint)
-            || meta.fingerprint.is_some() != self.index().has_fingerprints()
+            || meta.fingerprint.is_some() != self.index()?.has_fingerprints()
         {
             "the fingerprint of the run does not match its records"
-        } else if self.filter().rebuild(&tally.hashes) != *self.filter() {
+        } else if self.filter()?.rebuild(&tally.hashes) != *self.filter()? {
             "the filter does not match the keys"
         } else {
             return Ok(());
         };
         Err(Error::damaged(self.path(), meta.content_len, what))
     }
+}
+
+/// The first version of the block sorts behind the separator before it, the last at or before its own.
+fn verify_separator(index: &Index, number: usize, walked: &Walked, tally: &Tally) -> Result<(), Malformed> {
+    let behind = |key: &[u8], uid: Uid, number: usize| {
+        let (separator, separator_uid) = index.separator(number);
+        key.cmp(separator).then_with(|| separator_uid.cmp(&uid)) == Ordering::Greater
+    };
+    let starts_behind =
+        number.checked_sub(1).is_none_or(|before| behind(&walked.first_key, walked.first_uid, before));
+    if !starts_behind || behind(&tally.last_key, tally.last_uid, number) {
+        return Err(Malformed("the keys of a block are not those that the index says"));
+    }
+    Ok(())
 }
 
 /// What a walk over one block has seen.

@@ -22,7 +22,8 @@ use crate::portion::Holding;
 use crate::run::{BlockCache, Run};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex};
 use crate::version::{
-    Fragment, GroupRecord, MANIFEST, Manifest, Role, RunRef, SegmentRecord, StoreVersion, run_dir, run_path,
+    Fragment, GroupRecord, MANIFEST, Manifest, Role, RunRecord, RunRef, SegmentRecord, StoreVersion, run_dir,
+    run_path,
 };
 
 pub(crate) const LOCK: &str = "LOCK";
@@ -56,8 +57,24 @@ impl Store {
         os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
         remove_garbage(&os, dir, &manifest)?;
         let cache = Arc::new(BlockCache::new(options.cache_bytes as u64));
-        let version = open_runs(&os, dir, &manifest, &cache, &options)?;
+        let read_first = |record: &RunRecord| {
+            let path = run_path(dir, record.file);
+            Run::open(&os, &path, record.meta.identity, &record.meta, &cache, options.read_mode)
+        };
+        let version = open_runs(dir, &manifest, read_first)?;
         Self::replay(dir, options, lock, manifest, cache, version)
+    }
+
+    /// Opens what is in `dir` to be read, under a manifest that need not lie there. Run files are not read before somebody
+    /// asks for something in them: they may still be coming in. Whoever calls this keeps others out of the directory.
+    pub(crate) fn open_view(dir: &Path, manifest: Manifest, options: Options) -> Result<Self> {
+        let cache = Arc::new(BlockCache::new(options.cache_bytes as u64));
+        let unread = |record: &RunRecord| {
+            let path = run_path(dir, record.file);
+            Run::open_unread(&options.os, &path, &record.meta, &cache, options.read_mode)
+        };
+        let version = open_runs(dir, &manifest, unread)?;
+        Self::replay(dir, options, Box::new(Unlocked), manifest, cache, version)
     }
 
     fn replay(
@@ -119,6 +136,12 @@ impl Store {
         })
     }
 }
+
+/// The lock of a store that changes nothing.
+#[derive(Debug)]
+struct Unlocked;
+
+impl DirLock for Unlocked {}
 
 /// What the replay of the log has found so far.
 struct Recovery {
@@ -312,17 +335,13 @@ fn remove_garbage(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest) -> Result<(
 }
 
 fn open_runs(
-    os: &Arc<dyn Os>,
     dir: &Path,
     manifest: &Manifest,
-    cache: &Arc<BlockCache>,
-    options: &Options,
+    open: impl Fn(&RunRecord) -> Result<Arc<Run>>,
 ) -> Result<StoreVersion> {
     let mut runs: HashMap<FileId, Arc<Run>> = HashMap::new();
     for record in &manifest.runs {
-        let path = run_path(dir, record.file);
-        let run = Run::open(os, &path, record.meta.identity, &record.meta, cache, options.read_mode)?;
-        runs.insert(record.file, run);
+        runs.insert(record.file, open(record)?);
     }
     let fragments = manifest.fragments.iter().map(|record| {
         let mut fragment = Fragment::new(record.id, record.table, record.range.clone(), record.flushed);

@@ -56,10 +56,12 @@ impl RunRef {
 
     /// An estimate of the bytes on disk that the rectangle shows: the blocks that its keys lie in.
     pub(crate) fn bytes(&self) -> u64 {
-        let (meta, index) = (self.run.meta(), self.run.index());
+        let meta = self.run.meta();
         if self.keys.covers(&KeyRange::inclusive(&meta.smallest_key, &meta.largest_key)) {
             return meta.len;
         }
+        // Of a file that is not here yet, all of it is as good a guess as any.
+        let Ok(index) = self.run.index() else { return meta.len };
         let first = index.find(&self.keys.start, Uid::MAX);
         let last = self.keys.end.as_ref().and_then(|end| index.find(end, Uid::MAX));
         let last = last.unwrap_or(index.len().saturating_sub(1));

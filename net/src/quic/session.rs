@@ -14,12 +14,14 @@ use tokio::time::timeout;
 use super::{CloseCode, Connection, FrameReader, FrameWriter, Peer};
 use crate::wire::limits::{CONTROL_BYTES_MAX, FILE_CHUNK_BYTES_MAX, REQUEST_TIMEOUT};
 use crate::wire::message::RemoteError;
-use crate::wire::replica::{FileChunk, FileRequest};
+use crate::wire::replica::{FOR_READERS, FileChunk, FileRequest};
 use crate::wire::{Frame, FrameError, FrameKind};
 use crate::{Error, Result};
 
 /// Control and live messages are sent before anything else.
 const CONTROL_PRIORITY: i32 = 10;
+/// Bytes of files that a reader waits for.
+const READERS_PRIORITY: i32 = -5;
 /// Bulk messages and files are sent with what the control stream leaves.
 const BULK_PRIORITY: i32 = -10;
 
@@ -243,7 +245,8 @@ async fn opening(writer: FrameWriter, mut reader: FrameReader) -> Result<Opened>
         FrameKind::FileOpen => {
             let request: FileRequest = frame.message()?;
             let end = request.end()?;
-            writer.set_priority(BULK_PRIORITY)?;
+            let for_readers = request.lease == FOR_READERS;
+            writer.set_priority(if for_readers { READERS_PRIORITY } else { BULK_PRIORITY })?;
             Ok(Opened::File(request, FileSender { writer, file: request.file, offset: request.offset, end }))
         }
         got => Err(FrameError::Unexpected { got, wanted: "the opening of a stream" }.into()),

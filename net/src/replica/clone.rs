@@ -29,7 +29,7 @@ use crate::wire::replica::FileRequest;
 use crate::{Error, Result};
 
 /// Files that are fetched side by side.
-const STREAMS: usize = 4;
+pub(super) const STREAMS: usize = 4;
 /// Below this rate a clone asks for one chunk at a time, on all its streams together.
 const SLOW_BYTES_PER_S: u64 = 4 << 20;
 /// Below this rate it asks for everything at once: between two chunks its source would take it for one that is gone.
@@ -59,6 +59,8 @@ pub enum CloneStage {
     Verifying,
     /// Chunks come in, each checked on arrival.
     Fetching,
+    /// The same, while the clone can be read.
+    Hydrating,
     /// All is here: it is made durable, and gets its name.
     Installing,
 }
@@ -70,6 +72,7 @@ impl CloneStage {
             Self::Listing => "listing",
             Self::Verifying => "verifying",
             Self::Fetching => "fetching",
+            Self::Hydrating => "hydrating",
             Self::Installing => "installing",
         }
     }
@@ -115,7 +118,7 @@ impl Taking {
     }
 
     /// What the clone says of itself if it is complete now.
-    fn about_now(&self) -> Option<CloneAbout> {
+    pub(super) fn about_now(&self) -> Option<CloneAbout> {
         let made_ms = self.options.os.now_millis();
         let expires_ms = self.ttl_ms.map(|ttl_ms| made_ms.saturating_add(ttl_ms));
         self.about.clone().map(|about| CloneAbout { made_ms, expires_ms, ..about })
@@ -419,7 +422,7 @@ async fn sync<P: Send + Sync + 'static>(range: Range, shared: Arc<Shared<P>>) ->
     blocking(move || Ok(shared.target.sync_complete(range.kind, range.number)?)).await
 }
 
-fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+pub(super) fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     outcome.unwrap_or_else(|error| Err(Error::Protocol(format!("a transfer broke off: {error}"))))
 }
 

@@ -128,6 +128,11 @@ impl Pace {
         }
     }
 
+    /// Counts bytes that came in and could not wait: those that come next pay for them.
+    pub(super) fn charge(&self, bytes: u64) {
+        self.bucket.lock().take(bytes, now());
+    }
+
     /// Counts bytes that came in, and waits as long as they take at the rate.
     pub(super) async fn admit(&self, bytes: u64) -> Result<()> {
         let mut changed = self.stopped.subscribe();

@@ -10,10 +10,13 @@ use super::{Frame, FrameError, FrameKind};
 /// Bytes of what announces a chunk: file, offset and length.
 pub(crate) const FILE_CHUNK_BYTES: usize = 20;
 
+/// The lease of a request for bytes that somebody waits for: they are sent before all other bytes of files.
+pub const FOR_READERS: u64 = 1;
+
 /// Asks for bytes of one file. A file is named by its number, never by a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FileRequest {
-    /// The lease or pin under which the file is kept; its meaning is agreed upon on the control stream.
+    /// 0, or [`FOR_READERS`]. Others are served as 0.
     pub lease: u64,
     /// The file.
     pub file: FileId,

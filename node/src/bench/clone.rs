@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::latency::{TimedWriter, p99_ms};
-use super::{records, renewal};
+use super::{lazy, records, renewal};
 use crate::cli::{CloneBenchArgs, CloneKind, Global};
 use crate::commands::print;
 use crate::commands::serve::runtime;
@@ -72,6 +72,8 @@ struct Measured {
     during_us: Vec<u64>,
     /// Whole clones that incremental ones were made of.
     full_seconds: Vec<f64>,
+    /// From the call to the first answer of a clone that is read while it comes in.
+    first_read_ms: Vec<f64>,
     way: String,
     /// Bytes that this process, source and target, had the device read.
     device_read: Option<u64>,
@@ -95,6 +97,7 @@ impl Measured {
             .with("fan_out", Cell::Count(arguments.fan_out))
             .with("load_seconds", Cell::Duration(self.load))
             .with("seconds", Cell::Duration(seconds))
+            .with("first_read_ms", median(&self.first_read_ms).map_or(Cell::None, Cell::Ratio))
             .with("full_clone_seconds", full)
             .with("way", if self.way.is_empty() { Cell::None } else { self.way.clone().into() })
             .with("bytes", Cell::Bytes(self.bytes))
@@ -123,10 +126,10 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn measure(&self) -> Result<Measured, CliError> {
         let arguments = self.arguments;
-        let is_incremental = arguments.kind == CloneKind::Incremental;
-        if !(0.0..=1.0).contains(&arguments.changed) || (is_incremental && arguments.fan_out > 1) {
+        let is_single = matches!(arguments.kind, CloneKind::Incremental | CloneKind::Lazy);
+        if !(0.0..=1.0).contains(&arguments.changed) || (is_single && arguments.fan_out > 1) {
             return Err(CliError::usage(
-                "--changed is a part from 0 to 1, and one incremental clone is made at a time",
+                "--changed is a part from 0 to 1, and one incremental or lazy clone is made at a time",
             ));
         }
         self.say(&format!("loading {} records", crate::output::count(arguments.records)));
@@ -177,6 +180,7 @@ impl Bench<'_> {
         let stopwatch = Stopwatch::start();
         let (targets, bytes) = match self.arguments.kind {
             CloneKind::Local => self.clone_locally()?,
+            CloneKind::Lazy => self.clone_lazily(measured)?,
             CloneKind::Remote | CloneKind::Incremental => self.clone_remotely()?,
         };
         measured.seconds.push(stopwatch.elapsed().as_secs_f64());
@@ -215,6 +219,14 @@ impl Bench<'_> {
             bytes += self.db.clone_to(target)?.bytes;
         }
         Ok((targets, bytes))
+    }
+
+    fn clone_lazily(&self, measured: &mut Measured) -> Result<(Vec<PathBuf>, u64), CliError> {
+        let target = self.dir.join("clone-0");
+        let key = records::key(self.arguments.records / 2);
+        let taken = lazy::take(&self.source, &self.runtime, &target, (TABLE, &key), self.arguments.rate)?;
+        measured.first_read_ms.push(taken.first_read.as_secs_f64() * 1_000.0);
+        Ok((vec![target], taken.bytes))
     }
 
     fn clone_remotely(&self) -> Result<(Vec<PathBuf>, u64), CliError> {

@@ -156,7 +156,8 @@ impl Secondary {
         let words = ["serve", "secondary", "--listen", "127.0.0.1:0", "--replica-of", &primary];
         let process = Site::new(site).start("secondary", &words)?;
         let address = process.said("listening").unwrap_or_default().to_owned();
-        let session = Place::Node { address, tls: Some(site.join("tls")) }.open(IfAbsent::Fail)?;
+        let session =
+            Place::Node { address, tls: Some(site.join("tls")), database: None }.open(IfAbsent::Fail)?;
         Ok(Self { _process: process, session })
     }
 

@@ -2,6 +2,7 @@
 
 mod clone;
 mod latency;
+mod lazy;
 mod live;
 mod records;
 mod renewal;

@@ -58,6 +58,7 @@ pub(super) fn take(source: &Node, runtime: &Handle, target: &Path) -> Result<Tak
         preserve: Vec::new(),
         patience_s: 0,
         shape: Shape::default(),
+        lazy: false,
     };
     let engine = Options::default();
     let created_ms = engine.os.now_millis();

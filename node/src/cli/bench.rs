@@ -24,6 +24,7 @@ The ceilings are plain bytes over QUIC with the same settings, the same written 
 Examples:
   planaria bench clone --records 2000000 --value-size 1000 -o json
   planaria bench clone --kind local --writer
+  planaria bench clone --kind lazy --records 4000000 --value-size 1000
   planaria bench clone --kind incremental --changed 0.01
   planaria bench clone --fan-out 8")]
     Clone(CloneArgs),
@@ -37,6 +38,8 @@ pub(crate) enum CloneKind {
     /// From a node
     #[default]
     Remote,
+    /// From a node, read while it comes in; the first read is of a record in the middle
+    Lazy,
     /// From a node, in the place of a clone that nobody wrote to, after a part of the records has changed
     Incremental,
 }

@@ -23,7 +23,9 @@ Examples:
   planaria clone create birds-test --node 127.0.0.1:4747 --leave-out audit --where \"sightings: year >= 2013\" \\
     --mask people.name=keep-format --mask people.mail=hash
   planaria clone create birds birds-then --as-of 2026-11-01T08:00:00Z
-  planaria clone create /srv/copy --node 127.0.0.1:4748 --from 127.0.0.1:4747 --role backup --ttl 7d")]
+  planaria clone create /srv/copy --node 127.0.0.1:4748 --from 127.0.0.1:4747 --role backup --ttl 7d
+  planaria clone create /srv/copy --node 127.0.0.1:4748 --from 127.0.0.1:4747 --lazy
+  planaria get --node 127.0.0.1:4748 --clone copy sightings 17")]
     Create(Box<CloneCreateArgs>),
     /// List the clones that were taken, that are being taken, and what is left of interrupted ones
     List(PlaceArgs),
@@ -64,6 +66,9 @@ pub(crate) struct CloneCreateArgs {
     /// Have the node take the clone of this node's database (HOST:PORT); several are tried in turn
     #[arg(long, value_name = "ADDR")]
     pub(crate) from: Vec<String>,
+    /// Have it read at once, by --clone NAME on the node, while its files come in
+    #[arg(long, requires = "from", conflicts_with_all = ["replace", "on_node"])]
+    pub(crate) lazy: bool,
     /// What the clone is for
     #[arg(long, value_enum, default_value_t)]
     pub(crate) role: CloneFor,

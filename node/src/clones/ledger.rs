@@ -36,6 +36,8 @@ pub(crate) struct CloneJob {
     pub(crate) patience_s: u32,
     /// What the source makes of its rows for it.
     pub(crate) shape: Shape,
+    /// Whether it is read while it comes in.
+    pub(crate) lazy: bool,
 }
 
 /// How it is with a clone.
@@ -164,6 +166,7 @@ mod tests {
                 masks: vec![("people".into(), "mail".into(), "hash".into())],
                 ..Shape::default()
             },
+            lazy: true,
         };
         let entry = Entry {
             state: CloneState::Complete,

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use planaria_engine::ClonePurpose;
+use planaria_engine::{ClonePurpose, Database};
 use planaria_net::replica::{CloneProgress, Pace};
 use planaria_net::wire::message::{CloneInfo, CloneRole};
 
@@ -21,6 +21,8 @@ const REASONS_MAX: usize = 64;
 pub(super) struct Live {
     pub(super) pace: Arc<Pace>,
     told: Mutex<Told>,
+    /// By what it is read before it is complete.
+    view: Mutex<Option<Database>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +47,12 @@ impl Told {
 impl Live {
     pub(super) fn new(pace: Pace, moved_before: u64) -> Self {
         let told = Told { moved_before, ..Told::default() };
-        Self { pace: Arc::new(pace), told: Mutex::new(told) }
+        Self { pace: Arc::new(pace), told: Mutex::new(told), view: Mutex::default() }
+    }
+
+    /// By what it is read before it is complete, once it can be.
+    pub(super) fn view(&self) -> Option<Database> {
+        self.view.lock().clone()
     }
 
     /// Has an entry say what is known.
@@ -91,6 +98,10 @@ impl Audience for Reported {
         let mut told = self.0.told.lock();
         told.progress = progress.clone();
         told.speed.note(progress.elapsed_ms, progress.done_bytes);
+    }
+
+    fn opened(&self, view: Database) {
+        *self.0.view.lock() = Some(view);
     }
 
     fn way(&self, way: &str) {
@@ -154,6 +165,9 @@ pub(super) fn info_of(entry: &Entry, live: Option<&Live>) -> CloneInfo {
         info.bytes_per_s = told.speed.bytes_per_s();
         info.left_ms = left_ms(told.progress.total_bytes.saturating_sub(info.done_bytes), info.bytes_per_s);
         if entry.state == CloneState::Running {
+            if live.view().is_some() {
+                "hydrating".clone_into(&mut info.state);
+            }
             told.progress.stage.name().clone_into(&mut info.stage);
         }
     } else if entry.state == CloneState::Complete {
@@ -161,7 +175,7 @@ pub(super) fn info_of(entry: &Entry, live: Option<&Live>) -> CloneInfo {
     }
     CloneInfo {
         name: entry.job.name,
-        state: entry.state.name().to_owned(),
+        state: if info.state.is_empty() { entry.state.name().to_owned() } else { info.state },
         role: match entry.job.purpose {
             ClonePurpose::Detached => CloneRole::Detached,
             ClonePurpose::Standby => CloneRole::Standby,

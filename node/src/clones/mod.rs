@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use planaria_engine::{CloneAbout, ClonePlace, Options};
+use planaria_engine::{CloneAbout, ClonePlace, Database, Options};
 use planaria_net::quic::Credentials;
 use planaria_net::replica::Pace;
 use planaria_net::wire::message::{CloneInfo, RemoteError};
@@ -71,6 +71,8 @@ struct State {
 struct Known {
     entry: Entry,
     live: Option<Arc<Live>>,
+    /// By what a complete clone is read that was read before it was.
+    view: Option<Database>,
 }
 
 impl Clones {
@@ -102,7 +104,7 @@ impl Clones {
             for entry in entries {
                 let name = entry.job.name.clone();
                 let is_over = entry.state.is_over();
-                state.clones.insert(name.clone(), Known { entry, live: None });
+                state.clones.insert(name.clone(), Known { entry, live: None, view: None });
                 if !is_over {
                     shared.spawn(&mut state, &name);
                 }
@@ -170,7 +172,7 @@ impl Clones {
         let name = job.name.clone();
         let now_ms = shared.taker.engine.os.now_millis();
         let entry = Entry { job, created_ms: now_ms, ..Entry::default() };
-        let before = state.clones.insert(name.clone(), Known { entry, live: None });
+        let before = state.clones.insert(name.clone(), Known { entry, live: None, view: None });
         if let Err(error) = shared.save(&state) {
             match before {
                 Some(known) => drop(state.clones.insert(name, known)),
@@ -202,6 +204,34 @@ impl Clones {
     /// `unknown_clone`.
     pub(crate) fn info(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         self.shared.info(&self.shared.state.lock(), name)
+    }
+
+    /// By what a clone is read that comes in lazily, or came; nothing if there is no clone of that name.
+    ///
+    /// # Errors
+    ///
+    /// `not_readable` if it cannot be read here, or not yet.
+    pub(crate) fn view(&self, name: &str) -> Result<Option<Database>, RemoteError> {
+        let state = self.shared.state.lock();
+        let Some(known) = state.clones.get(name) else { return Ok(None) };
+        let live = known.live.as_ref().and_then(|live| live.view());
+        if let Some(view) = live.or_else(|| known.view.clone()) {
+            return Ok(Some(view));
+        }
+        let (is_lazy, dir) = (known.entry.job.lazy, known.entry.job.dir.display());
+        let what = format!("the clone {name:?} is {}, and not read here", known.entry.state.name());
+        let hint = match known.entry.state {
+            CloneState::Complete => format!("it is a database in {dir}: `planaria serve {dir}` serves it"),
+            CloneState::Queued | CloneState::Running if is_lazy => {
+                "its source has not told of it yet: try again in a moment".into()
+            }
+            CloneState::Queued | CloneState::Running => {
+                "`clone wait` tells when it is complete; one that is created with --lazy is read before"
+                    .into()
+            }
+            CloneState::Failed | CloneState::Cancelled | CloneState::Expired => "create it again".into(),
+        };
+        Err(RemoteError::new("not_readable", what).with_hint(&hint))
     }
 
     /// Waits until nothing more becomes of a clone by itself, at most for so long, and tells how it is then.
@@ -332,7 +362,9 @@ impl Clones {
         let entry = Shared::complete(&state, name)?;
         let place = self.shared.place(&entry.job.dir);
         place.promote(&self.shared.taker.engine).map_err(remote)?;
-        known_mut(&mut state, name)?.entry.job.purpose = planaria_engine::ClonePurpose::Detached;
+        let known = known_mut(&mut state, name)?;
+        known.view = None;
+        known.entry.job.purpose = planaria_engine::ClonePurpose::Detached;
         self.shared.save(&state)?;
         self.shared.info(&state, name)
     }
@@ -346,7 +378,9 @@ impl Clones {
         let mut state = self.shared.state.lock();
         let entry = Shared::complete(&state, name)?;
         self.shared.place(&entry.job.dir).roll_back().map_err(remote)?;
-        let entry = &mut known_mut(&mut state, name)?.entry;
+        let known = known_mut(&mut state, name)?;
+        known.view = None;
+        let entry = &mut known.entry;
         entry.reasons.push("what it had replaced was put back, and is replaced by it no more".into());
         self.shared.save(&state)?;
         self.shared.info(&state, name)
@@ -457,7 +491,9 @@ impl Shared {
     /// Ends a clone's life.
     fn end(&self, state: &mut State, name: &str, why: &str) -> Result<(), RemoteError> {
         let is_free = self.remove_files(&known(state, name)?.entry)?;
-        let entry = &mut known_mut(state, name)?.entry;
+        let known = known_mut(state, name)?;
+        known.view = None;
+        let entry = &mut known.entry;
         entry.state = CloneState::Expired;
         entry.reasons.push(why.to_owned());
         if !is_free {
@@ -529,6 +565,7 @@ impl Shared {
         match taken {
             Ok(()) if entry.state != CloneState::Cancelled => {
                 entry.state = CloneState::Complete;
+                known.view = live.view();
                 entry.expires_ms = place.about().ok().flatten().and_then(|about| about.expires_ms);
             }
             // It goes on with the next start.

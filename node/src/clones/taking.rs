@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use planaria_engine::{CloneAbout, ClonePlace, Options};
+use planaria_engine::{CloneAbout, ClonePlace, Database, Options};
 use planaria_net::quic::{Credentials, Transport};
-use planaria_net::replica::{CloneProgress, CloneStage, Pace, Taking, renew, take_clone};
+use planaria_net::replica::{CloneProgress, CloneStage, LazyTaking, Pace, Taking, renew, take_clone};
 use planaria_net::{Error, Result};
 use tokio::runtime::Handle;
 
@@ -22,6 +22,8 @@ pub(crate) trait Audience: Send + Sync + 'static {
     fn begins(&self, source: SocketAddr);
     /// It has come so far with it.
     fn progress(&self, progress: &CloneProgress);
+    /// From now on it can be read by this, though it is not complete.
+    fn opened(&self, _view: Database) {}
     /// The way that it comes, and why that.
     fn way(&self, way: &str);
     /// A source did not give all.
@@ -53,6 +55,10 @@ impl Taker {
         place.settle()?;
         if Self::is_done(job, created_ms, &place)? {
             return Ok(());
+        }
+        if job.lazy {
+            audience.way("lazy: read while it comes in");
+            return self.hydrate(job, &place, pace, audience);
         }
         let replaces = job.replace && place.is_there();
         if !replaces {
@@ -210,6 +216,25 @@ impl Taker {
         }
     }
 
+    /// Has a clone read while what is not here is fetched.
+    fn hydrate<A: Audience>(
+        &self,
+        job: &CloneJob,
+        place: &ClonePlace,
+        pace: &Arc<Pace>,
+        audience: &Arc<A>,
+    ) -> Result<()> {
+        let told = Arc::clone(audience);
+        let lazy = LazyTaking::new(self.taking(job, place, false, pace), move |view| told.opened(view))?;
+        lazy.resume()?;
+        self.in_turn(job, pace, audience, |source, came_in| {
+            let progress = heard(audience, came_in);
+            let transport = Transport::default();
+            let taken = lazy.take_from(source, &self.credentials, &transport, progress);
+            self.runtime.block_on(taken).map(drop)
+        })
+    }
+
     fn fetch_from<A: Audience>(
         &self,
         source: SocketAddr,
@@ -217,16 +242,21 @@ impl Taker {
         audience: &Arc<A>,
         came_in: &Arc<AtomicBool>,
     ) -> Result<()> {
-        let (told, came_in) = (Arc::clone(audience), Arc::clone(came_in));
-        let progress = move |progress: &CloneProgress| {
-            if progress.done_bytes > progress.resumed_bytes + progress.linked_bytes {
-                came_in.store(true, Ordering::Relaxed);
-            }
-            told.progress(progress);
-        };
+        let progress = heard(audience, came_in);
         let transport = Transport::default();
         let taken = take_clone(source, &self.credentials, &transport, taking, progress);
         self.runtime.block_on(taken).map(drop)
+    }
+}
+
+/// Tells the audience of progress, and `came_in` of bytes.
+fn heard<A: Audience>(audience: &Arc<A>, came_in: &Arc<AtomicBool>) -> impl Fn(&CloneProgress) + use<A> {
+    let (told, came_in) = (Arc::clone(audience), Arc::clone(came_in));
+    move |progress: &CloneProgress| {
+        if progress.done_bytes > progress.resumed_bytes + progress.linked_bytes {
+            came_in.store(true, Ordering::Relaxed);
+        }
+        told.progress(progress);
     }
 }
 

@@ -56,14 +56,18 @@ fn create(global: &Global, arguments: &CloneCreateArgs) -> Result<(), CliError> 
         return Err(CliError::usage("a secondary holds what its primary holds")
             .hint("take a detached clone; or `planaria serve --only` holds chosen tables"));
     }
+    if arguments.lazy && !arguments.shape.shape().is_whole() {
+        return Err(CliError::usage("what a clone is not to have is left out before its first byte is sent")
+            .hint("leave --lazy out: such a clone is made at the source, and read when it is complete"));
+    }
     match arguments.place.place(global)?.settled()? {
-        Place::Node { address, tls } if !arguments.from.is_empty() => {
+        Place::Node { address, tls, .. } if !arguments.from.is_empty() => {
             have_taken(global, &address, tls.as_deref(), arguments)
         }
         Place::Directory(_) if !arguments.from.is_empty() => {
             Err(CliError::usage("--from is for a node that takes a clone").hint("name the node with --node"))
         }
-        Place::Node { address, tls } if !arguments.on_node => {
+        Place::Node { address, tls, .. } if !arguments.on_node => {
             fetch(global, &address, tls.as_deref(), arguments)
         }
         place => link(global, &place, arguments),
@@ -143,6 +147,7 @@ fn have_taken(
             rate_bytes_per_s: arguments.rate.and_then(|rate| rate.0),
             ttl_s: arguments.ttl.and_then(|life| life.0),
             preserve: arguments.preserve.clone(),
+            hydrating: arguments.lazy,
             ..CloneSpec::default()
         },
         sources,
@@ -185,6 +190,7 @@ fn fetch(
         // Whoever sits before the command sees that the source is away, and calls again.
         patience_s: 0,
         shape: arguments.shape.shape(),
+        lazy: false,
     };
     let engine = Options::default();
     if !job.replace && engine.os.exists(&job.dir) {
@@ -343,7 +349,7 @@ fn wait(global: &Global, name: &CloneNameArgs) -> Result<(), CliError> {
     loop {
         let info = session.clone_do(&name.clone, CloneAction::Wait)?;
         match info.state.as_str() {
-            "queued" | "running" => {}
+            "queued" | "running" | "hydrating" => {}
             "complete" => return print(global, &report_of(&info)),
             state => {
                 let why = info.reasons.last().cloned().unwrap_or_default();

@@ -47,7 +47,7 @@ struct Pair {
 
 /// Compares a place with a node, lists what differs, and fails if something does.
 pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: bool) -> Result<(), CliError> {
-    let other = Place::Node { address: against.to_owned(), tls: global.tls.clone() };
+    let other = Place::Node { address: against.to_owned(), tls: global.tls.clone(), database: None };
     let (here, there) = (place.open(IfAbsent::Fail)?, other.open(IfAbsent::Fail)?);
     let names: BTreeMap<TableId, TableDef> = [here.tables()?, there.tables()?]
         .concat()

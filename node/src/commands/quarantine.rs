@@ -224,7 +224,7 @@ fn reapply(global: &Global, arguments: &ReapplyArgs) -> Result<(), CliError> {
         Some(address) => Some(address.clone()),
         None => whom_to_write_to(&*session)?,
     };
-    let elsewhere = elsewhere.map(|address| Place::Node { address, tls: global.tls.clone() });
+    let elsewhere = elsewhere.map(|address| Place::Node { address, tls: global.tls.clone(), database: None });
     let elsewhere = elsewhere.map(|place| place.open(IfAbsent::Fail)).transpose()?;
     let to = elsewhere.as_deref().unwrap_or(&*session);
     let done = reapply_to(&opened, to, arguments.overwrite)?;

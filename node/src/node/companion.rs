@@ -152,6 +152,10 @@ impl Companion for NodeCompanion {
         }
     }
 
+    fn view(&self, name: &str) -> Result<Option<Database>, RemoteError> {
+        self.clones.view(name)
+    }
+
     fn replica(&self, session: ReplicaSession) -> BoxFuture {
         match self.leadership.serving() {
             Some(primary) => {
@@ -251,10 +255,10 @@ impl Companion for NodeCompanion {
 /// The clone that is asked for, if this release can take such a one.
 fn job_of(take: CloneTake) -> Result<CloneJob, RemoteError> {
     let CloneTake { spec, sources, dir, replace, patience_s } = take;
-    if spec.hydrating {
-        return Err(unsupported("this release opens a clone when it is complete"));
-    }
     let shape = shape_of(&spec);
+    if spec.hydrating && (replace || !shape.is_whole()) {
+        return Err(unsupported("a clone that is read while it comes in is whole, and replaces nothing"));
+    }
     if spec.role != CloneRole::Detached && !shape.is_whole() {
         return Err(unsupported(
             "a secondary holds what its primary holds: only a detached clone is not whole",
@@ -269,8 +273,10 @@ fn job_of(take: CloneTake) -> Result<CloneJob, RemoteError> {
         ttl_s: spec.ttl_s,
         replace,
         preserve: spec.preserve,
-        patience_s: patience_s.unwrap_or(PATIENCE_S),
+        // What is read already is not taken away because its source has been silent for a while.
+        patience_s: patience_s.unwrap_or(if spec.hydrating { u32::MAX } else { PATIENCE_S }),
         shape,
+        lazy: spec.hydrating,
     })
 }
 

@@ -38,6 +38,8 @@ pub(crate) enum Place {
         address: String,
         /// The directory with the certificates; the user's own if none is named.
         tls: Option<PathBuf>,
+        /// What of it is meant, if not its own database: a clone that comes in, by its name.
+        database: Option<String>,
     },
     /// A database of a cluster, at whoever leads it.
     Cluster {
@@ -64,7 +66,10 @@ impl Place {
     pub(crate) fn open(&self, if_absent: IfAbsent) -> Result<Box<dyn Session>, CliError> {
         Ok(match self {
             Self::Directory(path) => Box::new(LocalSession::open(path, if_absent)?),
-            Self::Node { address, tls } => Box::new(RemoteSession::connect(address, tls.as_deref())?),
+            Self::Node { address, tls, database } => {
+                let session = RemoteSession::connect(address, tls.as_deref())?;
+                Box::new(session.of_database(database.as_deref()))
+            }
             Self::Cluster { center, database, tls } => {
                 Box::new(RemoteSession::route(center, database.as_deref(), tls.as_deref())?)
             }
@@ -75,7 +80,7 @@ impl Place {
     pub(crate) fn settled(self) -> Result<Self, CliError> {
         match self {
             Self::Cluster { ref tls, .. } => {
-                Ok(Self::Node { address: self.address()?.to_string(), tls: tls.clone() })
+                Ok(Self::Node { address: self.address()?.to_string(), tls: tls.clone(), database: None })
             }
             place => Ok(place),
         }

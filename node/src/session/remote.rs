@@ -74,6 +74,14 @@ impl RemoteSession {
         Ok((address, credentials, runtime))
     }
 
+    /// The same session, about a database of the node's that is not its own.
+    pub(crate) fn of_database(mut self, name: Option<&str>) -> Self {
+        if let (Some(name), Link::Node(client)) = (name, &mut self.link) {
+            *client = client.clone().with_database(name);
+        }
+        self
+    }
+
     fn call(&self, request: Request) -> Result<Response, CliError> {
         Ok(match &self.link {
             Link::Node(client) => self.runtime.block_on(client.call(request))?,

@@ -43,6 +43,8 @@ mod histories;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod lazy;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod metrics;
