@@ -279,6 +279,8 @@ fn a_clone_is_whole_though_an_attempt_before_died_before_its_files_had_their_len
     for name in names {
         os.open(&log.join(name), OpenMode::Write).unwrap().set_len(0).unwrap();
     }
+    // And what one before that had begun with, if a power cut took back that the last one removed it.
+    os.open(&log.join("00000000000000ff.log"), OpenMode::CreateNew).unwrap();
     let target = begin();
     for chunk in target.missing().clone() {
         target.write(chunk, &pin.read(chunk.kind, chunk.number, chunk.chunk).unwrap()).unwrap();
