@@ -123,7 +123,10 @@ fn a_copy_whose_log_was_released_takes_back_to_the_hash_that_its_primary_knows()
     let hash = pair.db.history_hash_at(kept).unwrap();
     let copy = pair.copy.database().clone();
     drop(copy.pin_files().unwrap());
-    put(&pair.table, &pair.db, "c", Durability::Synced);
+    // So large that memory keeps no commit before it.
+    let mut large = Batch::new();
+    large.put(pair.table.id(), "c", vec![0; 1 << 20]);
+    pair.db.write(large, Durability::Synced).unwrap();
     pair.run();
     copy.flush().unwrap();
     assert!(hash.is_some() && copy.history_hash_at(kept).unwrap().is_none());
