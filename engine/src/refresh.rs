@@ -24,7 +24,8 @@ pub struct ChangeChunk {
 }
 
 impl Snapshot {
-    /// The records whose newest version is above `since`, from (table, key) on, about `bytes_max` of keys and rows.
+    /// The records whose newest version is above `since`, from (table, key) on, about `bytes_max` of keys and rows. On a
+    /// partial copy those that it holds: whoever needs all of them asks [`Database::check_whole`] before.
     pub fn changes(&self, since: Uid, from: (TableId, &[u8]), bytes_max: usize) -> Result<ChangeChunk> {
         let mut changes = Changes::new(Arc::clone(self.version()), since, self.uid(), from.0, from.1);
         let mut chunk = ChangeChunk { at: self.uid(), changes: Vec::new(), next: None };
@@ -42,7 +43,12 @@ impl Snapshot {
 
     /// The newest version of a record: its row, a delete mark, or, for a record that was never there or whose mark is
     /// gone, a delete at UID zero.
+    ///
+    /// # Errors
+    ///
+    /// `NotHeld` on a partial copy that does not hold the key.
     pub fn state_of(&self, table: TableId, key: &[u8]) -> Result<Change> {
+        self.check_key_held(table, key)?;
         let newest = self.newest(table, key)?;
         let absent = crate::Version { uid: Uid::ZERO, kind: RecordKind::Delete, row: Bytes::new() };
         let version = newest.unwrap_or(absent);
