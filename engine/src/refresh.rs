@@ -235,11 +235,16 @@ impl Refresh {
         Ok(())
     }
 
-    /// Writes the states down: as they are, or, where there is nothing, as a mark right above the fork.
-    fn write_states(&mut self) -> Result<Vec<(TableId, NewRun)>> {
+    /// The states, each key once.
+    fn states(&mut self) -> Vec<Change> {
         let mut states = self.rewind.take().unwrap_or_default();
         states.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
         states.dedup_by(|a, b| (a.table, &a.key) == (b.table, &b.key));
+        states
+    }
+
+    /// Writes states down: as they are, or, where there is nothing, as a mark right above the fork.
+    fn write_states(&self, states: &[Change]) -> Result<Vec<(TableId, NewRun)>> {
         let mut runs = Vec::new();
         for of_table in states.chunk_by(|a, b| a.table == b.table) {
             let mut writer = self.store.new_run(false)?;
@@ -265,8 +270,14 @@ impl Refresh {
     pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
         let open = self.open.take();
         self.close(open)?;
+        let states = self.states();
+        // Where the live commits begin right at the fork, states have no interval of their own.
+        let is_narrow = end.base <= self.from.next() && self.outputs.is_empty();
+        let (states, beneath) =
+            if is_narrow { (Vec::new(), states) } else { (self.write_states(&states)?, Vec::new()) };
         let install = Install {
-            states: self.write_states()?,
+            states,
+            beneath,
             rewinds: self.rewinds,
             from: self.from,
             outputs: std::mem::take(&mut self.outputs),
