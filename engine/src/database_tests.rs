@@ -355,11 +355,16 @@ fn what_was_kept_for_an_absent_copy_takes_no_room_once_it_is_back() {
     db.compact().unwrap();
     let kept = run_bytes();
     assert!(kept > before, "{kept} bytes after {before}");
-    // It has been away for too long to lead: the marks of deletes remain, and what they weigh.
-    db.set_floors(None, Some(away));
+    // It would be rewound to: the marks of deletes remain, and what they weigh.
+    db.set_floors_apart(None, Some(away), Some(away));
     db.compact().unwrap();
     let marks = run_bytes();
     assert!(marks < kept, "{marks} bytes after {kept}");
+    assert_eq!(db.mark_floor(), planaria_types::Uid::ZERO);
+    // It has been away for too long to lead: that changes nothing.
+    db.set_floors(None, Some(away));
+    db.compact().unwrap();
+    assert_eq!(run_bytes(), marks);
     assert_eq!(db.mark_floor(), planaria_types::Uid::ZERO);
     // It is back, or forgotten: 500 rows are gone, and nothing tells of them.
     db.set_floors(None, None);

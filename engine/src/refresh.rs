@@ -76,7 +76,14 @@ impl Database {
     /// Keeps what the given positions need: no floor passes `stable`, the lowest durable position in the promotable
     /// set, and no delete mark above `preserved`, the lowest position of a registered secondary, goes.
     pub fn set_floors(&self, stable: Option<Uid>, preserved: Option<Uid>) {
+        self.set_floors_apart(stable, stable, preserved);
+    }
+
+    /// As [`Database::set_floors`], for a promotable set of which some are away: old versions are kept above `versions` alone,
+    /// the lowest durable position of those that are here. A fork below it is rewound to, which takes the marks that are kept.
+    pub fn set_floors_apart(&self, versions: Option<Uid>, stable: Option<Uid>, preserved: Option<Uid>) {
         let mut floors = self.store().floors.lock();
+        floors.versions = versions;
         floors.stable = stable;
         floors.preserved = preserved;
     }

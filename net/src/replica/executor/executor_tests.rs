@@ -7,11 +7,11 @@ use planaria_engine::os::{CrashStyle, MemOs, OpenMode, Os};
 use planaria_engine::{Batch, Database, Durability, Options as EngineOptions, Table};
 use planaria_replication::primary::{Group, Session, SessionAction, SessionId};
 use planaria_replication::secondary::{Action, Replica, State};
-use planaria_replication::{Millis, Options, Way};
+use planaria_replication::{Millis, Options, PromotableSets, Way};
 use planaria_types::{DatabaseId, Epoch, Uid};
 
 use super::bulk::{Places, Terms};
-use super::{FollowingCopy, Leading, Outcome, SessionReads, lead, tell_news};
+use super::{FollowingCopy, Kept, Leading, Outcome, SessionReads, lead, tell_news};
 
 const NOW: Millis = Millis(1_000);
 
@@ -190,6 +190,34 @@ fn a_copy_is_rewound_where_the_log_holds_all_that_follows_the_fork() {
     back.copy.database().compact().unwrap();
     back.copy.database().verify().unwrap();
     assert_eq!(leads.digests().unwrap(), back.copy.database().snapshot().digests().unwrap());
+}
+
+#[test]
+fn old_versions_are_kept_for_promotable_copies_that_are_online_and_marks_for_all() {
+    let (mut pair, fork) = parted();
+    let now = [pair.db.instance(), pair.copy.database().instance()].into();
+    pair.group.restore_promotable(PromotableSets { now, next: None });
+    let instance = pair.copy.database().instance();
+    assert!(pair.group.members().get(&instance).is_some_and(|member| !member.online));
+    Kept::of(&pair.group, |_| false).tell(&pair.db);
+    pair.db.compact().unwrap();
+    let versions = |db: &Database| db.status().unwrap().tables.iter().map(|table| table.versions).max();
+    // One of each key, the mark of b among them.
+    assert_eq!((versions(&pair.db), pair.db.mark_floor()), (Some(4), Uid::ZERO));
+    assert!(pair.db.version_floor() > fork && pair.group.stable() <= fork);
+
+    let mut pair = Pair::new();
+    put(&pair.table, &pair.db, "a", Durability::Synced);
+    pair.run();
+    let now = [pair.db.instance(), pair.copy.database().instance()].into();
+    pair.group.restore_promotable(PromotableSets { now, next: None });
+    for _ in 0..10 {
+        put(&pair.table, &pair.db, "a", Durability::Synced);
+    }
+    tell_news(&pair.db, &mut pair.group, pair.db.visible(), NOW);
+    Kept::of(&pair.group, |_| false).tell(&pair.db);
+    pair.db.compact().unwrap();
+    assert_eq!((versions(&pair.db), pair.db.version_floor()), (Some(11), Uid::ZERO));
 }
 
 #[test]
