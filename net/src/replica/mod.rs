@@ -16,6 +16,7 @@ mod outgoing;
 mod pace;
 mod primary;
 pub mod reads;
+mod removal;
 mod renew;
 mod secondary;
 mod shaped;

@@ -18,6 +18,7 @@ use super::detour::Detour;
 use super::executor::FollowingCopy;
 use super::executor::bulk::{Places, Terms};
 use super::meter::Meter;
+use super::removal::Removal;
 use super::{Opening, Primary, Slot, decode_message, encode};
 use crate::quic::session::{BulkReceiver, Opened, ReplicaSession};
 use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Traffic, Transport};
@@ -172,6 +173,7 @@ struct Loop {
     meter: Meter,
     feeder: Arc<Primary>,
     detour: Detour,
+    removal: Option<Removal>,
 }
 
 /// A connection to the primary.
@@ -207,7 +209,8 @@ impl Loop {
         let feeder = Arc::clone(&shared.feeder.lock());
         let detour = Detour::new(follow.siblings.clone(), follow.note.clone());
         let meter = Meter::default();
-        Self { slot, copy, follow, runtime, shared, machine, link: None, meter, feeder, detour }
+        let (link, removal) = (None, None);
+        Self { slot, copy, follow, runtime, shared, machine, link, meter, feeder, detour, removal }
     }
 
     fn run(mut self) -> Result<()> {
@@ -454,6 +457,8 @@ impl Loop {
 
     /// Takes the run files of the primary beside the copy, and puts them in its place once they are complete.
     fn fetch_bulk(&mut self, reason: Reason, at_least: Uid) -> Result<()> {
+        // Its place is needed.
+        self.removal = None;
         let terms = Terms::of(self.copy.database(), at_least);
         let places = Places::of(self.copy.database().path());
         let (primary, credentials, transport) =
@@ -490,8 +495,9 @@ impl Loop {
         self.machine = self.copy.machine(self.follow.name.clone(), Options::default(), now());
         self.end_link();
         self.meter.took_run_files(reason, fetched.total_bytes.saturating_sub(fetched.resumed_bytes));
-        // What stays behind is garbage.
-        let _ = places.clean(&*os);
+        if places.keep(&*os).is_ok() {
+            self.removal = Some(Removal::begin(&places, &os));
+        }
         Ok(())
     }
 }
