@@ -108,7 +108,9 @@ pub(super) fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> 
     for _ in 0..10_000 {
         let status = follower.status();
         let last = cluster.primary.database().log_end().0;
-        if status.replica.state == State::Online && slot.get().visible() >= last {
+        // What it says of itself may be of a moment before.
+        let shown = slot.get().visible().min(status.replica.visible);
+        if status.replica.state == State::Online && shown >= last {
             return status;
         }
         assert!(status.failure.is_none(), "{status:?}");
