@@ -21,6 +21,7 @@ mod renew;
 mod secondary;
 mod shaped;
 mod slot;
+mod toll;
 mod wards;
 
 use bytes::Bytes;
@@ -106,3 +107,7 @@ mod reconcile_tests;
 #[cfg(test)]
 #[path = "partial_tests.rs"]
 mod partial_tests;
+
+#[cfg(test)]
+#[path = "toll_tests.rs"]
+mod toll_tests;

@@ -116,6 +116,7 @@ impl ReplicaOptions {
             options: self.options,
             siblings,
             note: opened.note,
+            pace: None,
         };
         let forwarder = Arc::new(Forwarder::new(credentials, database.id()));
         let slot = Slot::new(database);
