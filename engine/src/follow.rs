@@ -58,12 +58,15 @@ impl Database {
         self.store().log_end()
     }
 
-    /// The history hash behind the commit `uid`, if it is known: stored at the beginnings of epochs and log segments,
-    /// worked out from the log in between.
+    /// The history hash behind the commit `uid`, if it is known: in memory for recent commits, stored at the beginnings of
+    /// epochs and log segments, worked out from the log in between.
     pub fn history_hash_at(&self, uid: Uid) -> Result<Option<HistoryHash>> {
         let store = self.store();
         let (last, hash) = store.log_end();
         if uid == last {
+            return Ok(Some(hash));
+        }
+        if let Some(hash) = store.feed.hash_at(uid) {
             return Ok(Some(hash));
         }
         let entry =

@@ -114,6 +114,7 @@ fn a_partial_copy_answers_for_what_it_holds_and_refuses_the_rest() {
     assert!(is_not_held(table("c").scan(KeyRange::ALL).next_back().unwrap()));
     assert!(is_not_held(table("c").scan(KeyRange::ALL).visit(|_, _| true)));
     let snapshot = copy.snapshot();
+    assert!(is_not_held(snapshot.state_of(table("c").id(), &[1])));
     assert!(is_not_held(snapshot.digest_of(table("b").definition())));
     assert!(is_not_held(snapshot.fingerprint(table("c").id(), KeyRange::ALL)));
     assert!(is_not_held(snapshot.parts(table("b").id(), &KeyRange::ALL, 4)));

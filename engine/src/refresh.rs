@@ -24,7 +24,8 @@ pub struct ChangeChunk {
 }
 
 impl Snapshot {
-    /// The records whose newest version is above `since`, from (table, key) on, about `bytes_max` of keys and rows.
+    /// The records whose newest version is above `since`, from (table, key) on, about `bytes_max` of keys and rows. On a
+    /// partial copy those that it holds: whoever needs all of them asks [`Database::check_whole`] before.
     pub fn changes(&self, since: Uid, from: (TableId, &[u8]), bytes_max: usize) -> Result<ChangeChunk> {
         let mut changes = Changes::new(Arc::clone(self.version()), since, self.uid(), from.0, from.1);
         let mut chunk = ChangeChunk { at: self.uid(), changes: Vec::new(), next: None };
@@ -42,7 +43,12 @@ impl Snapshot {
 
     /// The newest version of a record: its row, a delete mark, or, for a record that was never there or whose mark is
     /// gone, a delete at UID zero.
+    ///
+    /// # Errors
+    ///
+    /// `NotHeld` on a partial copy that does not hold the key.
     pub fn state_of(&self, table: TableId, key: &[u8]) -> Result<Change> {
+        self.check_key_held(table, key)?;
         let newest = self.newest(table, key)?;
         let absent = crate::Version { uid: Uid::ZERO, kind: RecordKind::Delete, row: Bytes::new() };
         let version = newest.unwrap_or(absent);
@@ -70,7 +76,14 @@ impl Database {
     /// Keeps what the given positions need: no floor passes `stable`, the lowest durable position in the promotable
     /// set, and no delete mark above `preserved`, the lowest position of a registered secondary, goes.
     pub fn set_floors(&self, stable: Option<Uid>, preserved: Option<Uid>) {
+        self.set_floors_apart(stable, stable, preserved);
+    }
+
+    /// As [`Database::set_floors`], for a promotable set of which some are away: old versions are kept above `versions` alone,
+    /// the lowest durable position of those that are here. A fork below it is rewound to, which takes the marks that are kept.
+    pub fn set_floors_apart(&self, versions: Option<Uid>, stable: Option<Uid>, preserved: Option<Uid>) {
         let mut floors = self.store().floors.lock();
+        floors.versions = versions;
         floors.stable = stable;
         floors.preserved = preserved;
     }
@@ -229,11 +242,16 @@ impl Refresh {
         Ok(())
     }
 
-    /// Writes the states down: as they are, or, where there is nothing, as a mark right above the fork.
-    fn write_states(&mut self) -> Result<Vec<(TableId, NewRun)>> {
+    /// The states, each key once.
+    fn states(&mut self) -> Vec<Change> {
         let mut states = self.rewind.take().unwrap_or_default();
         states.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
         states.dedup_by(|a, b| (a.table, &a.key) == (b.table, &b.key));
+        states
+    }
+
+    /// Writes states down: as they are, or, where there is nothing, as a mark right above the fork.
+    fn write_states(&self, states: &[Change]) -> Result<Vec<(TableId, NewRun)>> {
         let mut runs = Vec::new();
         for of_table in states.chunk_by(|a, b| a.table == b.table) {
             let mut writer = self.store.new_run(false)?;
@@ -259,8 +277,14 @@ impl Refresh {
     pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
         let open = self.open.take();
         self.close(open)?;
+        let states = self.states();
+        // Where the live commits begin right at the fork, states have no interval of their own.
+        let is_narrow = end.base <= self.from.next() && self.outputs.is_empty();
+        let (states, beneath) =
+            if is_narrow { (Vec::new(), states) } else { (self.write_states(&states)?, Vec::new()) };
         let install = Install {
-            states: self.write_states()?,
+            states,
+            beneath,
             rewinds: self.rewinds,
             from: self.from,
             outputs: std::mem::take(&mut self.outputs),

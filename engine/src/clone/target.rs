@@ -151,6 +151,7 @@ impl CloneTarget {
         for dir in [partial.clone(), run_dir(&partial), log_dir(&partial)] {
             os.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
         }
+        remove_strangers(os, &partial, &list)?;
         let linked_bytes = reuse.map_or(Ok(0), |own| link_equal(os, own, &partial, &list))?;
         if let Err(error) = check_room(os, &partial, &list) {
             // What earlier attempts brought may be gone on with once there is room; an empty directory helps nobody.
@@ -533,6 +534,22 @@ fn keep_common(os: &Arc<dyn Os>, partial: &Path, earlier: &FileList, list: &File
 fn has_other_name(os: &Arc<dyn Os>, path: &Path) -> Result<bool> {
     let file = os.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
     Ok(file.links().map_err(|error| Error::io("measure", path, error))? > 1)
+}
+
+/// Removes files that the list does not name: an attempt before the last one left them, if a power cut has taken back that they
+/// were removed. In the log they would pass for its newest segments.
+fn remove_strangers(os: &Arc<dyn Os>, partial: &Path, list: &FileList) -> Result<()> {
+    let named: std::collections::HashSet<PathBuf> =
+        list.files.iter().map(|file| file_path(partial, file.kind, file.number)).collect();
+    for dir in [run_dir(partial), log_dir(partial)] {
+        for entry in os.list(&dir).map_err(|error| Error::io("list", &dir, error))? {
+            let path = dir.join(&entry.name);
+            if !entry.is_dir && !named.contains(&path) {
+                os.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Gives files of a database that have the bytes of listed ones a second name among those that are received, and tells

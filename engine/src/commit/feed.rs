@@ -82,6 +82,13 @@ impl Feed {
         Some(recent.commits.iter().skip(from).take_while(fits).cloned().collect())
     }
 
+    /// The history hash right after the commit `uid`, if it is here.
+    pub(crate) fn hash_at(&self, uid: Uid) -> Option<HistoryHash> {
+        let recent = self.recent.lock();
+        let at = recent.commits.binary_search_by_key(&uid, |logged| logged.commit.uid()).ok()?;
+        recent.commits.get(at).map(|logged| logged.hash)
+    }
+
     /// How many commits there are after `uid`, and their bytes; `None` if some of them are gone.
     pub(crate) fn measure_after(&self, uid: Uid) -> Option<(u64, u64)> {
         let recent = self.recent.lock();
@@ -135,9 +142,11 @@ mod tests {
         let uids = |after| feed.after(Uid::new(after), 15).map(|found| found.len());
         assert_eq!(uids(0), Some(1));
         assert_eq!(uids(3), Some(0));
+        assert_eq!([2, 4].map(|uid| feed.hash_at(Uid::new(uid))), [Some(HistoryHash(2)), None]);
         feed.push(&[logged(4, RECENT_BYTES_MAX)]);
         assert_eq!(uids(2), None);
         assert_eq!(uids(3), Some(1));
         assert_eq!(uids(4), Some(0));
+        assert_eq!([2, 4].map(|uid| feed.hash_at(Uid::new(uid))), [None, Some(HistoryHash(4))]);
     }
 }

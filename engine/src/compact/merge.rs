@@ -200,7 +200,7 @@ fn holds_what_may_go(reference: &RunRef, retain: &Retain) -> bool {
     let has_marks = meta.records > meta.puts;
     // Where no row is shadowed, as many were summed up as there are.
     let has_shadowed = meta.fingerprint.is_some_and(|fingerprint| meta.puts > fingerprint.count);
-    has_marks && meta.smallest_uid <= retain.marks || has_shadowed && meta.smallest_uid <= retain.stable
+    has_marks && meta.smallest_uid <= retain.marks || has_shadowed && meta.smallest_uid <= retain.versions
 }
 
 fn find(version: &StoreVersion, id: FragmentId, range: &KeyRange) -> Option<Arc<Fragment>> {

@@ -9,6 +9,9 @@ use crate::cursor::RecordKind;
 use crate::error::Result;
 use crate::version::{Fragment, StoreVersion};
 
+/// Rows up to this length are copied out of their blocks, which are larger by far.
+const COPIED_ROW_BYTES: usize = 2 << 10;
+
 /// A record whose newest version is newer than some UID: what a stale copy lacks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
@@ -79,8 +82,7 @@ impl Changes {
         let end = self.within.as_ref().and_then(|(_, keys)| keys.end.clone());
         let range = fragment.range.intersect(&KeyRange::new(from, end));
         if let Some(range) = range.filter(|_| may_have_changed(&fragment, self.since)) {
-            let merge =
-                Merge::new(Source::of_fragment(&fragment, Some(self.since)), range, Direction::Forward)?;
+            let merge = Merge::new(Source::of_changes(&fragment, self.since), range, Direction::Forward)?;
             self.current = Some((fragment.table, merge));
         }
         Ok(true)
@@ -103,8 +105,12 @@ impl Changes {
                 continue;
             };
             let key = Bytes::copy_from_slice(key);
-            let change =
-                Change { table: *table, uid: merge.uid(), kind: merge.kind(), row: merge.row(), key };
+            // A small row that was a share of its block would keep all of that.
+            let row = match merge.row_ref() {
+                row if row.len() <= COPIED_ROW_BYTES => Bytes::copy_from_slice(row),
+                _ => merge.row(),
+            };
+            let change = Change { table: *table, uid: merge.uid(), kind: merge.kind(), row, key };
             while merge.key() == Some(&change.key[..]) {
                 merge.advance()?;
             }

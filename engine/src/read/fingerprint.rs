@@ -94,7 +94,7 @@ pub(crate) fn visit_live(
     mut visit: impl FnMut(&[u8], Uid, &[u8]) -> bool,
 ) -> Result<()> {
     let Some(range) = fragment.range.intersect(range) else { return Ok(()) };
-    let mut merge = Merge::new(Source::of_fragment(fragment, None), range, Direction::Forward)?;
+    let mut merge = Merge::new(Source::of_fragment(fragment), range, Direction::Forward)?;
     let mut done = Vec::new();
     let mut any_done = false;
     while let Some(key) = merge.key() {

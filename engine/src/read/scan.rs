@@ -196,7 +196,7 @@ struct Visible {
 impl Visible {
     fn new(fragment: &Arc<Fragment>, range: &KeyRange, at: Uid, direction: Direction) -> Result<Self> {
         let range = range.intersect(&fragment.range).unwrap_or_else(|| KeyRange::new([], Some(Vec::new())));
-        let merge = Merge::new(Source::of_fragment(fragment, None), range, direction)?;
+        let merge = Merge::new(Source::of_fragment(fragment), range, direction)?;
         Ok(Self { fragment: Arc::clone(fragment), merge, newest: Newest::new(at) })
     }
 

@@ -20,12 +20,22 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// All inputs of a fragment, newest first. With `since`, versions at or below are not shown.
-    pub(crate) fn of_fragment(fragment: &Arc<Fragment>, since: Option<Uid>) -> Vec<Self> {
+    /// All inputs of a fragment, newest first.
+    pub(crate) fn of_fragment(fragment: &Arc<Fragment>) -> Vec<Self> {
+        Self::with_bottom(fragment, None)
+    }
+
+    /// The same for what is newer than `since`. Blocks that have any of it are read ahead, and past the cache: nobody
+    /// needs them again soon.
+    pub(crate) fn of_changes(fragment: &Arc<Fragment>, since: Uid) -> Vec<Self> {
+        Self::with_bottom(fragment, Some(since))
+    }
+
+    fn with_bottom(fragment: &Arc<Fragment>, since: Option<Uid>) -> Vec<Self> {
         let mut sources = Self::above(fragment, since);
         if !fragment.bottom.is_empty() {
             let bottom = References::Bottom(Arc::clone(fragment));
-            sources.push(Self::Chain(Box::new(Chain::new(bottom, since, false))));
+            sources.push(Self::Chain(Box::new(Chain::new(bottom, since, since.is_some()))));
         }
         sources
     }
@@ -47,7 +57,7 @@ impl Source {
         });
         let upper = upper.map(|tier| {
             let tier = References::Upper(Arc::clone(fragment), tier);
-            Self::Chain(Box::new(Chain::new(tier, since, false)))
+            Self::Chain(Box::new(Chain::new(tier, since, since.is_some())))
         });
         let mut sources = Vec::with_capacity(2 + fragment.frozen.len() + fragment.upper.len());
         sources.extend(memtables.chain(upper));

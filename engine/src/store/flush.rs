@@ -18,7 +18,7 @@ const MEASURE_PARTS: u64 = 64;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Retain {
     /// A version whose successor is at or below may go: nobody will read between them.
-    pub(crate) stable: Uid,
+    pub(crate) versions: Uid,
     /// A delete mark at or below may go once nothing lies beneath it.
     pub(crate) marks: Uid,
     /// The highest delete mark that was dropped.
@@ -31,11 +31,11 @@ impl Retain {
     /// Whether a version stays that is shadowed by `successor`, or by nothing in this merge. Notes what goes.
     pub(crate) fn keeps(&mut self, uid: Uid, kind: RecordKind, successor: Option<Uid>, bottom: bool) -> bool {
         match successor {
-            Some(successor) if successor <= self.stable => {
+            Some(successor) if successor <= self.versions => {
                 self.thinned_to = self.thinned_to.max(successor);
                 false
             }
-            None if bottom && kind == RecordKind::Delete && uid <= self.marks && uid <= self.stable => {
+            None if bottom && kind == RecordKind::Delete && uid <= self.marks && uid <= self.versions => {
                 self.marks_dropped = self.marks_dropped.max(uid);
                 false
             }

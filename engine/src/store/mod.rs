@@ -119,7 +119,9 @@ pub(crate) struct Writer {
 /// What retention goes by besides the visible cut.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Floors {
-    /// The lowest durable position in the promotable set, if there is one: no floor passes it.
+    /// The lowest durable position of those in the promotable set that old versions are kept for.
+    pub(crate) versions: Option<Uid>,
+    /// The lowest durable position in the promotable set, if there is one: no mark above it goes.
     pub(crate) stable: Option<Uid>,
     /// The lowest durable position of a registered secondary whose changes are still preserved.
     pub(crate) preserved: Option<Uid>,
@@ -177,14 +179,15 @@ impl Store {
     pub(crate) fn retain(&self) -> Retain {
         let floors = *self.floors.lock();
         let floor = |floor: Option<Uid>| floor.unwrap_or(Uid::MAX);
-        let stable = self.visible().min(floor(floors.stable)).min(floor(floors.fork));
-        let stable = match self.options.keep_history_ms {
-            0 => stable,
-            kept => stable.min(Uid::from_millis(self.options.os.now_millis().saturating_sub(kept))),
+        let versions = self.visible().min(floor(floors.versions)).min(floor(floors.fork));
+        let versions = match self.options.keep_history_ms {
+            0 => versions,
+            kept => versions.min(Uid::from_millis(self.options.os.now_millis().saturating_sub(kept))),
         };
         let preserved =
             if planted!(self.options, DropMarksEarly) { Uid::MAX } else { floor(floors.preserved_for_all()) };
-        Retain { stable, marks: stable.min(preserved), ..Retain::default() }
+        let marks = versions.min(floor(floors.stable)).min(preserved);
+        Retain { versions, marks, ..Retain::default() }
     }
 
     /// Raises the floors over what was dropped. It belongs to the manifest that names the outputs: whatever retention

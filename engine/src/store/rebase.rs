@@ -14,6 +14,7 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::memtable::Memtable;
 use crate::planted::planted;
+use crate::read::Change;
 use crate::refresh::RefreshEnd;
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::version::{Fragment, GroupRecord, Manifest, Role, RunRef, SegmentRecord, StoreVersion};
@@ -26,6 +27,8 @@ pub(crate) struct Install {
     pub(crate) rewinds: bool,
     /// Run files with the states of rewound keys, each of one table.
     pub(crate) states: Vec<(TableId, NewRun)>,
+    /// The same where no UID lies between the fork and the base: they are written beneath the live commits.
+    pub(crate) beneath: Vec<Change>,
     /// Run files with changed records, each of one table.
     pub(crate) outputs: Vec<(TableId, NewRun)>,
     /// System records among what was collected, as (key, row).
@@ -66,7 +69,7 @@ impl Store {
     ) -> Result<()> {
         self.check_flushed()?;
         let state = check_end(writer, install, end)?;
-        let live = self.write_live(&end.live, files)?;
+        let live = self.write_live(&end.live, (&install.beneath, install.from), files)?;
         let mut layers = Vec::new();
         // States of rewound keys own one UID right above the fork, the changed records what lies above.
         let delta_above = if install.rewinds { install.from.next() } else { install.from };
@@ -119,13 +122,19 @@ impl Store {
         })
     }
 
-    /// Writes live commits out as runs, one for each table.
+    /// Writes live commits out as runs, one for each table, and beneath them the states of keys at a fork.
     pub(super) fn write_live(
         &self,
         live: &[LoggedCommit],
+        (beneath, fork): (&[Change], Uid),
         files: &mut Vec<NewRun>,
     ) -> Result<Vec<(TableId, NewRun)>> {
         let mut memtables: BTreeMap<TableId, Arc<Memtable>> = BTreeMap::new();
+        for state in beneath {
+            let memtable = memtables.entry(state.table).or_insert_with(|| Arc::new(Memtable::new()));
+            let uid = if state.uid == Uid::ZERO { fork.max(Uid::ZERO.next()) } else { state.uid };
+            memtable.insert(&state.key, uid, state.kind, &state.row, 0);
+        }
         for logged in live {
             for op in logged.commit.ops() {
                 let memtable = memtables.entry(op.table).or_insert_with(|| Arc::new(Memtable::new()));
@@ -329,7 +338,7 @@ fn note_sparse(group: &mut GroupRecord, interval: (Uid, Uid)) {
 /// The state that a refresh leads to, if its parts fit together.
 fn check_end(writer: &Writer, install: &Install, end: &RefreshEnd) -> Result<Writer> {
     let too_close = install.rewinds && end.base <= install.from.next();
-    if too_close && !install.states.is_empty() {
+    if too_close && !install.states.is_empty() || end.live.is_empty() && !install.beneath.is_empty() {
         return Err(Error::Invalid("there is no room between the fork and the base for rewound keys".into()));
     }
     if writer.last != install.from && !install.rewinds {

@@ -166,7 +166,7 @@ impl Store {
             )));
         }
         let mut layers = Vec::new();
-        for (table, run) in self.write_live(&end.live, files)? {
+        for (table, run) in self.write_live(&end.live, (&[], Uid::ZERO), files)? {
             layers.push(Layer { table, parts: self.adopt(&run)?, above: end.base, upto: state.last });
         }
         self.sync_run_dir()?;

@@ -74,6 +74,7 @@ fn follow(cluster: &Cluster, slot: &Slot, source: SocketAddr, siblings: Vec<Sock
         options: options(),
         siblings,
         note: None,
+        pace: None,
         portion: None,
     };
     Follower::start(slot.clone(), follow, cluster.runtime.handle().clone()).unwrap()

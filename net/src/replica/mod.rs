@@ -17,10 +17,12 @@ mod outgoing;
 mod pace;
 mod primary;
 pub mod reads;
+mod removal;
 mod renew;
 mod secondary;
 mod shaped;
 mod slot;
+mod toll;
 mod wards;
 
 use bytes::Bytes;
@@ -107,3 +109,7 @@ mod reconcile_tests;
 #[cfg(test)]
 #[path = "partial_tests.rs"]
 mod partial_tests;
+
+#[cfg(test)]
+#[path = "toll_tests.rs"]
+mod toll_tests;

@@ -135,8 +135,27 @@ impl Pace {
 
     /// Counts bytes that came in, and waits as long as they take at the rate.
     pub(super) async fn admit(&self, bytes: u64) -> Result<()> {
-        let mut changed = self.stopped.subscribe();
+        self.count(bytes);
+        self.paid().await
+    }
+
+    /// Counts bytes that came in.
+    pub(super) fn count(&self, bytes: u64) {
         self.bucket.lock().take(bytes, now());
+    }
+
+    /// Whether more has come in than the rate allows so far.
+    pub(super) fn is_owing(&self) -> bool {
+        self.bucket.lock().wait_ms(now()) > 0
+    }
+
+    /// Waits until what came in is paid for. May be dropped at any time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GivenUp`].
+    pub(super) async fn paid(&self) -> Result<()> {
+        let mut changed = self.stopped.subscribe();
         loop {
             if *changed.borrow_and_update() {
                 return Err(Error::GivenUp);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use planaria_engine::{Database, Options};
@@ -48,7 +49,7 @@ pub fn renew(
     credentials: &Credentials,
     dir: &Path,
     options: &Options,
-    pace: &Pace,
+    pace: &Arc<Pace>,
     runtime: &Handle,
     progress: impl Fn(u64),
 ) -> Result<Renewal> {
@@ -75,6 +76,7 @@ pub fn renew(
         options: options.clone(),
         siblings: Vec::new(),
         note: None,
+        pace: Some(Arc::clone(pace)),
     };
     let follower = Follower::start(slot.clone(), follow, runtime.clone())?;
     let reached = follow_until(&follower, &slot, (source, there.visible), pace, runtime, progress);

@@ -11,7 +11,7 @@ use planaria_replication::secondary::State;
 use planaria_replication::{Reason, Way};
 use planaria_types::{KeyRange, Portion};
 
-use super::{Follow, FollowStatus, Follower, Leading, Primary, Slot, clone_from};
+use super::{Follow, FollowStatus, Follower, Leading, Pace, Primary, Slot, clone_from};
 use crate::quic::session::ReplicaSession;
 use crate::quic::{AcceptLimits, Credentials, Endpoint, Peer, TlsStore, Transport};
 use crate::wire::message::{Call, RemoteError, Response};
@@ -74,18 +74,30 @@ impl Cluster {
     }
 
     pub(super) fn follow_holding(&self, slot: &Slot, portion: Option<Portion>) -> Follower {
-        let follow = Follow {
+        self.start_following(slot, Follow { portion, ..self.terms() })
+    }
+
+    pub(super) fn follow_at(&self, slot: &Slot, pace: &Arc<Pace>) -> Follower {
+        self.start_following(slot, Follow { pace: Some(Arc::clone(pace)), ..self.terms() })
+    }
+
+    fn start_following(&self, slot: &Slot, follow: Follow) -> Follower {
+        Follower::start(slot.clone(), follow, self.runtime.handle().clone()).unwrap()
+    }
+
+    fn terms(&self) -> Follow {
+        Follow {
             primary: self.address,
             name: "second".into(),
             port: None,
-            portion,
+            portion: None,
             credentials: self.credentials.clone(),
             transport: Transport::default(),
             options: options(),
             siblings: Vec::new(),
             note: None,
-        };
-        Follower::start(slot.clone(), follow, self.runtime.handle().clone()).unwrap()
+            pace: None,
+        }
     }
 
     pub(super) fn secondary(&self, dir: &Path) -> Slot {
@@ -108,7 +120,9 @@ pub(super) fn caught_up(cluster: &Cluster, slot: &Slot, follower: &Follower) -> 
     for _ in 0..10_000 {
         let status = follower.status();
         let last = cluster.primary.database().log_end().0;
-        if status.replica.state == State::Online && slot.get().visible() >= last {
+        // What it says of itself may be of a moment before.
+        let shown = slot.get().visible().min(status.replica.visible);
+        if status.replica.state == State::Online && shown >= last {
             return status;
         }
         assert!(status.failure.is_none(), "{status:?}");

@@ -18,13 +18,17 @@ use super::detour::Detour;
 use super::executor::FollowingCopy;
 use super::executor::bulk::{Places, Terms};
 use super::meter::Meter;
-use super::{Opening, Primary, Slot, decode_message, encode};
+use super::removal::Removal;
+use super::toll::Toll;
+use super::{Opening, Pace, Primary, Slot, decode_message, encode};
 use crate::quic::session::{BulkReceiver, Opened, ReplicaSession};
 use crate::quic::{CloseCode, Credentials, Endpoint, NODE_NAME, Traffic, Transport};
 use crate::{Error, Result};
 
 /// A secondary wakes at least this often.
 const WAKE_AFTER: Duration = Duration::from_millis(500);
+/// Chunks that a copy asks for ahead which is brought up to date at a rate.
+const PACED_CHUNKS_IN_FLIGHT: u32 = 2;
 /// How long a connection attempt may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(4);
 
@@ -49,6 +53,20 @@ pub struct Follow {
     pub siblings: Vec<SocketAddr>,
     /// What became of siblings before, for people.
     pub note: Option<String>,
+    /// How fast comes in what it lacks; as fast as the wire if none is given.
+    pub pace: Option<Arc<Pace>>,
+}
+
+impl Follow {
+    /// The protocol's options. At a rate less is asked for at once: the primary must not wait with what it has begun to send
+    /// while that comes in slowly, or its session would count as silent.
+    fn protocol(&self) -> Options {
+        let options = Options::default();
+        match self.pace {
+            Some(_) => Options { chunks_in_flight: PACED_CHUNKS_IN_FLIGHT, ..options },
+            None => options,
+        }
+    }
 }
 
 /// A secondary at work: it follows its primary, and comes back to it, until it is stopped.
@@ -174,6 +192,8 @@ struct Loop {
     meter: Meter,
     feeder: Arc<Primary>,
     detour: Detour,
+    removal: Option<Removal>,
+    toll: Toll,
 }
 
 /// A connection to the primary.
@@ -197,6 +217,7 @@ enum Input {
     Message(Result<Option<bytes::Bytes>>),
     Opened(Result<Opened>),
     Bulk(Result<Option<bytes::Bytes>>),
+    Due,
     Time,
     Asked,
     Stop,
@@ -205,11 +226,13 @@ enum Input {
 impl Loop {
     fn new(slot: Slot, follow: Follow, runtime: Handle, shared: Arc<Shared>) -> Self {
         let copy = FollowingCopy::holding(slot.get(), follow.portion.clone());
-        let machine = copy.machine(follow.name.clone(), Options::default(), now());
+        let machine = copy.machine(follow.name.clone(), follow.protocol(), now());
         let feeder = Arc::clone(&shared.feeder.lock());
         let detour = Detour::new(follow.siblings.clone(), follow.note.clone());
         let meter = Meter::default();
-        Self { slot, copy, follow, runtime, shared, machine, link: None, meter, feeder, detour }
+        let toll = Toll::new(follow.pace.clone());
+        let (link, removal) = (None, None);
+        Self { slot, copy, follow, runtime, shared, machine, link, meter, feeder, detour, removal, toll }
     }
 
     fn run(mut self) -> Result<()> {
@@ -227,10 +250,17 @@ impl Loop {
             self.sync_appended();
             self.publish();
             match self.wait() {
-                Input::Message(Ok(Some(bytes))) | Input::Bulk(Ok(Some(bytes))) => {
-                    match decode_message(&bytes) {
-                        Ok(message) => self.take(message),
-                        Err(error) => self.disconnect(&error.to_string()),
+                Input::Message(Ok(Some(bytes))) => match decode_message(&bytes) {
+                    Ok(message) => self.hear(message, bytes.len() as u64),
+                    Err(error) => self.disconnect(&error.to_string()),
+                },
+                Input::Bulk(Ok(Some(bytes))) => match decode_message(&bytes) {
+                    Ok(message) => self.take(message),
+                    Err(error) => self.disconnect(&error.to_string()),
+                },
+                Input::Due => {
+                    if let Some(message) = self.toll.next_held() {
+                        self.take(message);
                     }
                 }
                 Input::Message(Ok(None)) => self.disconnect("the primary ended the session"),
@@ -270,20 +300,22 @@ impl Loop {
             return Input::Stop;
         }
         let wait = until(self.machine.poll_timeout(), WAKE_AFTER);
-        let (shared, link) = (Arc::clone(&self.shared), &mut self.link);
+        let (shared, link, toll) = (Arc::clone(&self.shared), &mut self.link, &self.toll);
         let stopped = || shared.stopped.load(std::sync::atomic::Ordering::Acquire);
         let woken = || if stopped() { Input::Stop } else { Input::Asked };
         self.runtime.block_on(async {
             match link {
                 Some(Link { session, bulk: Some(bulk), .. }) => tokio::select! {
                     message = session.receive() => Input::Message(message),
-                    message = bulk.next() => Input::Bulk(message),
+                    message = toll.receive(bulk) => Input::Bulk(message),
+                    () = toll.due() => Input::Due,
                     () = tokio::time::sleep(wait) => Input::Time,
                     () = shared.stop.notified() => woken(),
                 },
                 Some(Link { session, bulk: None, .. }) => tokio::select! {
                     message = session.receive() => Input::Message(message),
                     opened = session.accept() => Input::Opened(opened),
+                    () = toll.due() => Input::Due,
                     () = tokio::time::sleep(wait) => Input::Time,
                     () = shared.stop.notified() => woken(),
                 },
@@ -293,6 +325,15 @@ impl Loop {
                 },
             }
         })
+    }
+
+    /// Takes a message of the control lane, now or when what came before it is paid for.
+    fn hear(&mut self, message: Message, bytes: u64) {
+        match self.toll.admit(message, bytes) {
+            Some(message) => self.take(message),
+            // Its sender is there, whenever it is looked at.
+            None => self.machine.handle_message(Message::Heartbeat, now()),
+        }
     }
 
     /// Passes a message on, unless siblings are to bring first what its sender would.
@@ -382,6 +423,7 @@ impl Loop {
     }
 
     fn end_link(&mut self) {
+        self.toll.forget();
         if let Some(link) = self.link.take() {
             self.meter.session_ended(link.traffic());
         }
@@ -458,20 +500,25 @@ impl Loop {
 
     /// Takes the run files of the primary beside the copy, and puts them in its place once they are complete.
     fn fetch_bulk(&mut self, reason: Reason, at_least: Uid) -> Result<()> {
+        // Its place is needed.
+        self.removal = None;
         let terms = Terms::of(self.copy.database(), at_least);
         let places = Places::of(self.copy.database().path());
         let (primary, credentials, transport) =
             (self.source(), self.follow.credentials.clone(), self.follow.transport.clone());
         let (options, shared) = (self.follow.options.clone(), Arc::clone(&self.shared));
+        let pace = self.follow.pace.clone();
         let os = Arc::clone(&options.os);
         places.prepare(&*os)?;
         let progress = move |progress: &CloneProgress| shared.status.lock().bulk = Some(progress.clone());
         let (fetched, traffic) = self.runtime.block_on(async {
             let (_endpoint, session) =
                 open_session(primary, &credentials, &transport, &Opening::Clone).await?;
-            let (next, role) = (&places.next, CloneRole::Secondary);
-            let fetched =
-                fetch_clone(&session, &Taking::new(next, role, &options), Some(&terms), progress).await;
+            let taking = Taking {
+                pace: pace.unwrap_or_default(),
+                ..Taking::new(&places.next, CloneRole::Secondary, &options)
+            };
+            let fetched = fetch_clone(&session, &taking, Some(&terms), progress).await;
             let traffic = session.connection().traffic();
             match &fetched {
                 Ok(_) => session.close(CloseCode::Done, "the clone is complete"),
@@ -494,11 +541,12 @@ impl Loop {
         *self.shared.feeder.lock() = Arc::clone(&self.feeder);
         self.copy = FollowingCopy::new(db);
         self.detour.reached(Some(Way::Bulk));
-        self.machine = self.copy.machine(self.follow.name.clone(), Options::default(), now());
+        self.machine = self.copy.machine(self.follow.name.clone(), self.follow.protocol(), now());
         self.end_link();
         self.meter.took_run_files(reason, fetched.total_bytes.saturating_sub(fetched.resumed_bytes));
-        // What stays behind is garbage.
-        let _ = places.clean(&*os);
+        if places.keep(&*os).is_ok() {
+            self.removal = Some(Removal::begin(&places, &os));
+        }
         Ok(())
     }
 }

@@ -339,6 +339,7 @@ impl Leadership {
             options: own.engine.clone(),
             siblings: own.siblings.clone(),
             note,
+            pace: None,
         };
         let follower = Follower::start(self.slot.clone(), follow, own.runtime.clone())?;
         self.change(|standing| standing.following = Some(Following { primary, follower, is_cascade }));

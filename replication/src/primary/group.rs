@@ -331,11 +331,25 @@ impl Group {
         if let Some(feeding) = &self.feeding {
             return feeding.stable();
         }
+        self.lowest_durable(|id| !self.absent.contains(&id))
+    }
+
+    /// The lowest durable position of those in the promotable set that are online, the primary included: old versions are
+    /// kept for them alone. Whoever comes to lead while it is away from this primary may have it rewound instead of clipped.
+    pub fn stable_online(&self) -> Uid {
+        if let Some(feeding) = &self.feeding {
+            return feeding.stable();
+        }
+        self.lowest_durable(|id| self.members.get(&id).is_some_and(|member| member.online))
+    }
+
+    /// The lowest durable position of the primary and of those in the promotable set, and in the next one, that count.
+    fn lowest_durable(&self, counts: impl Fn(InstanceId) -> bool) -> Uid {
         let sets = std::iter::once(&self.promotable).chain(self.pending.as_ref().map(|change| &change.next));
-        let present = |set: &BTreeSet<InstanceId>| {
-            self.tracker(&set.difference(&self.absent).copied().collect()).stable()
+        let counted = |set: &BTreeSet<InstanceId>| {
+            self.tracker(&set.iter().copied().filter(|id| counts(*id)).collect()).stable()
         };
-        sets.map(present).fold(self.durable, Uid::min)
+        sets.map(counted).fold(self.durable, Uid::min)
     }
 
     /// The epoch that this primary leads under.

@@ -85,6 +85,7 @@ impl Pair {
             options: options(),
             siblings: Vec::new(),
             note: None,
+            pace: None,
         };
         Follower::start(slot.clone(), follow, self.runtime.handle().clone()).unwrap()
     }

@@ -127,7 +127,11 @@ const REPLAYED: [(u64, &str); 2] = [
 ];
 
 /// The same where the lead changes hands.
-const REPLAYED_MOVES: [(u64, &str); 4] = [
+const REPLAYED_MOVES: [(u64, &str); 5] = [
+    (
+        27,
+        "files of a transfer before the last one came back with a power cut, and the copy took them for its log",
+    ),
     (
         20,
         "a copy had promised an epoch of the number that was led under, which never began, and followed nobody",

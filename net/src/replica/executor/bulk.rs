@@ -166,9 +166,15 @@ impl Places {
         os.sync_dir(parent).map_err(|error| Error::file("sync", parent, error))
     }
 
-    /// Removes the copy that was replaced, once a verified one is in its place. What is not the store's, and what it took
-    /// back for people to look at, moves over.
+    /// Removes the copy that was replaced, once a verified one is in its place.
     pub fn clean(&self, os: &dyn Os) -> Result<()> {
+        self.keep(os)?;
+        self.discard(os)
+    }
+
+    /// Moves over what is not the store's of the copy that was replaced, and what it took back for people to look at. What
+    /// stays behind is garbage.
+    pub fn keep(&self, os: &dyn Os) -> Result<()> {
         for name in KEPT {
             let (from, to) = (self.old.join(name), self.dir.join(name));
             if os.exists(&from) {
@@ -176,7 +182,12 @@ impl Places {
             }
         }
         // Also what an earlier attempt moved over.
-        os.sync_dir(&self.dir).map_err(|error| Error::file("sync", &self.dir, error))?;
+        os.sync_dir(&self.dir).map_err(|error| Error::file("sync", &self.dir, error))
+    }
+
+    /// Removes what stayed behind of the copy that was replaced. That may take long, and may end at any point: the next start
+    /// goes on.
+    pub fn discard(&self, os: &dyn Os) -> Result<()> {
         remove(os, &self.old)
     }
 }

@@ -7,11 +7,11 @@ use planaria_engine::os::{CrashStyle, MemOs, OpenMode, Os};
 use planaria_engine::{Batch, Database, Durability, Options as EngineOptions, Table};
 use planaria_replication::primary::{Group, Session, SessionAction, SessionId};
 use planaria_replication::secondary::{Action, Replica, State};
-use planaria_replication::{Millis, Options};
+use planaria_replication::{Millis, Options, PromotableSets, Way};
 use planaria_types::{DatabaseId, Epoch, Uid};
 
 use super::bulk::{Places, Terms};
-use super::{FollowingCopy, Leading, Outcome, SessionReads, lead, tell_news};
+use super::{FollowingCopy, Kept, Leading, Outcome, SessionReads, lead, tell_news};
 
 const NOW: Millis = Millis(1_000);
 
@@ -123,7 +123,10 @@ fn a_copy_whose_log_was_released_takes_back_to_the_hash_that_its_primary_knows()
     let hash = pair.db.history_hash_at(kept).unwrap();
     let copy = pair.copy.database().clone();
     drop(copy.pin_files().unwrap());
-    put(&pair.table, &pair.db, "c", Durability::Synced);
+    // So large that memory keeps no commit before it.
+    let mut large = Batch::new();
+    large.put(pair.table.id(), "c", vec![0; 1 << 20]);
+    pair.db.write(large, Durability::Synced).unwrap();
     pair.run();
     copy.flush().unwrap();
     assert!(hash.is_some() && copy.history_hash_at(kept).unwrap().is_none());
@@ -133,6 +136,88 @@ fn a_copy_whose_log_was_released_takes_back_to_the_hash_that_its_primary_knows()
     assert!(refused.is_err(), "a hash that nobody knows would part the copy from its primary for good");
     pair.copy.perform(take_back(hash), &mut pair.machine, NOW).unwrap();
     assert_eq!(copy.history_hash_at(kept).unwrap(), hash);
+}
+
+/// A pair whose copy is away, with what both have: a, b and c. The primary has changed a and deleted b since.
+fn parted() -> (Pair, Uid) {
+    let mut pair = Pair::new();
+    for key in ["a", "b", "c"] {
+        put(&pair.table, &pair.db, key, Durability::Synced);
+    }
+    pair.run();
+    let fork = pair.copy.database().visible();
+    pair.session.handle_disconnected(&mut pair.group, NOW);
+    for _ in 0..10 {
+        put(&pair.table, &pair.db, "a", Durability::Synced);
+    }
+    pair.table.delete("b").unwrap();
+    put(&pair.table, &pair.db, "d", Durability::Synced);
+    tell_news(&pair.db, &mut pair.group, pair.db.visible(), NOW);
+    (pair, fork)
+}
+
+/// The copy leads, and has made a commit that its primary lacks, when that one comes back as a secondary.
+fn come_back(pair: &Pair) -> Pair {
+    let (db, copy) = (pair.copy.database().clone(), FollowingCopy::new(pair.db.clone()));
+    db.promote(Epoch { term: db.epoch().term + 1, incarnation: 1, nonce: 7 }).unwrap();
+    let table = db.table("t").unwrap();
+    put(&table, &db, "c", Durability::Synced);
+    let (group, _) = lead(&db, Options::default(), Leading::default(), NOW).unwrap();
+    pair.db.become_secondary(db.id()).unwrap();
+    let machine = copy.machine("one".into(), Options::default(), NOW);
+    let (session, reads) =
+        (Session::new(SessionId(2), Options::default(), NOW), SessionReads::new(db.clone()));
+    let mut back = Pair { db, table, group, session, reads, copy, machine, flushes: false };
+    back.run();
+    back
+}
+
+#[test]
+fn a_copy_is_rewound_where_the_log_holds_all_that_follows_the_fork() {
+    let (pair, fork) = parted();
+    // Versions that the fork shows go, and the marks stay.
+    pair.db.set_floors(None, Some(fork));
+    pair.db.compact().unwrap();
+    assert!(pair.db.version_floor() > fork && pair.db.mark_floor() <= fork);
+    let back = come_back(&pair);
+    let status = back.machine.status();
+    assert_eq!((status.state, status.way), (State::Online, Some(Way::Tail)), "{status:?}");
+    let (leads, follows) = (back.db.snapshot(), back.copy.database().snapshot());
+    assert_eq!(leads.digests().unwrap(), follows.digests().unwrap());
+    for (key, is_there) in [("a", true), ("b", true), ("c", true), ("d", false)] {
+        assert_eq!(follows.get(back.table.id(), key.as_bytes()).unwrap().is_some(), is_there, "{key}");
+    }
+    back.copy.database().compact().unwrap();
+    back.copy.database().verify().unwrap();
+    assert_eq!(leads.digests().unwrap(), back.copy.database().snapshot().digests().unwrap());
+}
+
+#[test]
+fn old_versions_are_kept_for_promotable_copies_that_are_online_and_marks_for_all() {
+    let (mut pair, fork) = parted();
+    let now = [pair.db.instance(), pair.copy.database().instance()].into();
+    pair.group.restore_promotable(PromotableSets { now, next: None });
+    let instance = pair.copy.database().instance();
+    assert!(pair.group.members().get(&instance).is_some_and(|member| !member.online));
+    Kept::of(&pair.group, |_| false).tell(&pair.db);
+    pair.db.compact().unwrap();
+    let versions = |db: &Database| db.status().unwrap().tables.iter().map(|table| table.versions).max();
+    // One of each key, the mark of b among them.
+    assert_eq!((versions(&pair.db), pair.db.mark_floor()), (Some(4), Uid::ZERO));
+    assert!(pair.db.version_floor() > fork && pair.group.stable() <= fork);
+
+    let mut pair = Pair::new();
+    put(&pair.table, &pair.db, "a", Durability::Synced);
+    pair.run();
+    let now = [pair.db.instance(), pair.copy.database().instance()].into();
+    pair.group.restore_promotable(PromotableSets { now, next: None });
+    for _ in 0..10 {
+        put(&pair.table, &pair.db, "a", Durability::Synced);
+    }
+    tell_news(&pair.db, &mut pair.group, pair.db.visible(), NOW);
+    Kept::of(&pair.group, |_| false).tell(&pair.db);
+    pair.db.compact().unwrap();
+    assert_eq!((versions(&pair.db), pair.db.version_floor()), (Some(11), Uid::ZERO));
 }
 
 #[test]

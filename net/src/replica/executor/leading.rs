@@ -155,10 +155,11 @@ pub fn tell_news(db: &Database, group: &mut Group, closed: Uid, now: Millis) {
     group.handle_tick(now);
 }
 
-/// What retention must keep for the others: nothing passes the stable UID, and delete marks stay for registered
-/// secondaries, except those that nothing is preserved for any more.
+/// What retention must keep for the others: old versions for promotable copies that are online, delete marks for all of them,
+/// and for registered secondaries, except those that nothing is preserved for any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Kept {
+    versions: Option<Uid>,
     stable: Option<Uid>,
     preserved: Option<Uid>,
 }
@@ -166,9 +167,11 @@ pub struct Kept {
 impl Kept {
     /// What the group's members need.
     pub fn of(group: &Group, is_given_up: impl Fn(InstanceId) -> bool) -> Self {
-        let stable = (!group.promotable().is_empty()).then(|| group.stable());
+        let is_alone = group.promotable().is_empty();
+        let floor = |uid| (!is_alone).then_some(uid);
         let kept = group.members().iter().filter(|(instance, _)| !is_given_up(**instance));
-        Self { stable, preserved: kept.map(|(_, member)| member.durable).min() }
+        let (versions, stable) = (floor(group.stable_online()), floor(group.stable()));
+        Self { versions, stable, preserved: kept.map(|(_, member)| member.durable).min() }
     }
 
     /// Tells the engine of a copy that feeds others: only their marks are held back for them.
@@ -178,7 +181,7 @@ impl Kept {
 
     /// Tells the engine.
     pub fn tell(self, db: &Database) {
-        db.set_floors(self.stable, self.preserved);
+        db.set_floors_apart(self.versions, self.stable, self.preserved);
     }
 }
 

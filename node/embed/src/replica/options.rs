@@ -129,6 +129,7 @@ impl ReplicaOptions {
             options: self.options,
             siblings,
             note: opened.note,
+            pace: None,
         };
         let id = database.id();
         let lookout = center.map(|_| Arc::new(Notify::new()));
