@@ -215,7 +215,9 @@ impl ClonePlace {
     /// `InUse` while a process has it open, `NotFound`, `Invalid` if it is one already, `Partial` if it holds a portion.
     pub fn promote(&self, options: &Options) -> Result<DatabaseId> {
         self.settle()?;
-        let database = self.detach(&self.dir, options)?;
+        // What it has logged is replayed, and lies in runs from then on; the state is known as readers see it.
+        let db = Database::open_with(&self.dir, Options { create: false, ..options.clone() })?;
+        let database = self.detach(&self.dir, db)?;
         if let Some(about) = self.about()? {
             self.set_about(&CloneAbout { purpose: ClonePurpose::Detached, ..about })?;
         }
@@ -258,26 +260,27 @@ impl ClonePlace {
         Ok(of)
     }
 
-    /// Ends what [`ClonePlace::begin_renewal`] began: the copy that is up to date, which must be closed, becomes what it is to
-    /// be, and waits in [`ClonePlace::next`].
+    /// Ends what [`ClonePlace::begin_renewal`] began: the copy that is up to date, `db`, which nobody else has open, becomes what
+    /// it is to be, and waits in [`ClonePlace::next`].
     ///
     /// # Errors
     ///
     /// As [`ClonePlace::promote`].
-    pub fn end_renewal(&self, about: &CloneAbout, options: &Options) -> Result<()> {
+    pub fn end_renewal(&self, db: Database, about: &CloneAbout) -> Result<()> {
         let renewing = self.renewing();
         if about.purpose == ClonePurpose::Detached {
-            self.detach(&renewing, options)?;
+            self.detach(&renewing, db)?;
+        } else {
+            db.close();
+            drop(db);
         }
         about.write(&self.os, &renewing)?;
         self.remove_dir(&self.next())?;
         self.rename(&renewing, &self.next())
     }
 
-    /// Gives a secondary in `dir` an identity of its own.
-    fn detach(&self, dir: &Path, options: &Options) -> Result<DatabaseId> {
-        // What it has logged is replayed, and lies in runs from then on; the state is known as readers see it.
-        let db = Database::open_with(dir, Options { create: false, ..options.clone() })?;
+    /// Gives a secondary in `dir`, which nobody else has open, an identity of its own.
+    fn detach(&self, dir: &Path, db: Database) -> Result<DatabaseId> {
         if db.role() != Role::Secondary {
             return Err(Error::Invalid(format!(
                 "{} is a database of its own already, which takes updates",

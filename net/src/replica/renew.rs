@@ -1,5 +1,6 @@
 //! Bringing a copy up to date once, by what has changed: it follows until it has what its source had when it came.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,11 +20,14 @@ use crate::wire::message::{ReplicaAction, Request};
 use crate::{Error, Result};
 
 /// How often it is looked how far it has come.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 /// How long a source may take to answer at all before it counts as gone.
 const SILENCE_MAX_MS: u64 = 30_000;
 /// How often the source is asked to forget the copy, which it does once it has noticed that the session is over.
-const FORGET_TRIES: usize = 50;
+const FORGET_TRIES: usize = 25;
+/// The pause before it is asked again, at first and at most.
+const FORGET_PAUSE_MIN: Duration = Duration::from_millis(1);
+const FORGET_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// What brought a copy up to date.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,20 +42,20 @@ pub struct Renewal {
     pub way: String,
 }
 
-/// Brings the secondary in `dir`, which nobody has open, up to what the node at `source` has now. The node forgets it again
-/// afterwards, whatever became of it.
+/// Brings the secondary in `dir`, which nobody has open, up to what the node at `source` has now, and has `end` make of it what
+/// it is to be. The node forgets it meanwhile, whatever became of it.
 ///
 /// # Errors
 ///
 /// `ForeignDatabase` if the node has another database, [`Error::GivenUp`] if its pace says so. What came stays.
 pub fn renew(
-    source: SocketAddr,
-    credentials: &Credentials,
+    (source, credentials): (SocketAddr, &Credentials),
     dir: &Path,
     options: &Options,
     pace: &Arc<Pace>,
     runtime: &Handle,
     progress: impl Fn(u64),
+    end: impl FnOnce(&Renewal, Database) -> Result<()>,
 ) -> Result<Renewal> {
     let db = Database::open_with(dir, Options { create: false, ..options.clone() })?;
     let there = runtime.block_on(pace.heed(database_at(source, credentials)))?;
@@ -82,17 +86,24 @@ pub fn renew(
     let reached = follow_until(&follower, &slot, (source, there.visible), pace, runtime, progress);
     follower.stop();
     let db = slot.get();
-    let newest = db.instance();
-    db.close();
-    for copy in [instance, newest] {
-        if let Err(error) = runtime.block_on(forget(source, credentials, copy)) {
+    drop(slot);
+    let copies = BTreeSet::from([instance, db.instance()]);
+    let forgetting = runtime.spawn(forget_all(source, credentials.clone(), copies));
+    let ended = reached.and_then(|renewal| {
+        end(&renewal, db)?;
+        Ok(renewal)
+    });
+    // It says itself what it could not do.
+    let _ = runtime.block_on(forgetting);
+    ended
+}
+
+async fn forget_all(source: SocketAddr, credentials: Credentials, copies: BTreeSet<InstanceId>) {
+    for copy in copies {
+        if let Err(error) = forget(source, &credentials, copy).await {
             tracing::warn!(%source, %copy, %error, "the source goes on preserving what a clone might need: forget it there");
         }
-        if instance == newest {
-            break;
-        }
     }
-    reached
 }
 
 /// Waits until the copy shows what its source had.
@@ -138,7 +149,7 @@ fn follow_until(
 /// Has a node preserve nothing more for a copy.
 async fn forget(source: SocketAddr, credentials: &Credentials, copy: InstanceId) -> Result<()> {
     let client = Client::connect(source, credentials).await?;
-    let mut last = Ok(());
+    let (mut last, mut pause) = (Ok(()), FORGET_PAUSE_MIN);
     for _ in 0..FORGET_TRIES {
         let asked = Request::ReplicaDo { name: copy.to_string(), action: ReplicaAction::Forget };
         last = match client.call(asked).await {
@@ -152,7 +163,8 @@ async fn forget(source: SocketAddr, credentials: &Credentials, copy: InstanceId)
         if last.is_ok() {
             break;
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(FORGET_PAUSE_MAX);
     }
     client.close().await;
     last

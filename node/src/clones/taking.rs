@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use planaria_engine::{CloneAbout, ClonePlace, Database, Options};
 use planaria_net::quic::{Credentials, Transport};
-use planaria_net::replica::{CloneProgress, CloneStage, LazyTaking, Pace, Taking, renew, take_clone};
+use planaria_net::replica::{
+    CloneProgress, CloneStage, LazyTaking, Pace, Renewal, Taking, renew, take_clone,
+};
 use planaria_net::{Error, Result};
 use tokio::runtime::Handle;
 
@@ -120,18 +122,20 @@ impl Taker {
                 });
             };
             let (dir, engine) = (place.renewing(), &self.engine);
-            let renewal = renew(source, &self.credentials, &dir, engine, pace, &self.runtime, told)?;
-            audience.way(&format!("incremental: {} records by {}", renewal.records, renewal.way));
-            audience.progress(&CloneProgress {
-                stage: CloneStage::Installing,
-                cut: Some(renewal.cut),
-                done_bytes: renewal.bytes,
-                total_bytes: renewal.bytes,
-                ..CloneProgress::default()
-            });
-            let made_ms = self.engine.os.now_millis();
-            let expires_ms = ttl_ms(job).map(|ttl_ms| made_ms.saturating_add(ttl_ms));
-            Ok(place.end_renewal(&CloneAbout { made_ms, expires_ms, ..about_of(job) }, &self.engine)?)
+            let end = |renewal: &Renewal, db: Database| {
+                audience.way(&format!("incremental: {} records by {}", renewal.records, renewal.way));
+                audience.progress(&CloneProgress {
+                    stage: CloneStage::Installing,
+                    cut: Some(renewal.cut),
+                    done_bytes: renewal.bytes,
+                    total_bytes: renewal.bytes,
+                    ..CloneProgress::default()
+                });
+                let made_ms = self.engine.os.now_millis();
+                let expires_ms = ttl_ms(job).map(|ttl_ms| made_ms.saturating_add(ttl_ms));
+                Ok(place.end_renewal(db, &CloneAbout { made_ms, expires_ms, ..about_of(job) })?)
+            };
+            renew((source, &self.credentials), &dir, engine, pace, &self.runtime, told, end).map(drop)
         })
     }
 
