@@ -110,11 +110,10 @@ impl Source {
         let options = Options::default();
         place.begin_renewal(&options).expect("nobody wrote to the clone");
         let (dir, handle) = (place.renewing(), self.runtime.handle());
-        let renewed =
-            renew(self.address, &self.credentials, &dir, &options, &Pace::default(), handle, |_| {});
-        renewed.expect("the clone is brought up to date");
         let about = CloneAbout { purpose: ClonePurpose::Detached, ..CloneAbout::default() };
-        place.end_renewal(&about, &options).expect("it gets an identity of its own");
+        let (from, pace) = ((self.address, &self.credentials), Arc::new(Pace::default()));
+        let end = |_: &_, db| Ok(place.end_renewal(db, &about)?);
+        renew(from, &dir, &options, &pace, handle, |_| {}, end).expect("the clone is brought up to date");
         place.install().expect("it takes its place");
         place.drop_replaced().expect("what it replaced is removed");
     }
