@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use planaria_engine::os::{Call, CrashStyle, Fault as Failure, Os};
 use planaria_engine::{Database, Planted, Task};
 use planaria_net::replica::executor;
+use planaria_types::EpochOrder;
 
 use crate::leading::Leading;
 use crate::node::{DIR, Process};
@@ -267,6 +268,9 @@ impl World {
                 // The lead was written down.
                 self.absorb(node, &db)?;
                 let end = db.log_end().0;
+                if group.0.epoch().order(&self.newest_led) == EpochOrder::Newer {
+                    self.newest_led = group.0.epoch();
+                }
                 self.note(format_args!("node {node} leads as {} from {end}, {lost} lost", group.0.epoch()));
                 match Leading::new(db, group) {
                     Ok(leading) => self.nodes[node].process = Some(Process::Primary(leading)),

@@ -168,13 +168,16 @@ impl World {
     }
 
     /// A promotion may be durable on a node that died before it could tell: once that leads again and the one before has heard
-    /// of it, it is the one that leads.
+    /// of it, it is the one that leads. One that leads under an older epoch than another one did is started anew and has heard nothing yet.
     fn see_who_leads(&mut self) -> Checked {
         if self.is_undeposed(self.leader) {
             return Ok(());
         }
         let epoch = |node: &usize| self.nodes[*node].database().map(Database::epoch);
-        let leads = (0..NODES).filter(|node| self.is_undeposed(*node));
+        let is_over = |node: &usize| {
+            epoch(node).is_some_and(|epoch| epoch.order(&self.newest_led) == EpochOrder::Older)
+        };
+        let leads = (0..NODES).filter(|node| self.is_undeposed(*node) && !is_over(node));
         let newest = leads.max_by_key(|node| epoch(node).map(|epoch| (epoch.term, epoch.incarnation)));
         if let Some(node) = newest
             && let Some(db) = self.nodes[node].database().cloned()

@@ -127,7 +127,8 @@ const REPLAYED: [(u64, &str); 2] = [
 ];
 
 /// The same where the lead changes hands.
-const REPLAYED_MOVES: [(u64, &str); 5] = [
+const REPLAYED_MOVES: [(u64, &str); 6] = [
+    (145, "a primary that was started anew under an epoch that was over was taken for the one that leads"),
     (
         27,
         "files of a transfer before the last one came back with a power cut, and the copy took them for its log",

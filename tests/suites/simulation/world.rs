@@ -10,7 +10,7 @@ use planaria_replication::ack::Level;
 use planaria_replication::secondary::State;
 use planaria_replication::{Millis, Options as Protocol};
 use planaria_tests::cluster::Random;
-use planaria_types::{DatabaseId, InstanceId, Uid};
+use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
 use crate::leading::{Leading, Waiting};
 use crate::network::Connection;
@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) database: DatabaseId,
     /// The node that was made the primary last: the first one, where the lead changes never.
     pub(crate) leader: usize,
+    /// The newest epoch that anybody has led under.
+    pub(crate) newest_led: Epoch,
     /// The lead changes hands here.
     pub(crate) moves: bool,
     /// Batches whose writers were not told that they are done: they may come again, under the same token.
@@ -144,6 +146,7 @@ impl World {
             oracle: Oracle::default(),
             trace: Trace::default(),
             coverage: Coverage::default(),
+            newest_led: Epoch::NONE,
             moved: Moves::default(),
             broken: Ok(()),
         };
