@@ -253,12 +253,27 @@ impl Clones {
         self.shared.info(&state, name)
     }
 
-    /// Gives a clone up; what came of it goes.
+    /// Gives a clone up; what came of it goes. Waits until it is gone.
     ///
     /// # Errors
     ///
     /// `unknown_clone`; `over` if it is complete or has failed.
     pub(crate) fn cancel(&self, name: &str) -> Result<CloneInfo, RemoteError> {
+        self.give_up(name)?;
+        let mut state = self.shared.state.lock();
+        // Whoever took it removes what came in.
+        while known_mut(&mut state, name)?.live.is_some() && !state.is_closing {
+            self.shared.changed.wait(&mut state);
+        }
+        self.shared.info(&state, name)
+    }
+
+    /// As [`Clones::cancel`], without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`; `over` if it is complete or has failed.
+    pub(crate) fn give_up(&self, name: &str) -> Result<(), RemoteError> {
         let mut state = self.shared.state.lock();
         let known = known_mut(&mut state, name)?;
         if known.entry.state.is_over() {
@@ -273,11 +288,7 @@ impl Clones {
         }
         // One that is queued hears of it, too.
         self.shared.changed.notify_all();
-        // Whoever took it removes what came in.
-        while known_mut(&mut state, name)?.live.is_some() && !state.is_closing {
-            self.shared.changed.wait(&mut state);
-        }
-        self.shared.info(&state, name)
+        Ok(())
     }
 
     /// Has a clone come in at another rate.

@@ -1,7 +1,7 @@
 //! Clones that the control center has this node make.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -42,6 +42,8 @@ struct Job {
     outcome: Option<Outcome>,
     /// Of a copy that this node is to host: how fast it comes in.
     pace: Arc<Pace>,
+    /// It was given up, and is forgotten once nothing of it is left.
+    is_given_up: bool,
 }
 
 impl Cloning {
@@ -53,7 +55,9 @@ impl Cloning {
     pub(super) fn reports(&self) -> Vec<CloneReport> {
         let mut jobs = self.jobs.lock();
         if let Berth::Beside { clones, .. } = &self.berth {
-            for (number, job) in jobs.iter_mut().filter(|(_, job)| job.outcome.is_none()) {
+            jobs.retain(|_, job| !(job.is_given_up && is_forgotten(clones, &job.name)));
+            for (number, job) in jobs.iter_mut().filter(|(_, job)| job.outcome.is_none() && !job.is_given_up)
+            {
                 job.look(*number, clones.info(&job.name));
             }
         }
@@ -108,6 +112,7 @@ impl Cloning {
             report: CloneReport { job: order.job, ..CloneReport::default() },
             outcome: None,
             pace: Arc::new(Pace::new(Some(order.bytes_per_s))),
+            is_given_up: false,
         };
         if let Err(error) = self.begin(order, &job) {
             tracing::warn!(job = order.job, code = error.code, what = %error, "a clone that was ordered is not made");
@@ -126,7 +131,8 @@ impl Cloning {
         match &self.berth {
             Berth::Beside { clones, dir } if role.is_none() && order.has_safe_name() => {
                 if clones.info(&job.name).is_ok() {
-                    return Ok(());
+                    // The node was started anew, and goes on at the rate that held before.
+                    return clones.set_rate(&job.name, Some(order.bytes_per_s)).map(drop);
                 }
                 let begun = clones.start(CloneJob {
                     name: job.name.clone(),
@@ -183,15 +189,12 @@ impl Cloning {
                 }
             };
             // One that was given up is not there any more: nothing of it stays.
-            match jobs.lock().get_mut(&number) {
-                Some(job) => job.outcome = Some(outcome),
-                None if outcome.code.is_empty() => {}
-                None => {
-                    let place = ClonePlace::new(&taking.target, Arc::clone(&taking.options.os));
-                    if let Err(error) = place.abandon() {
-                        tracing::warn!(%error, "what came in of a copy that was given up cannot be removed");
-                    }
-                }
+            let is_wanted = jobs.lock().get_mut(&number).map(|job| job.outcome = Some(outcome)).is_some();
+            if !is_wanted {
+                let removed =
+                    tokio::task::spawn_blocking(move || remove_all(&taking.target, &taking.options));
+                // It fails with the runtime, and the next start finds what is left.
+                let _ = removed.await;
             }
         }
     }
@@ -216,15 +219,21 @@ impl Cloning {
 
     /// Ends a clone, and leaves nothing of it behind unless it is whole: then it is a database that somebody may use.
     fn cancel(&self, number: u64) {
-        let Some(job) = self.jobs.lock().remove(&number) else { return };
+        let mut jobs = self.jobs.lock();
+        let Some(job) = jobs.get_mut(&number).filter(|job| !job.is_given_up) else { return };
         tracing::info!(job = number, "a clone is given up, as the control center says");
         job.pace.stop();
-        if let Berth::Beside { clones, .. } = &self.berth {
-            match clones.cancel(&job.name) {
-                Ok(_) => forget(clones, &job.name),
+        job.is_given_up = match &self.berth {
+            // Its end is not waited for here: the control center is waiting for the next report.
+            Berth::Beside { clones, .. } => clones
+                .give_up(&job.name)
                 // It is over already, one way or the other.
-                Err(error) => tracing::debug!(clone = job.name, what = %error, "nothing is to be given up"),
-            }
+                .inspect_err(|error| tracing::debug!(clone = job.name, what = %error, "nothing is to be given up"))
+                .is_ok(),
+            Berth::Own { .. } => false,
+        };
+        if !job.is_given_up {
+            jobs.remove(&number);
         }
     }
 }
@@ -259,6 +268,22 @@ impl Drop for Cloning {
 }
 
 /// Has the node remember a clone no more that is not whole.
+/// Removes what came in of a copy that was given up, and the copy if it was whole before it heard of that.
+fn remove_all(target: &Path, options: &Options) {
+    let place = ClonePlace::new(target, Arc::clone(&options.os));
+    if let Err(error) = place.abandon().and_then(|_| place.remove()) {
+        tracing::warn!(%error, "what came in of a copy that was given up cannot be removed");
+    }
+}
+
+/// Forgets a clone that was given up, if nothing works on it any more.
+fn is_forgotten(clones: &Clones, name: &str) -> bool {
+    match clones.delete(name) {
+        Ok(_) => true,
+        Err(error) => error.code == "unknown_clone",
+    }
+}
+
 fn forget(clones: &Clones, name: &str) {
     if let Err(error) = clones.delete(name) {
         tracing::debug!(clone = name, what = %error, "a clone that failed is still listed");
