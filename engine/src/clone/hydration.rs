@@ -325,3 +325,38 @@ impl fmt::Debug for Hydration {
         f.debug_struct("Hydration").field("missing", &self.state.lock().missing.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::path::PathBuf;
+
+    use super::Chunks;
+    use crate::clone::{CloneFile, FileKind};
+    use crate::sync::{Arc, AtomicU64, Ordering};
+
+    /// Two chunks come in at a time, whose bits lie in one word, while one is read.
+    #[test]
+    fn who_sees_that_a_chunk_is_here_sees_its_bytes_and_no_bit_is_lost() {
+        loom::model(|| {
+            let entry =
+                CloneFile { kind: FileKind::Run, number: 1, len: 2, extent: 2, chunks: vec![[0; 32]; 2] };
+            let chunks = Arc::new(Chunks::new(PathBuf::new(), &entry));
+            let bytes: Arc<[AtomicU64; 2]> = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+            let bring = |chunk: usize| {
+                let (chunks, bytes) = (Arc::clone(&chunks), Arc::clone(&bytes));
+                loom::thread::spawn(move || {
+                    bytes[chunk].store(7, Ordering::Relaxed);
+                    chunks.set_here(chunk as u64);
+                })
+            };
+            let brought = [bring(0), bring(1)];
+            if chunks.is_here(0) {
+                assert_eq!(bytes[0].load(Ordering::Relaxed), 7);
+            }
+            for one in brought {
+                one.join().unwrap();
+            }
+            assert!(chunks.is_here(0) && chunks.is_here(1));
+        });
+    }
+}
