@@ -11,12 +11,14 @@ mod quarantine;
 mod replica;
 mod shape;
 mod topology;
+mod transport;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use planaria_net::quic::Transport;
 use planaria_replication::ack::Level;
 
 pub(crate) use self::backup::{
@@ -39,6 +41,7 @@ pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 pub(crate) use self::shape::{cut_text, shape_of_words, shape_words};
 pub(crate) use self::topology::TopologyCommand;
+use self::transport::parse_transport;
 use crate::import::{InputFormat, TypeChoice};
 use crate::output::{CliError, Format};
 use crate::portion_text::Chosen;
@@ -89,6 +92,11 @@ pub(crate) struct Global {
     /// Read this clone of the node's, which comes in lazily, instead of the node's own database
     #[arg(long = "clone", global = true, value_name = "NAME", conflicts_with = "cluster")]
     pub(crate) of_clone: Option<String>,
+    /// Settings of QUIC for nodes, clones and backups: mtu, window, stream-window, send-window, initial-window,
+    /// socket-buffer, congestion, offload, keep-alive, idle [default: for loopback and ordinary networks]
+    #[arg(long, global = true, value_name = "NAME=VALUE,...", env = "PLANARIA_TRANSPORT", hide_env_values = true,
+        default_value = "", hide_default_value = true, value_parser = parse_transport)]
+    pub(crate) transport: Transport,
     /// The directory that a shell works on
     #[arg(skip)]
     pub(crate) shell_dir: Option<PathBuf>,

@@ -32,7 +32,7 @@ impl Site {
             std::env::current_exe().map_err(|error| failed("the program is not found", error.to_string()))?;
         let mut command = Command::new(program);
         // What the user's own environment says of a cluster is not meant for these.
-        for name in ["PLANARIA_CONTROL", "PLANARIA_JOIN_TOKEN", "PLANARIA_TLS"] {
+        for name in ["PLANARIA_CONTROL", "PLANARIA_JOIN_TOKEN", "PLANARIA_TLS", "PLANARIA_TRANSPORT"] {
             command.env_remove(name);
         }
         command.args(["-o", "json", "--tls"]).arg(self.dir.join("tls")).args(words);

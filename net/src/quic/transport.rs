@@ -40,6 +40,8 @@ pub struct Transport {
     pub socket_buffer_bytes: u32,
     /// How the sending rate follows the path.
     pub congestion: Congestion,
+    /// Whether the system cuts what is sent into packets, where it can: less processor time for a byte.
+    pub segmentation_offload: bool,
     /// After this much silence a packet is sent to keep the connection. Below `idle_timeout`.
     pub keep_alive: Duration,
     /// After this much silence the connection is given up.
@@ -58,6 +60,7 @@ impl Default for Transport {
             initial_window_bytes: 1 << 20,
             socket_buffer_bytes: 8 << 20,
             congestion: Congestion::Cubic,
+            segmentation_offload: true,
             keep_alive: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             streams_max: 32,
@@ -133,7 +136,7 @@ impl Transport {
             .datagram_receive_buffer_size(None)
             .datagram_send_buffer_size(0)
             .allow_spin(false)
-            .enable_segmentation_offload(true);
+            .enable_segmentation_offload(self.segmentation_offload);
         Ok(Arc::new(config))
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_engine::{ClonePurpose, Options};
+use planaria_net::quic::Transport;
 use planaria_net::replica::{CloneProgress, Pace};
 use planaria_net::wire::message::Shape;
 use tokio::runtime::Handle;
@@ -62,7 +63,8 @@ pub(super) fn take(source: &Node, runtime: &Handle, target: &Path) -> Result<Tak
     };
     let engine = Options::default();
     let created_ms = engine.os.now_millis();
-    let taker = Taker { credentials: source.credentials().clone(), engine, runtime: runtime.clone() };
+    let (credentials, transport) = (source.credentials().clone(), Transport::default());
+    let taker = Taker { credentials, transport, engine, runtime: runtime.clone() };
     let told = Arc::new(Told::default());
     let stopwatch = Stopwatch::start();
     taker.take(&job, created_ms, &Arc::new(Pace::default()), &told)?;

@@ -15,11 +15,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use planaria_engine::{CloneAbout, ClonePlace, Database, Options};
-use planaria_net::quic::Credentials;
+use planaria_engine::{CloneAbout, ClonePlace, Database};
 use planaria_net::replica::Pace;
 use planaria_net::wire::message::{CloneInfo, RemoteError};
-use tokio::runtime::Handle;
 
 pub(crate) use self::ledger::{CloneJob, CloneState};
 use self::ledger::{Entry, Ledger};
@@ -81,16 +79,10 @@ impl Clones {
     /// # Errors
     ///
     /// As those of the ledger: `damaged`, `foreign`, `io`.
-    pub(crate) fn open(
-        dir: &Path,
-        engine: &Options,
-        credentials: &Credentials,
-        runtime: Handle,
-    ) -> planaria_engine::Result<Self> {
-        let ledger = Ledger::of(dir, Arc::clone(&engine.os));
+    pub(crate) fn open(dir: &Path, taker: Taker) -> planaria_engine::Result<Self> {
+        let ledger = Ledger::of(dir, Arc::clone(&taker.engine.os));
         let entries = ledger.read()?;
         let beside = dir.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let taker = Taker { credentials: credentials.clone(), engine: engine.clone(), runtime };
         let shared = Arc::new(Shared {
             ledger,
             taker,

@@ -35,6 +35,7 @@ pub(crate) trait Audience: Send + Sync + 'static {
 /// Whoever takes clones: a node in the background, or a command.
 pub(crate) struct Taker {
     pub(crate) credentials: Credentials,
+    pub(crate) transport: Transport,
     pub(crate) engine: Options,
     pub(crate) runtime: Handle,
 }
@@ -233,8 +234,7 @@ impl Taker {
         lazy.resume()?;
         self.in_turn(job, pace, audience, |source, came_in| {
             let progress = heard(audience, came_in);
-            let transport = Transport::default();
-            let taken = lazy.take_from(source, &self.credentials, &transport, progress);
+            let taken = lazy.take_from(source, &self.credentials, &self.transport, progress);
             self.runtime.block_on(taken).map(drop)
         })
     }
@@ -247,8 +247,7 @@ impl Taker {
         came_in: &Arc<AtomicBool>,
     ) -> Result<()> {
         let progress = heard(audience, came_in);
-        let transport = Transport::default();
-        let taken = take_clone(source, &self.credentials, &transport, taking, progress);
+        let taken = take_clone(source, &self.credentials, &self.transport, taking, progress);
         self.runtime.block_on(taken).map(drop)
     }
 }

@@ -8,7 +8,7 @@ use planaria_backup::{
 };
 use planaria_engine::os::{Os, Posix};
 use planaria_engine::{CloneRole, Database, FileKind, FileList, LogSegment, Options};
-use planaria_net::quic::{TlsStore, Transport};
+use planaria_net::quic::TlsStore;
 use planaria_net::replica::RemotePin;
 use planaria_types::{InstanceId, Uid};
 use tokio::runtime::Runtime;
@@ -83,8 +83,7 @@ fn make(global: &Global, runtime: &Runtime, arguments: &BackupCreateArgs) -> Res
             let tls_store = TlsStore::choose(tls.as_deref(), None)?;
             let credentials = if tls.is_some() { tls_store.load()? } else { tls_store.load_or_create()? };
             let wish = wish(Posix.now_millis());
-            let transport = Transport::default();
-            let pin = RemotePin::open(address, &credentials, &transport, since);
+            let pin = RemotePin::open(address, &credentials, &global.transport, since);
             let pin = runtime.block_on(pin)?;
             let source = NodeSource(pin);
             let sent = send(runtime, &store, &catalog, &source, &wish, &cancelled);

@@ -198,7 +198,8 @@ fn fetch(
     }
     let created_ms = engine.os.now_millis();
     let runtime = runtime()?;
-    let taker = Taker { credentials, engine, runtime: runtime.handle().clone() };
+    let transport = global.transport.clone();
+    let taker = Taker { credentials, transport, engine, runtime: runtime.handle().clone() };
     let shown = Arc::new(Shown::new(&job.name, global.output == Format::Json));
     let taken = taker.take(&job, created_ms, &Arc::new(Pace::new(job.rate_bytes_per_s)), &shown);
     shown.bar.finish();

@@ -22,6 +22,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         only: arguments.only.clone(),
         refresh_from: arguments.refresh_from.clone(),
         tls: global.tls.clone(),
+        transport: global.transport.clone(),
         level: arguments.level,
         membership: arguments.membership.membership()?,
         engine: Options {

@@ -24,7 +24,14 @@ pub(super) enum Berth {
     /// Into directories of their own beside the database that it hosts.
     Beside { clones: Arc<Clones>, dir: PathBuf },
     /// It hosts none, and the clone becomes the copy that it hosts, of that role.
-    Own { dir: PathBuf, role: InstanceRole, credentials: Credentials, engine: Options, runtime: Handle },
+    Own {
+        dir: PathBuf,
+        role: InstanceRole,
+        credentials: Credentials,
+        transport: Transport,
+        engine: Box<Options>,
+        runtime: Handle,
+    },
 }
 
 /// The clones that a node was told to make, until the control center knows how they ended.
@@ -169,14 +176,14 @@ impl Cloning {
         let (jobs, shown) = (Arc::clone(&self.jobs), Arc::clone(&self.jobs));
         let taking = self.taking(pace);
         async move {
-            let Some((taking, credentials)) = taking else { return };
+            let Some((taking, credentials, transport)) = taking else { return };
             let progress = move |progress: &CloneProgress| {
                 if let Some(job) = shown.lock().get_mut(&number) {
                     let total = (progress.total_bytes > 0).then_some(progress.total_bytes);
                     (job.report.done_bytes, job.report.total_bytes) = (progress.done_bytes, total);
                 }
             };
-            let taken = take_clone(from, &credentials, &Transport::default(), &taking, progress).await;
+            let taken = take_clone(from, &credentials, &transport, &taking, progress).await;
             let outcome = match taken {
                 Ok(copy) => Outcome {
                     job: number,
@@ -199,10 +206,10 @@ impl Cloning {
         }
     }
 
-    fn taking(&self, pace: &Arc<Pace>) -> Option<(Taking, Credentials)> {
-        let Berth::Own { dir, credentials, engine, .. } = &self.berth else { return None };
+    fn taking(&self, pace: &Arc<Pace>) -> Option<(Taking, Credentials, Transport)> {
+        let Berth::Own { dir, credentials, transport, engine, .. } = &self.berth else { return None };
         let taking = Taking { pace: Arc::clone(pace), ..Taking::new(dir, CloneRole::Secondary, engine) };
-        Some((taking, credentials.clone()))
+        Some((taking, credentials.clone(), transport.clone()))
     }
 
     fn set_rate(&self, job: &Job, bytes_per_s: u64) {

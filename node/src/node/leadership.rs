@@ -32,6 +32,7 @@ pub(super) struct Circumstances {
     /// Where it listens.
     pub(super) address: SocketAddr,
     pub(super) credentials: Credentials,
+    pub(super) transport: Transport,
     pub(super) engine: Options,
     pub(super) level: Option<Level>,
     /// What it is to hold, if it is a partial secondary.
@@ -335,7 +336,7 @@ impl Leadership {
             port: Some(own.address.port()),
             portion: own.portion.clone(),
             credentials: own.credentials.clone(),
-            transport: Transport::default(),
+            transport: own.transport.clone(),
             options: own.engine.clone(),
             siblings: own.siblings.clone(),
             note,

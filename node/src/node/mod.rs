@@ -38,7 +38,7 @@ pub(crate) use self::replicas::{registered_do, registered_info};
 use self::reporter::{Reporter, Reporting, Subject};
 pub(crate) use self::spare::{Spare, leader_of_copy};
 use self::watch::Watch;
-use crate::clones::Clones;
+use crate::clones::{Clones, Taker};
 use crate::cluster::Membership;
 use crate::handler::{DatabaseHandler, remote};
 use crate::output::CliError;
@@ -62,6 +62,8 @@ pub(crate) struct NodeOptions {
     pub(crate) refresh_from: Vec<SocketAddr>,
     /// The directory with the certificates.
     pub(crate) tls: Option<PathBuf>,
+    /// The settings of its connections.
+    pub(crate) transport: Transport,
     /// The level that the database prescribes from now on, if it changes.
     pub(crate) level: Option<Level>,
     /// How the database is opened.
@@ -80,6 +82,7 @@ impl NodeOptions {
             only: Vec::new(),
             refresh_from: Vec::new(),
             tls: Some(site.join("tls")),
+            transport: Transport::default(),
             level: None,
             engine,
             membership: None,
@@ -123,12 +126,13 @@ impl Node {
         let slot = Slot::new(db);
         let endpoint = {
             let _inside = runtime.enter();
-            Endpoint::server(options.listen, &credentials, &Transport::default(), AcceptLimits::default())?
+            Endpoint::server(options.listen, &credentials, &options.transport, AcceptLimits::default())?
         };
         let circumstances = Circumstances {
             name: name.clone(),
             address: endpoint.local_address(),
             credentials: credentials.clone(),
+            transport: options.transport.clone(),
             engine: options.engine.clone(),
             level: options.level,
             portion,
@@ -139,7 +143,13 @@ impl Node {
         let watch = Watch::start(Arc::clone(&leadership))?;
         let shaper = Arc::new(NodeShaper::new(&options.dir, &options.engine, runtime.handle().clone()));
         let engine = Options { read_mode: planaria_engine::ReadMode::default(), ..options.engine.clone() };
-        let clones = Arc::new(Clones::open(&options.dir, &engine, &credentials, runtime.handle().clone())?);
+        let taker = Taker {
+            credentials: credentials.clone(),
+            transport: options.transport.clone(),
+            engine,
+            runtime: runtime.handle().clone(),
+        };
+        let clones = Arc::new(Clones::open(&options.dir, taker)?);
         let companion = NodeCompanion {
             leadership: Arc::clone(&leadership),
             shaper: Some(shaper),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use planaria_engine::{Database, Error, Options};
 use planaria_net::quic::session::ReplicaSession;
-use planaria_net::quic::{AcceptLimits, CloseCode, Endpoint, Peer, TlsStore, Transport};
+use planaria_net::quic::{AcceptLimits, CloseCode, Endpoint, Peer, TlsStore};
 use planaria_net::wire::control::{ControlRequest, ControlResponse};
 use planaria_net::wire::message::{Call, RemoteError, Request, Response, Status};
 use planaria_net::wire::rpc::{BoxFuture, Exchange, Handler, ServeLimits, Server, serve};
@@ -55,7 +55,7 @@ impl Spare {
         let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
         let _inside = runtime.enter();
         let limits = AcceptLimits::default();
-        let endpoint = Endpoint::server(options.listen, &credentials, &Transport::default(), limits)?;
+        let endpoint = Endpoint::server(options.listen, &credentials, &options.transport, limits)?;
         let server = serve(endpoint, Arc::new(Nothing { node: name.clone() }), ServeLimits::default());
         let address = server.local_address();
         // A directory that was made for the copy and is empty is in its way.
@@ -64,7 +64,8 @@ impl Spare {
             dir: options.dir.clone(),
             role: membership.role,
             credentials: credentials.clone(),
-            engine: options.engine.clone(),
+            transport: options.transport.clone(),
+            engine: Box::new(options.engine.clone()),
             runtime: runtime.handle().clone(),
         });
         let (tell, seeded) = oneshot::channel();

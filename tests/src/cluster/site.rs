@@ -45,7 +45,9 @@ impl Site {
     pub(super) fn prepare(&self, mut command: Command, words: &[&str]) -> Command {
         command.args(["-o", "json"]).args(words).current_dir(self.dir());
         command.env("XDG_DATA_HOME", self.path("home"));
-        for variable in ["PLANARIA_TLS", "PLANARIA_LOG", "PLANARIA_CONTROL", "PLANARIA_JOIN_TOKEN"] {
+        for variable in
+            ["PLANARIA_TLS", "PLANARIA_LOG", "PLANARIA_CONTROL", "PLANARIA_JOIN_TOKEN", "PLANARIA_TRANSPORT"]
+        {
             command.env_remove(variable);
         }
         command
