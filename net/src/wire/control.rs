@@ -130,13 +130,6 @@ pub enum ControlRequest {
         /// What it is called.
         name: String,
     },
-    /// Where a client of a database is to turn \[`Route`\].
-    Route {
-        /// The database by name or id; none where there is one.
-        database: Option<String>,
-        /// How old what it reads may be, in milliseconds; none for the newest, and for updates.
-        staleness_max_ms: Option<u64>,
-    },
     /// The round trips that nodes have measured \[`Links`\].
     Links,
     /// What is done when something happens \[`Rules`\].
@@ -156,6 +149,13 @@ pub enum ControlRequest {
         topology: Box<Topology>,
         /// Only tells what would change.
         dry_run: bool,
+    },
+    /// Where a client of a database is to turn \[`Route`\].
+    Route {
+        /// The database by name or id; none where there is one.
+        database: Option<String>,
+        /// How old what it reads may be, in milliseconds; none for the newest, and for updates.
+        staleness_max_ms: Option<u64>,
     },
 }
 
@@ -565,8 +565,6 @@ pub enum ControlResponse {
     Schedules(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<ScheduleInfo>),
     /// How many copies are wanted.
     Wants(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<WantInfo>),
-    /// Where a client is to turn.
-    Route(RouteInfo),
     /// Round trips, by both nodes.
     Links(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<LinkInfo>),
     /// Rules, by name.
@@ -575,6 +573,8 @@ pub enum ControlResponse {
     Topology(Box<Topology>),
     /// What changes, or would.
     TopologyChanges(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<TopologyChange>),
+    /// Where a client is to turn.
+    Route(RouteInfo),
 }
 
 #[cfg(test)]

@@ -152,6 +152,7 @@ fn the_place_of_each_message_does_not_move() {
     assert_eq!(place(ControlRequest::CloneCreate(wish())), 9);
     assert_eq!(place(ControlRequest::Limits), 14);
     assert_eq!(place(ControlRequest::Links), 21);
+    assert_eq!(place(ControlRequest::Route { database: None, staleness_max_ms: None }), 27);
 }
 
 #[test]
