@@ -142,14 +142,7 @@ impl Node {
         let leadership = Arc::new(Leadership::start(slot.clone(), circumstances, replica_of, note)?);
         let watch = Watch::start(Arc::clone(&leadership))?;
         let shaper = Arc::new(NodeShaper::new(&options.dir, &options.engine, runtime.handle().clone()));
-        let engine = Options { read_mode: planaria_engine::ReadMode::default(), ..options.engine.clone() };
-        let taker = Taker {
-            credentials: credentials.clone(),
-            transport: options.transport.clone(),
-            engine,
-            runtime: runtime.handle().clone(),
-        };
-        let clones = Arc::new(Clones::open(&options.dir, taker)?);
+        let clones = Arc::new(Clones::open(&options.dir, taker(runtime, options, &credentials))?);
         let companion = NodeCompanion {
             leadership: Arc::clone(&leadership),
             shaper: Some(shaper),
@@ -248,6 +241,16 @@ impl Drop for Node {
         if let Some(server) = self.server.take() {
             self.runtime.block_on(server.shutdown(STOP_PATIENCE));
         }
+    }
+}
+
+/// What takes clones for a node: with a cache of its own rather than maps, for it reads each file once.
+fn taker(runtime: &Arc<Runtime>, options: &NodeOptions, credentials: &Credentials) -> Taker {
+    Taker {
+        credentials: credentials.clone(),
+        transport: options.transport.clone(),
+        engine: Options { read_mode: planaria_engine::ReadMode::default(), ..options.engine.clone() },
+        runtime: runtime.handle().clone(),
     }
 }
 
