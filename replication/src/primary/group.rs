@@ -334,13 +334,17 @@ impl Group {
         self.lowest_durable(|id| !self.absent.contains(&id))
     }
 
-    /// The lowest durable position of those in the promotable set that are online, the primary included: old versions are
-    /// kept for them alone. Whoever comes to lead while it is away from this primary may have it rewound instead of clipped.
-    pub fn stable_online(&self) -> Uid {
+    /// The lowest durable position of those in the promotable set that are online, the primary included, if any other is:
+    /// old versions are kept for them alone. Whoever comes to lead while it is away from this primary may have it rewound
+    /// instead of clipped. While nobody is here nobody moves the position on, so that nothing may be held back by it.
+    pub fn stable_online(&self) -> Option<Uid> {
         if let Some(feeding) = &self.feeding {
-            return feeding.stable();
+            return Some(feeding.stable());
         }
-        self.lowest_durable(|id| self.members.get(&id).is_some_and(|member| member.online))
+        let is_online = |id| self.members.get(&id).is_some_and(|member| member.online);
+        let next = self.pending.iter().flat_map(|change| &change.next);
+        let mut others = self.promotable.iter().chain(next);
+        others.any(|id| is_online(*id)).then(|| self.lowest_durable(is_online))
     }
 
     /// The lowest durable position of the primary and of those in the promotable set, and in the next one, that count.

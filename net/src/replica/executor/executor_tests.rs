@@ -205,6 +205,12 @@ fn old_versions_are_kept_for_promotable_copies_that_are_online_and_marks_for_all
     // One of each key, the mark of b among them.
     assert_eq!((versions(&pair.db), pair.db.mark_floor()), (Some(4), Uid::ZERO));
     assert!(pair.db.version_floor() > fork && pair.group.stable() <= fork);
+    // What comes later as well, though nobody is there whose input would tell the floors anew.
+    for _ in 0..10 {
+        put(&pair.table, &pair.db, "a", Durability::Synced);
+    }
+    pair.db.compact().unwrap();
+    assert_eq!(versions(&pair.db), Some(4));
 
     let mut pair = Pair::new();
     put(&pair.table, &pair.db, "a", Durability::Synced);

@@ -167,11 +167,9 @@ pub struct Kept {
 impl Kept {
     /// What the group's members need.
     pub fn of(group: &Group, is_given_up: impl Fn(InstanceId) -> bool) -> Self {
-        let is_alone = group.promotable().is_empty();
-        let floor = |uid| (!is_alone).then_some(uid);
+        let stable = (!group.promotable().is_empty()).then(|| group.stable());
         let kept = group.members().iter().filter(|(instance, _)| !is_given_up(**instance));
-        let (versions, stable) = (floor(group.stable_online()), floor(group.stable()));
-        Self { versions, stable, preserved: kept.map(|(_, member)| member.durable).min() }
+        Self { versions: group.stable_online(), stable, preserved: kept.map(|(_, member)| member.durable).min() }
     }
 
     /// Tells the engine of a copy that feeds others: only their marks are held back for them.
