@@ -294,6 +294,13 @@ impl Database {
         self.store().flush_all()
     }
 
+    /// Writes everything in memory out as runs and merges what the background would, after it has ended what it merges now: from
+    /// then on it has nothing to do until somebody writes.
+    pub fn settle(&self) -> Result<()> {
+        self.store().flush_all()?;
+        self.store().compact_until_settled()
+    }
+
     /// Writes everything out and merges it into the bottom, leaving out what nobody can read any more.
     pub fn compact(&self) -> Result<()> {
         self.store().compact_all()

@@ -22,6 +22,8 @@ const BUFFER_KEPT_BYTES: usize = 4 << 20;
 /// The length of the first segment for which no spare waits, in bytes, if segments are not shorter: what is filled
 /// within a millisecond. A spare of the usual length is made in the background meanwhile.
 const HASTY_BYTES: u64 = 1 << 20;
+/// Each one that follows without a spare is this many times as long: whoever writes without a pause begins few of them.
+const HASTY_GROWTH: u64 = 4;
 
 /// The write-ahead log of a store. All calls may come from several threads at once.
 ///
@@ -420,7 +422,7 @@ impl Shared {
     }
 
     /// A spare with room for `bytes` of records: one that waits, or a new one, larger than usual if need be. An append
-    /// waits for a new one to be filled, so the first of them is small, and each later one twice as large.
+    /// waits for a new one to be filled, so the first of them is small, and each later one larger.
     fn take_spare(&self, state: &mut State, bytes: u64) -> Result<Spare> {
         let needed = (PAGE_BYTES + bytes + RECORD_HEADER_BYTES).next_multiple_of(PAGE_BYTES);
         if let Some(index) = state.spares.iter().position(|spare| spare.file_bytes >= needed) {
@@ -430,7 +432,7 @@ impl Shared {
         let file_bytes = needed.max(state.hasty_bytes);
         let spare = pool::create_spare(&*self.os, &self.dir, serial, file_bytes)
             .map_err(|not_begun| state.not_begun(not_begun))?;
-        state.hasty_bytes = (2 * state.hasty_bytes).min(self.options.segment_bytes);
+        state.hasty_bytes = (HASTY_GROWTH * state.hasty_bytes).min(self.options.segment_bytes);
         Ok(spare)
     }
 

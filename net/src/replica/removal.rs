@@ -5,27 +5,40 @@ use planaria_engine::os::Os;
 
 use super::executor::bulk::Places;
 
-/// The removal of a copy that was replaced, on a thread of its own: nobody waits for it to come online again. Dropping this
-/// waits for the end.
-pub(super) struct Removal(Option<JoinHandle<()>>);
+/// The removal of a copy that was replaced, on a thread of its own. It begins once the new copy is online: freeing its blocks keeps
+/// the file system's journal busy, and with it every sync on the way there. Dropping this waits for the end.
+pub(super) struct Removal {
+    places: Places,
+    os: Arc<dyn Os>,
+    is_begun: bool,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Removal {
-    /// Removes what stayed behind of the copy that was replaced.
-    pub(super) fn begin(places: &Places, os: &Arc<dyn Os>) -> Self {
-        let (own, own_os) = (places.clone(), Arc::clone(os));
-        // What cannot be removed now is removed by the next start.
-        let remove = move || drop(own.discard(&*own_os));
-        let thread = std::thread::Builder::new().name("planaria-remove".into()).spawn(remove);
-        if thread.is_err() {
-            let _ = places.discard(&**os);
+    /// Is to remove what stayed behind of the copy that was replaced.
+    pub(super) fn of(places: Places, os: Arc<dyn Os>) -> Self {
+        Self { places, os, is_begun: false, thread: None }
+    }
+
+    /// Begins, unless it has begun.
+    pub(super) fn begin(&mut self) {
+        if std::mem::replace(&mut self.is_begun, true) {
+            return;
         }
-        Self(thread.ok())
+        let (places, os) = (self.places.clone(), Arc::clone(&self.os));
+        // What cannot be removed now is removed by the next start.
+        let remove = move || drop(places.discard(&*os));
+        self.thread = std::thread::Builder::new().name("planaria-remove".into()).spawn(remove).ok();
+        if self.thread.is_none() {
+            let _ = self.places.discard(&*self.os);
+        }
     }
 }
 
 impl Drop for Removal {
     fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
+        self.begin();
+        if let Some(thread) = self.thread.take() {
             // A panic was reported by the thread itself.
             let _ = thread.join();
         }

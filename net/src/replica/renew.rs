@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use planaria_engine::{Database, Options};
 use planaria_replication::secondary::State;
+use planaria_replication::{Reason, Way};
 use planaria_types::{InstanceId, Uid};
 use tokio::runtime::Handle;
 
@@ -82,7 +83,9 @@ pub fn renew(
         note: None,
         pace: Some(Arc::clone(pace)),
     };
-    let follower = Follower::start(slot.clone(), follow, runtime.clone())?;
+    // Records as they are now, straight into run files: a tail would log each of them here, and sync the log, for a moment.
+    let asked = (slot.get().visible() < there.visible).then_some(Way::Delta);
+    let follower = Follower::start_by(asked, slot.clone(), follow, runtime.clone())?;
     let reached = follow_until(&follower, &slot, (source, there.visible), pace, runtime, progress);
     follower.stop();
     let db = slot.get();
@@ -124,6 +127,7 @@ fn follow_until(
         let db = slot.get();
         if status.replica.state == State::Online && db.visible() >= cut {
             let way = match (status.last_refresh_way, status.last_refresh_reason) {
+                (Some(way), Some(Reason::Asked)) => format!("{way}: what has changed, as it is now"),
                 (Some(way), Some(reason)) => format!("{way}: {reason}"),
                 _ => "nothing had changed".to_owned(),
             };

@@ -121,9 +121,19 @@ pub struct FollowStatus {
 impl Follower {
     /// Starts to follow. The runtime carries the connections.
     pub fn start(slot: Slot, follow: Follow, runtime: Handle) -> Result<Self> {
+        Self::start_by(None, slot, follow, runtime)
+    }
+
+    /// As [`Follower::start`]; its first refresh goes by `asked`, if that way leads to the primary's state.
+    pub(super) fn start_by(
+        asked: Option<Way>,
+        slot: Slot,
+        follow: Follow,
+        runtime: Handle,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             status: Mutex::new(FollowStatus::default()),
-            asked: Mutex::new(None),
+            asked: Mutex::new(asked),
             feeder: Mutex::new(Primary::feeding(slot.get())),
             stop: Notify::new(),
             stopped: std::sync::atomic::AtomicBool::new(false),
@@ -360,6 +370,9 @@ impl Loop {
             return;
         }
         if self.detour.at().is_none() {
+            if let Some(removal) = &mut self.removal {
+                removal.begin();
+            }
             return self.detour.end_absence();
         }
         self.detour.reached(self.machine.status().way);
@@ -545,7 +558,7 @@ impl Loop {
         self.end_link();
         self.meter.took_run_files(reason, fetched.total_bytes.saturating_sub(fetched.resumed_bytes));
         if places.keep(&*os).is_ok() {
-            self.removal = Some(Removal::begin(&places, &os));
+            self.removal = Some(Removal::of(places, os));
         }
         Ok(())
     }
