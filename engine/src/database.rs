@@ -291,13 +291,13 @@ impl Database {
 
     /// Writes everything in memory out as runs.
     pub fn flush(&self) -> Result<()> {
-        self.store().flush_all()
+        self.store().write_out()
     }
 
     /// Writes everything in memory out as runs and merges what the background would, after it has ended what it merges now: from
     /// then on it has nothing to do until somebody writes.
     pub fn settle(&self) -> Result<()> {
-        self.store().flush_all()?;
+        self.store().write_out()?;
         self.store().compact_until_settled()
     }
 

@@ -74,6 +74,8 @@ struct State {
     urgent: BTreeSet<MissingChunk>,
     wanted: VecDeque<MissingChunk>,
     waiting: usize,
+    /// When somebody waited last, by the system's steady clock.
+    read_at: Option<Duration>,
     resumed_bytes: u64,
     /// Why nothing comes now, if nothing does.
     away: Option<String>,
@@ -242,7 +244,17 @@ impl Hydration {
 
     /// Chunks come again.
     pub fn set_back(&self) {
-        self.state.lock().away = None;
+        let mut state = self.state.lock();
+        state.away = None;
+        // Whoever has waited for it reads now.
+        state.read_at = Some(self.os.monotonic());
+    }
+
+    /// Whether a reader waits for a chunk now, or did until a moment ago and may be about to wait for the next one.
+    pub fn is_being_read(&self, moment: Duration) -> bool {
+        let state = self.state.lock();
+        let since = state.read_at.map(|at| self.os.monotonic().saturating_sub(at));
+        state.waiting > 0 || since.is_some_and(|since| since < moment)
     }
 
     /// A chunk is in its place. Answers whether it was not before.
@@ -316,6 +328,7 @@ impl Hydration {
             self.changed.wait_for(&mut state, left);
         };
         state.waiting -= 1;
+        state.read_at = Some(self.os.monotonic());
         outcome
     }
 }

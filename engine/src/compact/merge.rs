@@ -38,7 +38,7 @@ impl Store {
 
     /// Merges everything of every fragment into its bottom.
     pub(crate) fn compact_all(&self) -> Result<()> {
-        self.flush_all()?;
+        self.write_out()?;
         let _one_at_a_time = self.work().compacting();
         let ids: Vec<_> = self.pin().0.fragments().iter().map(|fragment| fragment.id).collect();
         for id in ids {

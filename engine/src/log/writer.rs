@@ -338,6 +338,11 @@ impl Log {
         self.shared.state.lock().durable()
     }
 
+    /// How much of the segment that takes appends is written, in bytes; 0 if none does.
+    pub(crate) fn active_bytes(&self) -> u64 {
+        self.shared.state.lock().active.as_ref().map_or(0, |active| active.link.end)
+    }
+
     /// The disk space that the retained segments take, in bytes; spares are not counted.
     pub(crate) fn bytes_retained(&self) -> u64 {
         self.shared.state.lock().links().map(|link| link.file_bytes).sum()

@@ -26,7 +26,7 @@ mod verify;
 mod writer;
 
 pub(crate) use cache::BlockCache;
-pub(crate) use chunks::{CHUNK_BYTES, ChunkHashes};
+pub(crate) use chunks::CHUNK_BYTES;
 pub(crate) use index::Index;
 pub(crate) use meta::{RunIdentity, RunMeta};
 pub use options::Codec;

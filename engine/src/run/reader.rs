@@ -8,7 +8,7 @@ use planaria_types::Uid;
 
 use super::block::{Block, Malformed};
 use super::cache::BlockCache;
-use super::chunks::ChunkHashes;
+use super::chunks::{ChunkHashes, HASH_BYTES};
 use super::envelope::{FOOTER_BYTES, Footer, HEADER_BYTES, RunKind, check_header};
 use super::filter::Filter;
 use super::frame::Frame;
@@ -57,6 +57,8 @@ pub(crate) struct Run {
     mode: ReadMode,
     /// What lies around the data blocks. There from the beginning, but for a run whose file may not be here yet.
     around: OnceLock<Surroundings>,
+    /// The hashes of the file's chunks, once somebody has asked for them.
+    pub(super) hashes: OnceLock<Arc<[[u8; HASH_BYTES]]>>,
     blocks: Arc<BlockCache>,
     cache_id: u64,
     obsolete: AtomicBool,
@@ -178,6 +180,7 @@ impl Run {
             meta: meta.clone(),
             mode,
             around: OnceLock::new(),
+            hashes: OnceLock::new(),
             cache_id: blocks.register(),
             blocks: Arc::clone(blocks),
             obsolete: AtomicBool::new(false),

@@ -1,10 +1,11 @@
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use planaria_types::{Fingerprint, Uid};
 
 use super::block::{Block, Malformed};
 use super::block_cursor::BlockCursor;
-use super::chunks::{CHUNK_BYTES, ChunkHashes};
+use super::chunks::{CHUNK_BYTES, ChunkHashes, HASH_BYTES};
 use super::index::Index;
 use super::reader::Run;
 use crate::cursor::RecordKind;
@@ -86,16 +87,29 @@ impl Run {
         Ok(self.meta().len)
     }
 
-    /// Checks the end of the file, and gives the hashes of its chunks: the last ones of those hold bytes that are in no chunk of
-    /// the contents, or share one with them, so that whoever sends the file hashes them as they lie.
-    pub(crate) fn verify_end(&self) -> Result<ChunkHashes> {
+    /// The hashes of the file's chunks as it lies, end and all, for whoever sends it. The first call checks the end of the file and
+    /// hashes what lies there: what was damaged before must not be given away as if it were promised. Later ones answer the same.
+    pub(crate) fn hashes_as_it_lies(&self) -> Result<Arc<[[u8; HASH_BYTES]]>> {
+        if let Some(known) = self.hashes.get() {
+            return Ok(Arc::clone(known));
+        }
+        let parts = self.parts()?;
         // The footer and what it leads to have checksums of their own.
-        self.parts()?.meta()?;
+        parts.meta()?;
         let list = self.chunk_hashes()?;
         if let Some(last) = list.len().checked_sub(1) {
             self.verify_chunk(&list, last)?;
         }
-        Ok(list)
+        // The list of the run ends with its contents: the chunks behind them, and one that they share, are hashed here.
+        let meta = self.meta();
+        let whole = meta.content_len / CHUNK_BYTES as u64;
+        let mut hashes = list.hashes().get(..whole as usize).unwrap_or_default().to_vec();
+        let starts = (whole * CHUNK_BYTES as u64..meta.len).step_by(CHUNK_BYTES);
+        for start in starts {
+            let bytes = parts.bytes(start, meta.len.min(start + CHUNK_BYTES as u64))?;
+            hashes.push(*blake3::hash(&bytes).as_bytes());
+        }
+        Ok(Arc::clone(self.hashes.get_or_init(|| hashes.into())))
     }
 
     fn verify_chunks(&self) -> Result<()> {

@@ -88,6 +88,13 @@ impl Store {
         });
     }
 
+    /// Writes everything in memory out as runs, and leaves the log behind that held it.
+    pub(crate) fn write_out(&self) -> Result<()> {
+        // Where there is no room for a segment, the one that is there goes on.
+        let _ = self.begin_short_segment();
+        self.flush_all()
+    }
+
     /// Writes everything in memory out as runs.
     pub(crate) fn flush_all(&self) -> Result<()> {
         self.freeze(|_| true);
@@ -205,6 +212,8 @@ impl Store {
     /// Opens what writers finished.
     pub(crate) fn adopt(&self, finished: &NewRun) -> Result<RunRefParts> {
         let run = self.open_run(finished.file, &finished.meta)?;
+        // Known by now, no clone waits for it. What cannot be read is found by whoever needs it.
+        let _ = run.hashes_as_it_lies();
         let keys = KeyRange::inclusive(&finished.meta.smallest_key, &finished.meta.largest_key);
         Ok(RunRefParts { file: finished.file, run, keys })
     }

@@ -36,6 +36,7 @@ pub use self::worker::Task;
 use self::worker::Work;
 pub use self::write::Written;
 pub(crate) use self::write::{Gate, Pending, Token};
+use crate::clone::CLONE_CHUNK_BYTES;
 use crate::commit::{CommitQueue, Feed};
 use crate::error::{Error, Result};
 use crate::log::Log;
@@ -197,6 +198,22 @@ impl Store {
             group.mark_floor = group.mark_floor.max(dropped.marks_dropped);
         }
         group.version_floor = group.version_floor.max(dropped.thinned_to);
+    }
+
+    /// Bytes of the log that a start would read: all that is not known to lie in runs, and what came beside it.
+    pub(crate) fn log_to_replay(&self) -> u64 {
+        let version = self.published.version();
+        let from =
+            version.fragments().iter().map(|fragment| fragment.first_segment()).min().unwrap_or(u64::MAX);
+        let segments = self.log.segments();
+        let newest = segments.last().map_or(0, |segment| segment.number);
+        let needed = segments.iter().filter(|segment| segment.number >= from.min(newest));
+        needed.map(|segment| segment.end_offset).sum()
+    }
+
+    /// What is little to read of a log, in bytes: less than a run is worth, or a segment.
+    pub(crate) fn little_log(&self) -> u64 {
+        CLONE_CHUNK_BYTES.min(self.options.log_segment_bytes / 2)
     }
 
     /// The last retained log segment that begins at or before `uid`.

@@ -162,6 +162,21 @@ impl Store {
         }
     }
 
+    /// Has the log go on in a new segment, unless there is little in the one that it is in: once what came before lies in runs,
+    /// neither a start nor a clone reads the old one again.
+    pub(super) fn begin_short_segment(&self) -> Result<()> {
+        let mut writer = self.lock_writer();
+        if self.log.active_bytes() <= self.little_log() {
+            return Ok(());
+        }
+        self.log.seal()?;
+        // A bound that is known already changes nothing.
+        let reserved = self.reserved.load(Ordering::Acquire);
+        let begun = self.log.append(&[(record_kind::RESERVE, &reserved.to_le_bytes()[..])])?;
+        self.enter_segment(&mut writer, begun.segment);
+        Ok(())
+    }
+
     /// The UID of the commit that follows the state of the writer.
     pub(super) fn draw_uid(&self, writer: &Writer) -> Uid {
         writer.last.max(writer.draw_above).tick(self.options.os.now_millis())

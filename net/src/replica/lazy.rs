@@ -31,6 +31,11 @@ const FOR_READERS_MAX: usize = 8;
 /// Chunks that the background asks for at once. All that its streams may have sent without being read is less than what a
 /// connection takes in, so that a rate which is lowered never holds up what readers wait for.
 const RANGE_CHUNKS: usize = 3;
+/// The background asks for nothing more until nobody has waited for so long, since one read leads to the next…
+const READER_MOMENT: Duration = Duration::from_millis(4);
+/// … but no longer than this, and looks so often, so that it gets on however much is read.
+const YIELD_MAX_MS: u64 = 24;
+const YIELD: Duration = Duration::from_millis(1);
 
 /// A clone that is opened before it is complete, over as many attempts and sources as it takes.
 pub struct LazyTaking {
@@ -275,9 +280,18 @@ impl<P: Fn(&CloneProgress) + Send + Sync + 'static> Hydrating<P> {
         self.pace.heed(receiver.next(&mut AlignedBuffer::new(0))).await.map(drop)
     }
 
+    /// Leaves the wire and the processor to those who wait for something, for a while.
+    async fn yield_to_readers(&self) {
+        let begun = now();
+        while self.hydration().is_being_read(READER_MOMENT) && now().since(begun).0 < YIELD_MAX_MS {
+            tokio::time::sleep(YIELD).await;
+        }
+    }
+
     /// Fetches, as one of several, what nobody waits for, until nothing is left.
     async fn fetch_in_order(self: Arc<Self>) -> Result<()> {
         loop {
+            self.yield_to_readers().await;
             // Where it is slow, little is under way that a reader would ask for a second time.
             let chunks_max = if self.pace.rate().is_some() { 1 } else { RANGE_CHUNKS };
             let hydration = Arc::clone(self.hydration());

@@ -125,12 +125,7 @@ impl Follower {
     }
 
     /// As [`Follower::start`]; its first refresh goes by `asked`, if that way leads to the primary's state.
-    pub(super) fn start_by(
-        asked: Option<Way>,
-        slot: Slot,
-        follow: Follow,
-        runtime: Handle,
-    ) -> Result<Self> {
+    pub(super) fn start_by(asked: Option<Way>, slot: Slot, follow: Follow, runtime: Handle) -> Result<Self> {
         let shared = Arc::new(Shared {
             status: Mutex::new(FollowStatus::default()),
             asked: Mutex::new(asked),

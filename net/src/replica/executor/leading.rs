@@ -169,7 +169,11 @@ impl Kept {
     pub fn of(group: &Group, is_given_up: impl Fn(InstanceId) -> bool) -> Self {
         let stable = (!group.promotable().is_empty()).then(|| group.stable());
         let kept = group.members().iter().filter(|(instance, _)| !is_given_up(**instance));
-        Self { versions: group.stable_online(), stable, preserved: kept.map(|(_, member)| member.durable).min() }
+        Self {
+            versions: group.stable_online(),
+            stable,
+            preserved: kept.map(|(_, member)| member.durable).min(),
+        }
     }
 
     /// Tells the engine of a copy that feeds others: only their marks are held back for them.
