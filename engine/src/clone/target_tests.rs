@@ -41,6 +41,47 @@ fn receive(target: &mut CloneTarget, pin: &FilePin, chunks: usize) {
 }
 
 #[test]
+fn a_cut_has_little_of_the_log_whatever_was_written_before() {
+    let os = MemOs::new(4);
+    let (db, first) = pinned(&os);
+    let logged = |pin: &FilePin| -> u64 {
+        let files = pin.list().files.iter().filter(|file| file.kind == FileKind::Log);
+        files.map(|file| file.len).sum()
+    };
+    assert!(logged(&first) <= db.store().little_log(), "{} bytes", logged(&first));
+    drop(first);
+    // Little is fetched as it is, and nothing written for it.
+    let table = db.table("t").unwrap();
+    let put = |number: u64| {
+        let mut batch = Batch::new();
+        batch.put(table.id(), number.to_be_bytes(), vec![3; 1000]);
+        db.write(batch, Durability::Synced).unwrap();
+    };
+    put(0);
+    let runs = db.status().unwrap().run_files;
+    let second = db.pin_files().unwrap();
+    assert_eq!(db.status().unwrap().run_files, runs);
+    assert!(logged(&second) <= db.store().little_log(), "{} bytes", logged(&second));
+    drop(second);
+    // Much goes into runs, and stays behind.
+    (0..100).for_each(put);
+    let third = db.pin_files().unwrap();
+    assert!(logged(&third) <= db.store().little_log(), "{} bytes", logged(&third));
+    let expected = db.snapshot().digests().unwrap();
+    let mut target = CloneTarget::open("/site/copy", third.list().clone(), options(&os)).unwrap();
+    receive(&mut target, &third, usize::MAX);
+    target.finish(CloneRole::Detached).unwrap();
+    let copy = Database::open_with("/site/copy", options(&os)).unwrap();
+    assert_eq!(copy.snapshot().digests().unwrap(), expected);
+    // As it goes on, so it is found again.
+    put(101);
+    let expected = db.snapshot().digests().unwrap();
+    drop((third, table, db));
+    let db = Database::open_with("/site/source", options(&os)).unwrap();
+    assert_eq!(db.snapshot().digests().unwrap(), expected);
+}
+
+#[test]
 fn what_was_received_is_kept_by_what_it_is_whoever_the_source_is() {
     let os = MemOs::new(3);
     let (db, pin) = pinned(&os);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use planaria_types::InstanceId;
 
+use super::format::PAGE_BYTES;
 use super::{KIND_BASE, Log, LogOptions, LogPosition, Replay, Tail};
 use crate::error::{Error, Result};
 use crate::os::{Call, CrashStyle, Fault, FaultOs, MemOs, OpenMode, Os, Posix};
@@ -353,6 +354,22 @@ fn missing_cut_and_foreign_segments_are_told() {
 }
 
 #[test]
+fn a_spare_is_asked_for_before_it_is_needed() {
+    let os = mem();
+    let (log, _) = open(&os, 1).unwrap();
+    assert!(!log.lacks_spare());
+    fill(&log, 1);
+    assert!(!log.lacks_spare());
+    while !log.lacks_spare() {
+        fill(&log, 1);
+    }
+    let (segments, bytes) = (log.segments().len(), log.active_bytes());
+    assert_eq!(segments, 1, "before the first segment is full");
+    assert!(bytes >= PAGE_BYTES + (options().segment_bytes - PAGE_BYTES) / 2, "{bytes}");
+    assert!(log.prepare_spare().unwrap() && !log.lacks_spare());
+}
+
+#[test]
 fn a_failed_write_or_sync_poisons_for_good() {
     for (call, on) in [
         (Call::Write, "1.log"),
@@ -366,8 +383,11 @@ fn a_failed_write_or_sync_poisons_for_good() {
         let (log, _) = open(&os, 1).unwrap();
         fill(&log, 1);
         log.sync().unwrap();
-        // Opened as a spare, the first segment keeps its path in the fault's eyes.
-        let on = if on == "1.log" { "1.spare" } else { on };
+        // Opened before it had its name, the first segment keeps its path in the fault's eyes.
+        let on = if on == "1.log" { "1.tmp" } else { on };
+        if on == "spare" {
+            assert!(log.prepare_spare().unwrap());
+        }
         os.inject_on(on, Fault { call, at: 1, error: ErrorKind::Other, forever: false });
         let failed = (0..10).find_map(|_| log.append(&[(1, &[0; 1000])]).and_then(|_| log.sync()).err());
         assert!(matches!(failed, Some(Error::Io { .. })), "{call:?} {on}: {failed:?}");

@@ -47,6 +47,7 @@ pub(super) fn create_spare(os: &dyn Os, dir: &Path, serial: u64, file_bytes: u64
         .open(&unfinished, OpenMode::CreateNew)
         .map_err(|error| NotBegun::Clean(Error::io("create", &unfinished, error)))?;
     let created = fill(&*file, &unfinished, file_bytes).and_then(|()| {
+        file.sync_data().map_err(|error| NotBegun::of("sync", &unfinished, error))?;
         let spare = FileName::Spare(serial).path(dir);
         os.rename(&unfinished, &spare).map_err(|error| NotBegun::of("rename", &unfinished, error))
     });
@@ -68,7 +69,30 @@ fn fill(file: &dyn OsFile, path: &Path, file_bytes: u64) -> Result<(), NotBegun>
         file.write_all_at(part, at).map_err(|error| NotBegun::of("fill", path, error))?;
         at += len;
     }
-    file.sync_data().map_err(|error| NotBegun::of("sync", path, error))
+    Ok(())
+}
+
+/// Creates a segment for which no spare waits, of the length that its header says. One sync is for the zeros and the header.
+pub(super) fn create_segment(
+    os: &dyn Os,
+    dir: &Path,
+    serial: u64,
+    header: &SegmentHeader,
+) -> Result<(Arc<dyn OsFile>, PathBuf), NotBegun> {
+    let unfinished = FileName::Unfinished(serial).path(dir);
+    let file = os
+        .open(&unfinished, OpenMode::CreateNew)
+        .map_err(|error| NotBegun::Clean(Error::io("create", &unfinished, error)))?;
+    let begun = fill(&*file, &unfinished, header.file_bytes)
+        .and_then(|()| begin(os, dir, &*file, &unfinished, header));
+    match begun {
+        Ok(path) => Ok((file, path)),
+        Err(error) => {
+            // Best effort, as above. Under the segment's name it is looked at by the next start.
+            let _ = os.remove_file(&unfinished);
+            Err(error)
+        }
+    }
 }
 
 /// Turns a spare into a segment: the header is durable before the file has the name, and the name before any record.
@@ -81,15 +105,31 @@ pub(super) fn begin_segment(
     let from = FileName::Spare(spare.serial).path(dir);
     let file =
         os.open(&from, OpenMode::Write).map_err(|error| NotBegun::Clean(Error::io("open", &from, error)))?;
+    let begun = begin(os, dir, &*file, &from, header);
+    if begun.is_err() {
+        // The file has no records: what became of its header does not matter once it is gone.
+        let _ = os.remove_file(&from);
+    }
+    begun.map(|path| (file, path))
+}
+
+/// Gives a file a segment's header, and then a segment's name.
+fn begin(
+    os: &dyn Os,
+    dir: &Path,
+    file: &dyn OsFile,
+    from: &Path,
+    header: &SegmentHeader,
+) -> Result<PathBuf, NotBegun> {
     let page = header.encode();
     debug_assert_eq!(page.len() as u64, PAGE_BYTES);
-    file.write_all_at(&page, 0).map_err(|error| NotBegun::of("write", &from, error))?;
-    file.sync_data().map_err(|error| NotBegun::of("sync", &from, error))?;
+    file.write_all_at(&page, 0).map_err(|error| NotBegun::of("write", from, error))?;
+    file.sync_data().map_err(|error| NotBegun::of("sync", from, error))?;
     let path = FileName::Segment(header.number).path(dir);
-    os.rename(&from, &path).map_err(|error| NotBegun::of("rename", &from, error))?;
+    os.rename(from, &path).map_err(|error| NotBegun::of("rename", from, error))?;
     // From here on the segment exists, or not: nobody knows before the next start.
     os.sync_dir(dir).map_err(|error| NotBegun::Broken(not_full("sync", dir, error)))?;
-    Ok((file, path))
+    Ok(path)
 }
 
 /// Makes a spare of a segment file that nobody needs, under the name `serial`; removes it if it is shared with

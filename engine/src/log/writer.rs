@@ -20,8 +20,8 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 /// The write buffer keeps at most this much memory between two appends, in bytes.
 const BUFFER_KEPT_BYTES: usize = 4 << 20;
 /// The length of the first segment for which no spare waits, in bytes, if segments are not shorter: what is filled
-/// within a millisecond. A spare of the usual length is made in the background meanwhile.
-const HASTY_BYTES: u64 = 1 << 20;
+/// within a part of a millisecond. A spare of the usual length is made in the background meanwhile.
+const HASTY_BYTES: u64 = 256 << 10;
 /// Each one that follows without a spare is this many times as long: whoever writes without a pause begins few of them.
 const HASTY_GROWTH: u64 = 4;
 
@@ -343,6 +343,14 @@ impl Log {
         self.shared.state.lock().active.as_ref().map_or(0, |active| active.link.end)
     }
 
+    /// Whether the next segment is due before long, and no spare waits for it.
+    pub(crate) fn lacks_spare(&self) -> bool {
+        let state = self.shared.state.lock();
+        let is_half_full =
+            |Active { link, .. }: &Active| (link.end - PAGE_BYTES) >= (link.file_bytes - PAGE_BYTES) / 2;
+        state.spares.is_empty() && state.active.as_ref().is_some_and(is_half_full)
+    }
+
     /// The disk space that the retained segments take, in bytes; spares are not counted.
     pub(crate) fn bytes_retained(&self) -> u64 {
         self.shared.state.lock().links().map(|link| link.file_bytes).sum()
@@ -392,53 +400,34 @@ impl Shared {
     /// Begins another segment, with room for `bytes` of records. No sync runs. Where room on disk is missing, the old
     /// segment stays the active one.
     fn roll(&self, state: &mut State, bytes: u64) -> Result<()> {
-        let spare = self.take_spare(state, bytes)?;
-        if let Err(error) = self.sync_active(state) {
-            state.spares.push(spare);
-            return Err(error);
-        }
+        let needed = (PAGE_BYTES + bytes + RECORD_HEADER_BYTES).next_multiple_of(PAGE_BYTES);
+        self.sync_active(state)?;
+        let spare = state.spares.iter().position(|spare| spare.file_bytes >= needed);
+        let spare = spare.map(|index| state.spares.swap_remove(index));
+        // An append waits for a new one to be filled, so the first of them is small, and each later one larger.
+        let file_bytes = spare.map_or(needed.max(state.hasty_bytes), |spare| spare.file_bytes);
         let previous = state.appended();
         let header = SegmentHeader {
             store: self.store,
             number: state.next_number,
-            file_bytes: spare.file_bytes,
+            file_bytes,
             previous,
             base: state.base.clone(),
         };
-        let (file, path) = match pool::begin_segment(&*self.os, &self.dir, spare, &header) {
-            Ok(begun) => begun,
-            Err(not_begun) => {
-                // The file has no records: what became of its header does not matter once it is gone.
-                let _ = pool::remove(&*self.os, &self.dir, FileName::Spare(spare.serial));
-                return Err(state.not_begun(not_begun));
-            }
+        let begun = match spare {
+            Some(spare) => pool::begin_segment(&*self.os, &self.dir, spare, &header),
+            None => pool::create_segment(&*self.os, &self.dir, state.draw_spare_serial(), &header),
         };
+        let (file, path) = begun.map_err(|not_begun| state.not_begun(not_begun))?;
+        if spare.is_none() {
+            state.hasty_bytes = (HASTY_GROWTH * state.hasty_bytes).min(self.options.segment_bytes);
+        }
         state.seal_active();
         state.next_number += 1;
-        let link = ChainLink {
-            number: header.number,
-            store: self.store,
-            file_bytes: spare.file_bytes,
-            previous,
-            end: PAGE_BYTES,
-        };
+        let link =
+            ChainLink { number: header.number, store: self.store, file_bytes, previous, end: PAGE_BYTES };
         state.active = Some(Active::new(link, file, path));
         Ok(())
-    }
-
-    /// A spare with room for `bytes` of records: one that waits, or a new one, larger than usual if need be. An append
-    /// waits for a new one to be filled, so the first of them is small, and each later one larger.
-    fn take_spare(&self, state: &mut State, bytes: u64) -> Result<Spare> {
-        let needed = (PAGE_BYTES + bytes + RECORD_HEADER_BYTES).next_multiple_of(PAGE_BYTES);
-        if let Some(index) = state.spares.iter().position(|spare| spare.file_bytes >= needed) {
-            return Ok(state.spares.swap_remove(index));
-        }
-        let serial = state.draw_spare_serial();
-        let file_bytes = needed.max(state.hasty_bytes);
-        let spare = pool::create_spare(&*self.os, &self.dir, serial, file_bytes)
-            .map_err(|not_begun| state.not_begun(not_begun))?;
-        state.hasty_bytes = (HASTY_GROWTH * state.hasty_bytes).min(self.options.segment_bytes);
-        Ok(spare)
     }
 
     /// Makes the active segment durable, under the lock. No sync runs outside of it.

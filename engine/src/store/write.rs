@@ -287,6 +287,10 @@ impl Store {
         self.append_commits(&mut writer, logged)?;
         self.insert(logged, writer.segment);
         drop(writer);
+        if self.log.lacks_spare() {
+            // Or the commit that does not fit any more would wait until one is filled.
+            self.work.signal_sync();
+        }
         self.rotate_if_full(logged_bytes(logged));
         Ok(())
     }
