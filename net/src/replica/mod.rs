@@ -113,3 +113,7 @@ mod partial_tests;
 #[cfg(test)]
 #[path = "toll_tests.rs"]
 mod toll_tests;
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod settings_tests;
