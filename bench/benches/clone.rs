@@ -111,7 +111,8 @@ impl Source {
         place.begin_renewal(&options).expect("nobody wrote to the clone");
         let (dir, handle) = (place.renewing(), self.runtime.handle());
         let about = CloneAbout { purpose: ClonePurpose::Detached, ..CloneAbout::default() };
-        let (from, pace) = ((self.address, &self.credentials), Arc::new(Pace::default()));
+        let transport = Transport::default();
+        let (from, pace) = ((self.address, &self.credentials, &transport), Arc::new(Pace::default()));
         let end = |_: &_, db| Ok(place.end_renewal(db, &about)?);
         renew(from, &dir, &options, &pace, handle, |_| {}, end).expect("the clone is brought up to date");
         place.install().expect("it takes its place");

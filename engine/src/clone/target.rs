@@ -29,7 +29,8 @@ pub(super) const LIST: &str = "CLONE";
 /// The most files that a source may list.
 const FILES_MAX: usize = 1 << 20;
 
-/// The most zeros that a source may leave out at the end of a file, in bytes: an empty log segment.
+/// The most zeros that a source may leave out at the end of a log segment, in bytes: all of an empty one. Of all segments together it
+/// is that, and as much as it announces: room is reserved for them.
 const EXTENT_BEYOND_MAX: u64 = 4 << 30;
 
 /// A chunk that a target does not have yet.
@@ -599,10 +600,13 @@ fn check_list(list: &FileList) -> Result<()> {
     let mut is_of_manifest =
         |file: &CloneFile| file.kind != FileKind::Run || runs.remove(&file.number) == Some(file.len);
     let sound = |file: &CloneFile| {
+        let beyond_max = if file.kind == FileKind::Log { EXTENT_BEYOND_MAX } else { 0 };
         file.len.div_ceil(CLONE_CHUNK_BYTES) == file.chunks.len() as u64
-            && (file.len..=file.len.saturating_add(EXTENT_BEYOND_MAX)).contains(&file.extent)
+            && (file.len..=file.len.saturating_add(beyond_max)).contains(&file.extent)
     };
+    let beyond = |sum: u64, file: &CloneFile| sum.saturating_add(file.extent.saturating_sub(file.len));
     if list.files.len() > FILES_MAX
+        || list.files.iter().fold(0, beyond) > EXTENT_BEYOND_MAX.saturating_add(list.bytes())
         || !list.files.iter().all(|file| sound(file) && names.insert((file.kind, file.number)))
         || !list.files.iter().all(&mut is_of_manifest)
         || !runs.is_empty()

@@ -262,20 +262,35 @@ fn a_list_that_makes_no_sense_is_refused_and_nothing_is_begun() {
     let pin = db.pin_files().unwrap();
     let os = machine(2);
     let run = pin.list().files.iter().position(|file| file.kind == FileKind::Run).unwrap();
-    let lies: [fn(&mut FileList, usize); 9] = [
-        |list, at| list.files[at].len = u64::MAX,
-        |list, at| list.files[at].len += 1,
-        |list, at| list.files[at].extent -= 1,
-        |list, at| list.files[at].extent = u64::MAX,
-        |list, at| list.files[at].chunks.push([0; 32]),
-        |list, at| list.files[at].chunks.clear(),
-        |list, at| list.files[at].number += 1_000_000,
-        |list, at| drop(list.files.remove(at)),
-        |list, at| list.files.push(list.files[at].clone()),
+    let log = pin.list().files.iter().position(|file| file.kind == FileKind::Log).unwrap();
+    let lies: [fn(&mut FileList, usize, usize); 12] = [
+        |list, run, _| list.files[run].len = u64::MAX,
+        |list, run, _| list.files[run].len += 1,
+        |list, run, _| list.files[run].extent -= 1,
+        |list, run, _| list.files[run].extent += 1,
+        |list, run, _| list.files[run].extent = u64::MAX,
+        |list, _, log| list.files[log].extent = u64::MAX,
+        // Two log segments that have nothing but zeros: room for both is not reserved for nothing.
+        |list, _, log| {
+            list.files[log].extent = list.files[log].len + (4 << 30);
+            let empty = CloneFile {
+                number: 1_000_000,
+                len: 0,
+                extent: 4 << 30,
+                chunks: Vec::new(),
+                ..list.files[log]
+            };
+            list.files.push(empty);
+        },
+        |list, run, _| list.files[run].chunks.push([0; 32]),
+        |list, run, _| list.files[run].chunks.clear(),
+        |list, run, _| list.files[run].number += 1_000_000,
+        |list, run, _| drop(list.files.remove(run)),
+        |list, run, _| list.files.push(list.files[run].clone()),
     ];
     for (number, lie) in lies.iter().enumerate() {
         let mut list = pin.list().clone();
-        lie(&mut list, run);
+        lie(&mut list, run, log);
         // Whoever tells people about it does not fail.
         let _ = list.bytes();
         let error = CloneTarget::open(COPY, list, options(&shared(&os))).unwrap_err();
@@ -285,7 +300,7 @@ fn a_list_that_makes_no_sense_is_refused_and_nothing_is_begun() {
     // More than the disk has is told as that.
     os.set_capacity(Some(1 << 20));
     let mut list = pin.list().clone();
-    list.files[run].extent = list.files[run].len + (1 << 30);
+    list.files[log].extent = list.files[log].len + (1 << 30);
     let error = CloneTarget::open(COPY, list, options(&shared(&os))).unwrap_err();
     assert_eq!(error.code(), "no_space");
     assert!(os.list(Path::new("/site")).unwrap().is_empty());

@@ -1,9 +1,12 @@
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
+use crate::wire::limits::CLONE_CONNECTIONS_MAX;
 use crate::{Error, Result};
 
 /// The least UDP payload that every path must carry, in bytes (RFC 9000, section 14).
@@ -48,6 +51,9 @@ pub struct Transport {
     pub idle_timeout: Duration,
     /// Streams that a peer may have open at a time: requests of a client, transfers of a replica.
     pub streams_max: u16,
+    /// Connections over which this side takes one clone, if it is large enough: from 1 to 8. One core fills one of them, and each
+    /// costs both sides a handshake.
+    pub clone_connections: u8,
 }
 
 impl Default for Transport {
@@ -64,6 +70,7 @@ impl Default for Transport {
             keep_alive: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             streams_max: 32,
+            clone_connections: connections_for(available_parallelism().map_or(1, NonZero::get)),
         }
     }
 }
@@ -101,6 +108,9 @@ impl Transport {
         }
         if self.streams_max == 0 {
             return wrong("streams_max", &self.streams_max, "it is at least 1");
+        }
+        if !(1..=CLONE_CONNECTIONS_MAX).contains(&self.clone_connections) {
+            return wrong("clone_connections", &self.clone_connections, "it lies between 1 and 8");
         }
         Ok(())
     }
@@ -168,9 +178,16 @@ impl Transport {
     }
 }
 
+/// How many connections a clone has on a machine of so many cores, if nobody says: the other side and the disk take their part
+/// of them.
+fn connections_for(cores: usize) -> u8 {
+    let more = u8::try_from(cores / 4).unwrap_or(u8::MAX);
+    more.saturating_add(1).min(CLONE_CONNECTIONS_MAX)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Transport;
+    use super::{Transport, connections_for};
     use std::time::Duration;
 
     #[test]
@@ -187,5 +204,13 @@ mod tests {
         assert_eq!(named(Transport { initial_window_bytes: 12_000, ..base() }), "initial_window_bytes");
         assert_eq!(named(Transport { keep_alive: Duration::from_secs(30), ..base() }), "keep_alive");
         assert_eq!(named(Transport { streams_max: 0, ..base() }), "streams_max");
+        assert_eq!(named(Transport { clone_connections: 0, ..base() }), "clone_connections");
+        assert_eq!(named(Transport { clone_connections: 9, ..base() }), "clone_connections");
+    }
+
+    #[test]
+    fn a_clone_has_one_connection_on_few_cores_and_never_more_than_eight() {
+        let of = [1, 2, 3, 4, 8, 16, 28, 32, 512, usize::MAX].map(connections_for);
+        assert_eq!(of, [1, 1, 1, 2, 3, 5, 8, 8, 8, 8]);
     }
 }

@@ -6,36 +6,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use planaria_engine::os::AlignedBuffer;
-use planaria_engine::{
-    CLONE_CHUNK_BYTES, CloneAbout, CloneRole, CloneTarget, FileKind, FileList, FilePin, Options,
-};
-use planaria_replication::Millis;
+use planaria_engine::{CloneAbout, CloneRole, CloneTarget, FileKind, FileList, Options};
 use planaria_types::{FileId, Uid};
 use tokio::task::JoinSet;
 
 use super::clock::now;
-use super::executor::bulk::{self, Range, Terms};
-use super::outgoing::OutgoingClone;
-use super::secondary::open_session;
+use super::connections::Connections;
+use super::executor::bulk::{self, Terms};
+use super::fetching::Fetching;
+use super::giving::Giving;
 use super::{Opening, Pace, decode};
 use crate::quic::session::{Opened, ReplicaSession};
 use crate::quic::{CloseCode, Credentials, Transport};
 
-use crate::wire::limits::FILE_CHUNK_BYTES_MAX;
 use crate::wire::message::{RemoteError, Shape};
-use crate::wire::replica::FileRequest;
 use crate::{Error, Result};
 
-/// Files that are fetched side by side.
+/// Files that are fetched side by side over one connection.
 pub(super) const STREAMS: usize = 4;
-/// Below this rate a clone asks for one chunk at a time, on all its streams together.
-const SLOW_BYTES_PER_S: u64 = 4 << 20;
-/// Below this rate it asks for everything at once: between two chunks its source would take it for one that is gone.
-const CRAWL_BYTES_PER_S: u64 = 64 << 10;
-/// At a rate, each stream asks for what comes in a tenth of a second.
-const MOMENTS_PER_S: u64 = 10;
 /// The bit of a file's number on the wire that says that it is a log segment.
 const LOG_BIT: u64 = 1 << 63;
 /// The list of files is sent in parts of this size, in bytes.
@@ -44,6 +32,8 @@ const LIST_PART_BYTES: usize = 1 << 20;
 const LIST_BYTES_MAX: usize = 256 << 20;
 /// How long a source may send nothing of a file, if nobody says: its disk may be busy.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
+/// How often a source is asked for something, if nobody says.
+const KEEP_EVERY: Duration = Duration::from_secs(15);
 /// How long a target may take to hear why there is no list for it.
 const HEARD_WITHIN: Duration = Duration::from_secs(10);
 /// How long a target may take to ask for the next file before its pin is let go.
@@ -99,6 +89,8 @@ pub struct Taking {
     pub pace: Arc<Pace>,
     /// How long a source may send nothing of what it was asked for, until it has failed.
     pub silence_max: Duration,
+    /// How often a source is asked for something while nothing more may come yet: it lets go of a cut of which nothing is asked.
+    pub keep_every: Duration,
 }
 
 impl Taking {
@@ -114,6 +106,7 @@ impl Taking {
             ttl_ms: None,
             pace: Arc::default(),
             silence_max: SILENCE_MAX,
+            keep_every: KEEP_EVERY,
         }
     }
 
@@ -166,21 +159,22 @@ fn is_done(end: &Error) -> bool {
     matches!(end, Error::Refused { code, .. } if *code == CloseCode::Done.name())
 }
 
-/// Sends the list of a pinned cut, then whatever is asked for of its files, until the target is done, or asks for nothing for
-/// so long. Tells whether the target said that it has all.
-pub(super) async fn serve_pin(
-    session: &ReplicaSession,
-    pin: FilePin,
-    list: bytes::Bytes,
-    idle_max: Duration,
-    outgoing: OutgoingClone,
-) -> Result<bool> {
-    let (pin, outgoing) = (Arc::new(pin), Arc::new(outgoing));
+/// Sends the list of a pinned cut.
+pub(super) async fn send_list(session: &ReplicaSession, list: bytes::Bytes) -> Result<()> {
     let mut sender = session.open_bulk(bytes::Bytes::new()).await?;
     for part in list.chunks(LIST_PART_BYTES) {
         sender.send(list.slice_ref(part)).await?;
     }
-    sender.finish().await?;
+    sender.finish().await
+}
+
+/// Sends whatever is asked for of the files of a cut, until the target is done, or asks for nothing for so long. Tells whether
+/// the target said that it has all.
+pub(super) async fn serve_files(
+    session: &ReplicaSession,
+    giving: &Arc<Giving>,
+    idle_max: Duration,
+) -> Result<bool> {
     let mut sending = JoinSet::new();
     loop {
         let opened = tokio::select! {
@@ -193,10 +187,10 @@ pub(super) async fn serve_pin(
         match opened {
             Ok(Opened::File(request, sender)) => {
                 let (kind, number) = file_of(request.file);
-                let (pin, outgoing) = (Arc::clone(&pin), Arc::clone(&outgoing));
+                let giving = Arc::clone(giving);
                 sending.spawn(sender.serve(move |offset, len| {
-                    outgoing.count(len as u64);
-                    bulk::read(&pin, kind, number, offset, len)
+                    giving.outgoing.count(len as u64);
+                    bulk::read(&giving.pin, kind, number, offset, len)
                         .map_err(|error| RemoteError::new("clone", error.to_string()))
                 }));
             }
@@ -245,28 +239,29 @@ pub async fn take_clone(
             Opening::Shaped { shape: shape.clone(), resumes }
         }
     };
-    let opening = open_session(address, credentials, transport, &opening);
-    let (_endpoint, session) = taking.pace.heed(opening).await?;
-    let done = fetch_clone(&session, taking, None, progress).await;
-    // The source holds its pin until it hears of the end.
+    let opening = Connections::open(address, credentials, transport, &opening);
+    let connections = Arc::new(taking.pace.heed(opening).await?);
+    let done = fetch_clone(&connections, taking, None, progress).await;
     let (code, why) = match &done {
         Ok(_) => (CloseCode::Done, "the clone is complete".to_owned()),
         Err(error) => (CloseCode::Refused, error.to_string()),
     };
-    session.connection().farewell(code, &why).await;
+    connections.farewell(code, &why).await;
     done
 }
 
-/// Fetches a clone over a session that was opened for it, if it meets the terms.
+/// Fetches a clone over a connection that was opened for it, and over as many more as it is to have, if it meets the terms.
 pub(super) async fn fetch_clone(
-    session: &ReplicaSession,
+    connections: &Arc<Connections>,
     taking: &Taking,
     terms: Option<&Terms>,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<CloneProgress> {
     let (begun, pace) = (now(), &taking.pace);
     progress(&CloneProgress::default());
-    let list: FileList = pace.heed(receive_list(session)).await?;
+    let encoded = pace.heed(receive_encoded(connections.first(), LIST_BYTES_MAX)).await?;
+    let (list, hash): (FileList, _) = (decode(&encoded)?, *blake3::hash(&encoded).as_bytes());
+    drop(encoded);
     if let Some(terms) = terms {
         terms.check(&list)?;
     }
@@ -286,27 +281,8 @@ pub(super) async fn fetch_clone(
     state.linked_bytes = target.linked_bytes();
     state.done_bytes = state.resumed_bytes + state.linked_bytes;
     progress(&state);
-    let ranges = bulk::ranges(&target);
-    let pace = Arc::clone(pace);
-    let turn = tokio::sync::Mutex::default();
-    let (state, silence_max) = (Mutex::new(state), taking.silence_max);
-    let shared = Arc::new(Shared { target, state, progress, begun, pace, turn, silence_max });
-    let (mut fetching, mut syncing) = (JoinSet::new(), JoinSet::new());
-    for range in ranges {
-        while fetching.len() >= STREAMS {
-            let Some(done) = fetching.join_next().await else { break };
-            syncing.spawn(sync(joined(done)?, Arc::clone(&shared)));
-        }
-        fetching.spawn(fetch_range(session.clone(), range, Arc::clone(&shared)));
-    }
-    while let Some(done) = fetching.join_next().await {
-        syncing.spawn(sync(joined(done)?, Arc::clone(&shared)));
-    }
-    while let Some(done) = syncing.join_next().await {
-        joined(done)?;
-    }
-    let Shared { mut target, state, progress, .. } = Arc::into_inner(shared).ok_or(Error::Closed)?;
-    let mut state = state.into_inner();
+    let fetching = Fetching::new(target, state, progress, begun, taking);
+    let (mut target, mut state, progress) = fetching.fetch_all(connections, hash).await?;
     state.stage = CloneStage::Installing;
     progress(&state);
     if let Some(about) = taking.about_now() {
@@ -323,13 +299,11 @@ pub(super) async fn fetch_clone(
 }
 
 pub(super) async fn receive_list<T: serde::de::DeserializeOwned>(session: &ReplicaSession) -> Result<T> {
-    receive_list_within(session, LIST_BYTES_MAX).await
+    decode(&receive_encoded(session, LIST_BYTES_MAX).await?)
 }
 
-async fn receive_list_within<T: serde::de::DeserializeOwned>(
-    session: &ReplicaSession,
-    bytes_max: usize,
-) -> Result<T> {
+/// Receives a list of files as it was sent.
+async fn receive_encoded(session: &ReplicaSession, bytes_max: usize) -> Result<Vec<u8>> {
     let Opened::Bulk(_, mut receiver) = session.accept().await? else {
         return Err(Error::Protocol("the source of a clone asked for a file".into()));
     };
@@ -340,86 +314,7 @@ async fn receive_list_within<T: serde::de::DeserializeOwned>(
         }
         bytes.extend_from_slice(&part);
     }
-    decode(&bytes)
-}
-
-/// What the streams of a clone have in common.
-struct Shared<P> {
-    target: CloneTarget,
-    state: Mutex<CloneProgress>,
-    progress: P,
-    begun: Millis,
-    pace: Arc<Pace>,
-    /// Held by the stream that asks, where they are to ask one after the other.
-    turn: tokio::sync::Mutex<()>,
-    silence_max: Duration,
-}
-
-impl<P: Fn(&CloneProgress)> Shared<P> {
-    /// What comes next, unless nothing comes: a source that lives and sends nothing would hold the clone up for ever.
-    async fn in_time<T>(&self, next: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(self.silence_max, next).await.unwrap_or_else(|_| {
-            let silence_ms = self.silence_max.as_millis();
-            Err(Error::Protocol(format!("the source sent nothing of a file for {silence_ms} ms")))
-        })
-    }
-
-    fn write(&self, range: Range, offset: u64, data: &[u8]) -> Result<()> {
-        self.target.write(range.chunk_at(offset), data)?;
-        let mut state = self.state.lock();
-        state.done_bytes += data.len() as u64;
-        state.elapsed_ms = now().since(self.begun).0;
-        (self.progress)(&state);
-        Ok(())
-    }
-}
-
-/// How much of a file is asked for at a time, in bytes: whole chunks, at a rate no more than what comes in a moment.
-fn ahead_bytes(rate: Option<u64>) -> u64 {
-    let rate = rate.filter(|rate| *rate >= CRAWL_BYTES_PER_S);
-    let per_moment = rate.map_or(u64::MAX, |rate| rate / MOMENTS_PER_S);
-    (per_moment / CLONE_CHUNK_BYTES).max(1).saturating_mul(CLONE_CHUNK_BYTES)
-}
-
-/// Fetches chunks of a file; one is checked and written while the next one comes.
-async fn fetch_range<P>(session: ReplicaSession, range: Range, shared: Arc<Shared<P>>) -> Result<Range>
-where
-    P: Fn(&CloneProgress) + Send + Sync + 'static,
-{
-    let buffer = || AlignedBuffer::new(FILE_CHUNK_BYTES_MAX as usize);
-    let (mut data, mut writing) = (buffer(), JoinSet::new());
-    let (mut asked, end) = (range.offset, range.offset + range.length);
-    while asked < end {
-        // Nothing is asked for that may not come yet: it would wait in the windows, and come again if either side dies.
-        let _turn = match shared.pace.rate() {
-            Some(rate) if (CRAWL_BYTES_PER_S..SLOW_BYTES_PER_S).contains(&rate) => {
-                Some(shared.turn.lock().await)
-            }
-            _ => None,
-        };
-        shared.pace.admit(0).await?;
-        let length = (end - asked).min(ahead_bytes(shared.pace.rate()));
-        let file = wire_number(range.kind, range.number);
-        let request = FileRequest { lease: 0, file, offset: asked, length };
-        asked += length;
-        let mut receiver = shared.pace.heed(session.fetch(request)).await?;
-        while let Some(offset) = shared.pace.heed(shared.in_time(receiver.next(&mut data))).await? {
-            shared.pace.admit(data.len() as u64).await?;
-            let free = writing.join_next().await.map_or_else(|| Ok(buffer()), joined)?;
-            let full = std::mem::replace(&mut data, free);
-            let shared = Arc::clone(&shared);
-            writing.spawn_blocking(move || shared.write(range, offset, &full).map(|()| full));
-        }
-    }
-    if let Some(last) = writing.join_next().await {
-        joined(last)?;
-    }
-    Ok(range)
-}
-
-/// Makes a file that is there durable while others come.
-async fn sync<P: Send + Sync + 'static>(range: Range, shared: Arc<Shared<P>>) -> Result<()> {
-    blocking(move || Ok(shared.target.sync_complete(range.kind, range.number)?)).await
+    Ok(bytes)
 }
 
 pub(super) fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {

@@ -41,7 +41,7 @@ pub async fn open_secondary(
     dir: &Path,
     primary: SocketAddr,
     siblings: &[SocketAddr],
-    credentials: &Credentials,
+    (credentials, transport): (&Credentials, &Transport),
     options: &Options,
     progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
 ) -> Result<Joined> {
@@ -57,7 +57,7 @@ pub async fn open_secondary(
             let copy = |source| {
                 let progress = Arc::clone(&progress);
                 let told = move |state: &CloneProgress| progress(state);
-                copy_from(source, credentials, dir, options, told)
+                clone_from(source, credentials, transport, dir, CloneRole::Secondary, options, told)
             };
             let (copied, source, note) = match copy(source).await {
                 Err(error) if source != primary => {
@@ -105,17 +105,6 @@ pub async fn open_partial(
         return Err(Error::WholeCopy { path: dir.to_path_buf() });
     }
     Ok(db)
-}
-
-async fn copy_from(
-    source: SocketAddr,
-    credentials: &Credentials,
-    dir: &Path,
-    options: &Options,
-    progress: impl Fn(&CloneProgress) + Send + Sync + 'static,
-) -> Result<CloneProgress> {
-    let transport = Transport::default();
-    clone_from(source, credentials, &transport, dir, CloneRole::Secondary, options, progress).await
 }
 
 /// Where the first copy is taken from, and what is said of it.

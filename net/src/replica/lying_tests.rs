@@ -3,15 +3,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use planaria_engine::{Batch, Database, Durability};
+use planaria_engine::{Batch, CLONE_CHUNK_BYTES, Database, Durability, FilePin};
+use tokio::task::JoinSet;
 
+use super::super::secondary::open_session;
 use super::super::tests::{Cluster, equal, options};
 use super::super::{decode, encode};
 use super::*;
 use crate::quic::session::FileSender;
 use crate::quic::{AcceptLimits, Endpoint, Peer};
+use crate::wire::limits::FILE_CHUNK_BYTES_MAX;
 use crate::wire::message::{Call, Response};
-use crate::wire::replica::FileChunk;
+use crate::wire::replica::{FileChunk, FileRequest};
 use crate::wire::rpc::{BoxFuture, Exchange, Handler, ServeLimits, Server, serve};
 use crate::wire::{Frame, FrameKind};
 
@@ -266,24 +269,11 @@ fn a_list_that_never_ends_is_given_up_at_its_limit() {
         let (address, transport) = (server.local_address(), Transport::default());
         let (_endpoint, session) =
             open_session(address, &cluster.credentials, &transport, &Opening::Clone).await.unwrap();
-        receive_list_within::<FileList>(&session, limit).await.unwrap_err()
+        receive_encoded(&session, limit).await.unwrap_err()
     });
     assert!(refused.to_string().contains("too long"), "{refused}");
     assert!(taken.load(Ordering::Relaxed) < limit as u64 + 2 * u64::from(Transport::default().window_bytes));
     cluster.runtime.block_on(server.shutdown(Duration::from_millis(100)));
-}
-
-#[test]
-fn at_a_rate_no_more_is_asked_for_than_comes_soon_and_never_so_little_that_the_source_hears_nothing() {
-    for rate in [CRAWL_BYTES_PER_S, 2 << 20, SLOW_BYTES_PER_S, 64 << 20, 1 << 30] {
-        let ahead = ahead_bytes(Some(rate));
-        assert_eq!(ahead % CLONE_CHUNK_BYTES, 0, "{rate}");
-        assert!(ahead == CLONE_CHUNK_BYTES || ahead * MOMENTS_PER_S <= rate, "{rate}");
-        assert!(CLONE_CHUNK_BYTES / rate < IDLE_MAX.as_secs() / 2, "{rate}");
-    }
-    for everything in [None, Some(CRAWL_BYTES_PER_S - 1), Some(1)] {
-        assert!(ahead_bytes(everything) > 1 << 60);
-    }
 }
 
 #[test]

@@ -7,14 +7,18 @@ mod archive;
 mod clock;
 mod clone;
 mod compare;
+mod connections;
 mod convert;
 mod detour;
 pub mod executor;
+mod fetching;
+mod giving;
 mod join;
 mod lazy;
 mod meter;
 mod outgoing;
 mod pace;
+mod pieces;
 mod primary;
 pub mod reads;
 mod removal;
@@ -70,6 +74,11 @@ pub(crate) enum Opening {
         /// The cut of the backup that it goes on from, if there is one.
         since: Option<planaria_types::Uid>,
     },
+    /// A part of a clone that is being taken over another connection of the same peer.
+    Join {
+        /// The BLAKE3 hash of its list of files, as it was sent there.
+        list: [u8; 32],
+    },
 }
 
 /// Ends what an earlier process has begun to do to the directory as a whole. Call it before the directory is opened.
@@ -113,3 +122,11 @@ mod partial_tests;
 #[cfg(test)]
 #[path = "toll_tests.rs"]
 mod toll_tests;
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod settings_tests;
+
+#[cfg(test)]
+#[path = "connections_tests.rs"]
+mod connections_tests;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use planaria_engine::CLONE_CHUNK_BYTES;
 use planaria_replication::Millis;
 use tokio::sync::watch;
 
@@ -11,6 +12,12 @@ use crate::{Error, Result};
 
 /// How much may come in at once after a pause, as a time at the rate, in milliseconds.
 const BURST_MS: u64 = 100;
+/// Below this rate one chunk is asked for at a time, whatever the number of streams and connections.
+const SLOW_BYTES_PER_S: u64 = 4 << 20;
+/// At a rate no request is for more than what comes in a tenth of a second, unless that is less than a chunk.
+const REQUESTS_PER_S: u64 = 10;
+/// At a rate so many of such requests are under way at a time.
+const REQUESTS_MAX: u64 = 4;
 
 /// A bucket of bytes that fills at a rate. What was taken from an empty one is owed: the next has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +74,9 @@ impl Bucket {
 #[derive(Debug)]
 pub struct Pace {
     bucket: Mutex<Bucket>,
-    /// Whether it is given up; touched at every change of the rate.
+    /// Bytes that were asked for at a rate, and may not have come.
+    asked: Mutex<u64>,
+    /// Whether it is given up; touched at every change of the rate, and when more may be asked for.
     stopped: watch::Sender<bool>,
 }
 
@@ -80,7 +89,8 @@ impl Default for Pace {
 impl Pace {
     /// A pace of so many bytes a second at most; of none, as fast as the wire.
     pub fn new(bytes_per_s: Option<u64>) -> Self {
-        Self { bucket: Mutex::new(Bucket::new(bytes_per_s, now())), stopped: watch::Sender::new(false) }
+        let bucket = Mutex::new(Bucket::new(bytes_per_s, now()));
+        Self { bucket, asked: Mutex::default(), stopped: watch::Sender::new(false) }
     }
 
     /// The greatest rate, in bytes a second.
@@ -128,6 +138,40 @@ impl Pace {
         }
     }
 
+    /// Leave to ask for up to so many bytes, as soon as not too many are under way: over all streams of all connections no more
+    /// than what soon comes at the rate, in whole chunks. May be dropped at any time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GivenUp`].
+    pub(super) async fn ask(&self, bytes: u64) -> Result<Leave<'_>> {
+        let mut changed = self.stopped.subscribe();
+        loop {
+            if *changed.borrow_and_update() {
+                return Err(Error::GivenUp);
+            }
+            if let Some(leave) = self.leave(bytes) {
+                return Ok(leave);
+            }
+            // Whom it waits for is in here.
+            let _ = changed.changed().await;
+        }
+    }
+
+    fn leave(&self, bytes: u64) -> Option<Leave<'_>> {
+        let Some(rate) = self.rate() else {
+            return Some(Leave { pace: self, bytes, counted: 0 });
+        };
+        let mut asked = self.asked.lock();
+        let may = may_ask(rate, *asked);
+        if may == 0 {
+            return None;
+        }
+        let bytes = bytes.min(may);
+        *asked += bytes;
+        Some(Leave { pace: self, bytes, counted: bytes })
+    }
+
     /// Counts bytes that came in and could not wait: those that come next pay for them.
     pub(super) fn charge(&self, bytes: u64) {
         self.bucket.lock().take(bytes, now());
@@ -172,6 +216,37 @@ impl Pace {
     }
 }
 
+/// How much may be asked for at a rate, in bytes, while so many are under way.
+fn may_ask(rate: u64, under_way: u64) -> u64 {
+    let request = (rate / REQUESTS_PER_S / CLONE_CHUNK_BYTES).max(1) * CLONE_CHUNK_BYTES;
+    let all = if rate < SLOW_BYTES_PER_S { request } else { request.saturating_mul(REQUESTS_MAX) };
+    let free = all.saturating_sub(under_way) / CLONE_CHUNK_BYTES * CLONE_CHUNK_BYTES;
+    free.min(request)
+}
+
+/// Leave to ask for some bytes. Others may ask for as many when it is dropped.
+pub(super) struct Leave<'a> {
+    pace: &'a Pace,
+    bytes: u64,
+    counted: u64,
+}
+
+impl Leave<'_> {
+    /// How many.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if self.counted > 0 {
+            *self.pace.asked.lock() -= self.counted;
+            self.pace.stopped.send_modify(|_| {});
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +287,54 @@ mod tests {
         bucket.set_rate(Some(1_000), Millis(500_100));
         let bytes = granted(&mut bucket, 500_100, 510_100, 100);
         assert!((10_000..=10_200).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn what_is_under_way_over_all_streams_comes_soon_at_the_rate_and_is_one_chunk_where_it_is_slow() {
+        for rate in
+            [1, 64 << 10, SLOW_BYTES_PER_S - 1, SLOW_BYTES_PER_S, 10 << 20, 64 << 20, 1 << 30, u64::MAX / 2]
+        {
+            let mut under_way = 0;
+            for _ in 0..64 {
+                let may = may_ask(rate, under_way);
+                assert_eq!(may % CLONE_CHUNK_BYTES, 0, "{rate}");
+                assert!(under_way > 0 || may > 0, "somebody may always ask: {rate}");
+                under_way += may;
+            }
+            let soon = if rate < SLOW_BYTES_PER_S {
+                CLONE_CHUNK_BYTES
+            } else {
+                (rate / REQUESTS_PER_S).max(CLONE_CHUNK_BYTES) * REQUESTS_MAX
+            };
+            assert!((CLONE_CHUNK_BYTES..=soon).contains(&under_way), "{under_way} at {rate}");
+        }
+        // The last chunk of a file is short, and a rate may be lowered while much is under way.
+        assert_eq!(may_ask(1, 17), 0);
+        assert_eq!(may_ask(SLOW_BYTES_PER_S, 1 << 40), 0);
+    }
+
+    #[test]
+    fn leave_is_waited_for_while_others_have_it_and_without_a_rate_nobody_waits() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let pace = Pace::new(Some(1));
+        let first = runtime.block_on(pace.ask(u64::MAX)).unwrap();
+        assert_eq!(first.bytes(), CLONE_CHUNK_BYTES);
+        assert!(pace.leave(9).is_none());
+        runtime.block_on(async {
+            let (second, ()) = tokio::join!(pace.ask(9), async { drop(first) });
+            assert_eq!(second.unwrap().bytes(), 9);
+        });
+        let held = pace.leave(9).unwrap();
+        runtime.block_on(async {
+            let (all, ()) = tokio::join!(pace.ask(1 << 40), async { pace.set_rate(None) });
+            assert_eq!(all.unwrap().bytes(), 1 << 40);
+        });
+        pace.set_rate(Some(1));
+        runtime.block_on(async {
+            let (none, ()) = tokio::join!(pace.ask(9), async { pace.stop() });
+            assert!(matches!(none, Err(Error::GivenUp)));
+        });
+        drop(held);
     }
 
     #[test]

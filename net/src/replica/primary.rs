@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use planaria_engine::{CloneRecord, Database, FilePin, Lead, Registration};
+use planaria_engine::{Database, FilePin, Lead, Registration};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{Group, GroupAction, Identity, Session, SessionAction, SessionId};
 use planaria_replication::{Choice, Feed, Lane, Message, Millis, Options, Situation, Way};
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::clock::{now, until};
 use super::executor::{self, Kept, Leading, Outcome, Registrar, SessionReads};
+use super::giving::{Giving, Givings};
 use super::outgoing::{GoingOut, Outgoing};
 use super::wards::Wards;
 use super::{Opening, Shaper, archive, clone, decode, decode_message, encode};
@@ -59,7 +60,8 @@ pub struct Primary {
     /// What is known of each secondary besides the protocol's view.
     pub(super) wards: Wards,
     /// The clones that are being taken of it.
-    outgoing: Outgoing,
+    pub(super) outgoing: Outgoing,
+    pub(super) givings: Givings,
 }
 
 /// How long a copy that feeds others may take until it shows all that it has logged, in milliseconds.
@@ -128,6 +130,7 @@ impl Primary {
             registrar,
             wards,
             outgoing: Outgoing::default(),
+            givings: Givings::default(),
         };
         primary.update_floors();
         Ok(Arc::new(primary))
@@ -158,6 +161,7 @@ impl Primary {
             next_session: AtomicU64::new(1),
             wards,
             outgoing: Outgoing::default(),
+            givings: Givings::default(),
         };
         primary.update_floors();
         Arc::new(primary)
@@ -313,6 +317,7 @@ impl Primary {
                 self.serve_secondary(session, runtime, address)
             }
             Opening::Archive { since } => self.serve_archive(session, runtime, since),
+            Opening::Join { list } => self.serve_more(session, runtime, list),
             Opening::Clone => {
                 let pin = self.pin(Database::pin_files)?;
                 self.serve_clone(session, runtime, pin, "remote")
@@ -331,34 +336,6 @@ impl Primary {
         }
     }
 
-    /// Gives pinned files away, and notes it where that can be written down once the target has them.
-    fn serve_clone(
-        &self,
-        session: &ReplicaSession,
-        runtime: &Handle,
-        pin: FilePin,
-        name: &str,
-    ) -> Result<()> {
-        let (cut, bytes) = (pin.list().position.uid, pin.list().bytes());
-        let outgoing = self.outgoing.begin(session.peer().address, pin.list());
-        let list = encode(pin.list())?;
-        let is_taken = runtime.block_on(clone::serve_pin(session, pin, list, clone::IDLE_MAX, outgoing))?;
-        if !is_taken || self.is_feeding() {
-            return Ok(());
-        }
-        let peer = session.peer();
-        self.db.record_clone(&CloneRecord {
-            name: name.to_owned(),
-            target: peer.address.to_string(),
-            role: None,
-            source: self.db.instance(),
-            cut,
-            bytes,
-            created_ms: self.db.now_millis(),
-        })?;
-        Ok(())
-    }
-
     /// The clones that are being taken of it, oldest first.
     pub fn going_out(&self) -> Vec<GoingOut> {
         self.outgoing.list()
@@ -369,7 +346,9 @@ impl Primary {
         let pin = self.pin(|db| db.pin_archive(since))?;
         let list = encode(&(pin.list(), pin.log()))?;
         let outgoing = self.outgoing.begin(session.peer().address, pin.list());
-        runtime.block_on(clone::serve_pin(session, pin, list, archive::IDLE_MAX, outgoing)).map(drop)
+        let giving = Arc::new(Giving::new(pin, outgoing, session.peer(), &list, "archive"));
+        runtime.block_on(clone::send_list(session, list))?;
+        runtime.block_on(clone::serve_files(session, &giving, archive::IDLE_MAX)).map(drop)
     }
 
     /// Pins the files of a cut. A copy that feeds others makes one when it shows all that it has logged, which lasts for a moment.

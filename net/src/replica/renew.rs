@@ -50,7 +50,7 @@ pub struct Renewal {
 ///
 /// `ForeignDatabase` if the node has another database, [`Error::GivenUp`] if its pace says so. What came stays.
 pub fn renew(
-    (source, credentials): (SocketAddr, &Credentials),
+    (source, credentials, transport): (SocketAddr, &Credentials, &Transport),
     dir: &Path,
     options: &Options,
     pace: &Arc<Pace>,
@@ -77,7 +77,7 @@ pub fn renew(
         port: None,
         credentials: credentials.clone(),
         portion: None,
-        transport: Transport::default(),
+        transport: transport.clone(),
         options: options.clone(),
         siblings: Vec::new(),
         note: None,

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::clock::{now, until};
 use super::clone::{CloneProgress, Taking, fetch_clone};
+use super::connections::Connections;
 use super::detour::Detour;
 use super::executor::FollowingCopy;
 use super::executor::bulk::{Places, Terms};
@@ -520,17 +521,17 @@ impl Loop {
         places.prepare(&*os)?;
         let progress = move |progress: &CloneProgress| shared.status.lock().bulk = Some(progress.clone());
         let (fetched, traffic) = self.runtime.block_on(async {
-            let (_endpoint, session) =
-                open_session(primary, &credentials, &transport, &Opening::Clone).await?;
+            let opening = Connections::open(primary, &credentials, &transport, &Opening::Clone);
+            let connections = Arc::new(opening.await?);
             let taking = Taking {
                 pace: pace.unwrap_or_default(),
                 ..Taking::new(&places.next, CloneRole::Secondary, &options)
             };
-            let fetched = fetch_clone(&session, &taking, Some(&terms), progress).await;
-            let traffic = session.connection().traffic();
+            let fetched = fetch_clone(&connections, &taking, Some(&terms), progress).await;
+            let traffic = connections.traffic();
             match &fetched {
-                Ok(_) => session.close(CloseCode::Done, "the clone is complete"),
-                Err(error) => session.close(CloseCode::Refused, &error.to_string()),
+                Ok(_) => connections.farewell(CloseCode::Done, "the clone is complete").await,
+                Err(error) => connections.farewell(CloseCode::Refused, &error.to_string()).await,
             }
             Ok::<_, Error>((fetched, traffic))
         })?;

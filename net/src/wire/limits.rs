@@ -27,6 +27,9 @@ pub const BULK_BYTES_MAX: u32 = 32 << 20;
 /// Bytes of file data in one chunk.
 pub const FILE_CHUNK_BYTES_MAX: u32 = 1 << 20;
 
+/// Connections over which one clone comes in, and that its source grants it.
+pub const CLONE_CONNECTIONS_MAX: u8 = 8;
+
 /// Rows per batch.
 pub const ROWS_MAX: usize = 1 << 16;
 /// Operations in one write batch.

@@ -91,10 +91,15 @@ impl Measured {
         let full =
             median(&self.full_seconds).map_or(Cell::None, |s| Cell::Duration(Duration::from_secs_f64(s)));
         let seconds = Duration::from_secs_f64(median(&self.seconds).unwrap_or_default());
+        let connections = match arguments.kind {
+            CloneKind::Remote => Cell::Count(transport(arguments).clone_connections.into()),
+            _ => Cell::None,
+        };
         Report::new()
             .with("records", Cell::Count(arguments.records))
             .with("value_bytes", Cell::Bytes(arguments.value_size as u64))
             .with("fan_out", Cell::Count(arguments.fan_out))
+            .with("connections", connections)
             .with("load_seconds", Cell::Duration(self.load))
             .with("seconds", Cell::Duration(seconds))
             .with("first_read_ms", median(&self.first_read_ms).map_or(Cell::None, Cell::Ratio))
@@ -131,6 +136,9 @@ impl Bench<'_> {
             return Err(CliError::usage(
                 "--changed is a part from 0 to 1, and one incremental or lazy clone is made at a time",
             ));
+        }
+        if arguments.connections.is_some() && arguments.kind != CloneKind::Remote {
+            return Err(CliError::usage("--connections is for whole clones from a node: --kind remote"));
         }
         self.say(&format!("loading {} records", crate::output::count(arguments.records)));
         let stopwatch = Stopwatch::start();
@@ -231,14 +239,16 @@ impl Bench<'_> {
 
     fn clone_remotely(&self) -> Result<(Vec<PathBuf>, u64), CliError> {
         let (targets, rate): (Vec<PathBuf>, _) = (self.targets().collect(), self.arguments.rate);
+        let transport = transport(self.arguments);
         let cloned: Result<u64, CliError> = self.runtime.block_on(async {
             let mut cloning = JoinSet::new();
             for target in targets.clone() {
                 let (address, credentials) = (self.source.address(), self.source.credentials().clone());
+                let transport = transport.clone();
                 cloning.spawn(async move {
                     let mut taking = Taking::new(target, CloneRole::Detached, &Options::default());
                     taking.pace = Arc::new(Pace::new(rate));
-                    take_clone(address, &credentials, &Transport::default(), &taking, |_| {}).await
+                    take_clone(address, &credentials, &transport, &taking, |_| {}).await
                 });
             }
             let mut bytes = 0;
@@ -278,6 +288,13 @@ impl Bench<'_> {
             let _ = writeln!(std::io::stderr(), "{what}");
         }
     }
+}
+
+/// The settings of the network for clones.
+fn transport(arguments: &CloneBenchArgs) -> Transport {
+    let default = Transport::default();
+    let clone_connections = arguments.connections.unwrap_or(default.clone_connections);
+    Transport { clone_connections, ..default }
 }
 
 fn remove(dir: &Path) -> Result<(), CliError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::choice::parse_bytes;
+use super::transport::parse_connections;
 
 /// `planaria bench`.
 #[derive(Subcommand, Debug)]
@@ -65,6 +66,9 @@ pub(crate) struct CloneArgs {
     /// At most so many bytes a second for each clone, such as the 32MiB that the control center leaves a primary [default: as fast as the wire]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) rate: Option<u64>,
+    /// Connections of each clone from a node, from 1 to 8 [default: by the number of cores]
+    #[arg(long, value_name = "N", value_parser = parse_connections)]
+    pub(crate) connections: Option<u8>,
     /// Have a writer commit durably meanwhile, one record after the other, and tell its 99th percentile
     #[arg(long)]
     pub(crate) writer: bool,

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::PlaceArgs;
 use super::choice::parse_duration_ms;
 use super::shape::ShapeArgs;
+use super::transport::parse_connections;
 
 /// `planaria clone`.
 #[derive(Subcommand, Debug)]
@@ -78,6 +79,10 @@ pub(crate) struct CloneCreateArgs {
     /// The greatest rate a second, such as 20MiB
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) rate: Option<Rate>,
+    /// Connections over which a large clone comes in to this machine, from 1 to 8; a node that takes one has its own setting,
+    /// `serve --transport connections=N` [default: by the number of cores]
+    #[arg(long, value_name = "N", value_parser = parse_connections, conflicts_with_all = ["from", "on_node"])]
+    pub(crate) connections: Option<u8>,
     /// How long it lives once it is complete, such as 12h or 7d
     #[arg(long, value_name = "DURATION", value_parser = parse_life)]
     pub(crate) ttl: Option<Life>,

@@ -29,7 +29,7 @@ pub(crate) struct Global {
     #[arg(long = "clone", global = true, value_name = "NAME", conflicts_with = "cluster")]
     pub(crate) of_clone: Option<String>,
     /// Settings of QUIC for nodes, clones and backups: mtu, window, stream-window, send-window, initial-window,
-    /// socket-buffer, congestion, offload, keep-alive, idle [default: for loopback and ordinary networks]
+    /// socket-buffer, congestion, offload, keep-alive, idle, connections [default: for loopback and ordinary networks]
     #[arg(long, global = true, value_name = "NAME=VALUE,...", env = "PLANARIA_TRANSPORT", hide_env_values = true,
         default_value = "", hide_default_value = true, value_parser = parse_transport)]
     pub(crate) transport: Transport,

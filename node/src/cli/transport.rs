@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use planaria_net::quic::{Congestion, Transport};
+use planaria_net::wire::limits::CLONE_CONNECTIONS_MAX;
 
 use super::choice::{parse_bytes, parse_duration_ms};
 
@@ -39,13 +40,20 @@ fn set(transport: &mut Transport, name: &str, value: &str) -> Result<(), String>
         "offload" => transport.segmentation_offload = switch(value)?,
         "keep-alive" => transport.keep_alive = time()?,
         "idle" => transport.idle_timeout = time()?,
+        "connections" => transport.clone_connections = parse_connections(value)?,
         _ => {
             return Err("there is no such setting; there are mtu, window, stream-window, send-window, initial-window, \
-                        socket-buffer, congestion, offload, keep-alive and idle"
+                        socket-buffer, congestion, offload, keep-alive, idle and connections"
                 .to_owned());
         }
     }
     Ok(())
+}
+
+/// Over how many connections clones come in.
+pub(super) fn parse_connections(text: &str) -> Result<u8, String> {
+    let connections = text.parse().ok().filter(|count| (1..=CLONE_CONNECTIONS_MAX).contains(count));
+    connections.ok_or_else(|| format!("it is a number from 1 to {CLONE_CONNECTIONS_MAX}"))
 }
 
 fn congestion(value: &str) -> Result<Congestion, String> {
@@ -71,7 +79,8 @@ mod tests {
     #[test]
     fn settings_are_named_and_the_others_stay() {
         assert_eq!(parse_transport("").unwrap(), Transport::default());
-        let text = "mtu=8952,window=64MiB,stream-window=32MiB,congestion=bbr,offload=off,idle=1m";
+        let text =
+            "mtu=8952,window=64MiB,stream-window=32MiB,congestion=bbr,offload=off,idle=1m,connections=3";
         let expected = Transport {
             mtu_max: 8_952,
             window_bytes: 64 << 20,
@@ -79,6 +88,7 @@ mod tests {
             congestion: Congestion::Bbr,
             segmentation_offload: false,
             idle_timeout: Duration::from_mins(1),
+            clone_connections: 3,
             ..Transport::default()
         };
         assert_eq!(parse_transport(text).unwrap(), expected);
@@ -96,6 +106,8 @@ mod tests {
             ("congestion=reno", "cubic or bbr"),
             ("offload=1", "on or off"),
             ("idle=1", "unit"),
+            ("connections=0", "1 to 8"),
+            ("connections=9", "1 to 8"),
         ] {
             let why = parse_transport(text).unwrap_err();
             assert!(why.contains(said), "{text}: {why}");

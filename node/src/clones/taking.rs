@@ -136,7 +136,8 @@ impl Taker {
                 let expires_ms = ttl_ms(job).map(|ttl_ms| made_ms.saturating_add(ttl_ms));
                 Ok(place.end_renewal(db, &CloneAbout { made_ms, expires_ms, ..about_of(job) })?)
             };
-            renew((source, &self.credentials), &dir, engine, pace, &self.runtime, told, end).map(drop)
+            let from = (source, &self.credentials, &self.transport);
+            renew(from, &dir, engine, pace, &self.runtime, told, end).map(drop)
         })
     }
 

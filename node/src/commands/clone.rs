@@ -81,8 +81,9 @@ fn link(global: &Global, place: &Place, arguments: &CloneCreateArgs) -> Result<(
         return Err(CliError::usage("a clone on the same disk is a database of its own")
             .hint("for a secondary use `planaria serve NEW --replica-of ADDR`"));
     }
-    if arguments.rate.is_some() {
-        return Err(CliError::usage("a clone on the same disk moves nothing that a rate could limit"));
+    if arguments.rate.is_some() || arguments.connections.is_some() {
+        return Err(CliError::usage("a clone on the same disk moves nothing over a network")
+            .hint("leave --rate and --connections out"));
     }
     let is_here = matches!(place, Place::Directory(_));
     if !is_here && (arguments.replace || arguments.ttl.is_some()) {
@@ -198,7 +199,10 @@ fn fetch(
     }
     let created_ms = engine.os.now_millis();
     let runtime = runtime()?;
-    let transport = global.transport.clone();
+    let mut transport = global.transport.clone();
+    if let Some(connections) = arguments.connections {
+        transport.clone_connections = connections;
+    }
     let taker = Taker { credentials, transport, engine, runtime: runtime.handle().clone() };
     let shown = Arc::new(Shown::new(&job.name, global.output == Format::Json));
     let taken = taker.take(&job, created_ms, &Arc::new(Pace::new(job.rate_bytes_per_s)), &shown);

@@ -68,7 +68,8 @@ pub(super) fn open_secondary(
         }
         Err(Error::NotFound { .. }) => {
             let siblings = &options.refresh_from;
-            let copied = open_or_copy(dir, primary, siblings, credentials, &options.engine, progress);
+            let network = (credentials, &options.transport);
+            let copied = open_or_copy(dir, primary, siblings, network, &options.engine, progress);
             let Joined { db, first_copy, note } = runtime.block_on(copied)?;
             Ok(Opened { db, first_copy, replica_of: Some(primary), portion: None, note })
         }

@@ -113,7 +113,8 @@ impl ReplicaOptions {
                     let db = open_partial(&dir, primary, &credentials, &options).await?;
                     return Ok(Joined { db, first_copy: None, note: None });
                 }
-                open_secondary(&dir, primary, &siblings, &credentials, &options, |_| {}).await
+                let network = (&credentials, &Transport::default());
+                open_secondary(&dir, primary, &siblings, network, &options, |_| {}).await
             };
             carrier.run(open)??
         };
