@@ -46,6 +46,16 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// Somebody else takes a clone into the directory, or exchanges or removes the one there.
+    #[error(
+        "somebody is at work on the clone in {}: it is taken, exchanged or removed. Wait until that is over, or name another \
+         directory",
+        path.display()
+    )]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is no database at the path.
     #[error("{} holds no database; create one by importing, by `planaria table create`, or by `planaria serve`", path.display())]
     NotFound {
@@ -199,6 +209,7 @@ impl Error {
             Self::Damaged { .. } => "damaged",
             Self::Foreign { .. } => "foreign",
             Self::InUse { .. } => "in_use",
+            Self::Busy { .. } => "busy",
             Self::NotFound { .. } => "not_found",
             Self::Exists { .. } => "exists",
             Self::Poisoned { .. } => "poisoned",

@@ -35,7 +35,7 @@ const CLONES_MAX: usize = 1_024;
 /// Bytes of a name.
 const NAME_BYTES_MAX: usize = 200;
 /// Endings of the directories that are made beside that of a clone or a node.
-const ENDINGS: [&str; 6] = [".partial", ".next", ".replaced", ".renewing", ".dropped", ".shaped"];
+const ENDINGS: [&str; 7] = [".partial", ".next", ".replaced", ".renewing", ".dropped", ".shaped", ".lock"];
 /// How long a clone without a byte is tried if nobody says.
 pub(crate) const PATIENCE_S: u32 = 600;
 /// How often it is looked for clones whose time is over, at least.

@@ -1,7 +1,7 @@
 //! Clones that the control center has this node make.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use planaria_replication::control::InstanceRole;
 use tokio::runtime::Handle;
 
 use crate::clones::{CloneJob, Clones};
+use crate::handler::remote;
 
 /// A source that gives nothing for so long has failed: the control center names another one.
 const PATIENCE_S: u32 = 10;
@@ -163,15 +164,21 @@ impl Cloning {
             Berth::Own { role: own, .. } if role != Some(*own) => {
                 Err(RemoteError::new("not_spare", format!("this node waits to become a {own}")))
             }
-            Berth::Own { runtime, .. } => {
-                runtime.spawn(self.seed(order, &job.pace));
+            Berth::Own { runtime, dir, engine, .. } => {
+                let place = ClonePlace::new(dir, Arc::clone(&engine.os)).claim().map_err(remote)?;
+                runtime.spawn(self.seed(order, &job.pace, place));
                 Ok(())
             }
         }
     }
 
-    /// Takes the copy that this node is to host.
-    fn seed(&self, order: &CloneOrder, pace: &Arc<Pace>) -> impl Future<Output = ()> + Send + use<> {
+    /// Takes the copy that this node is to host into its place, which nobody else changes meanwhile.
+    fn seed(
+        &self,
+        order: &CloneOrder,
+        pace: &Arc<Pace>,
+        place: ClonePlace,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let (number, from) = (order.job, order.from);
         let (jobs, shown) = (Arc::clone(&self.jobs), Arc::clone(&self.jobs));
         let taking = self.taking(pace);
@@ -198,8 +205,7 @@ impl Cloning {
             // One that was given up is not there any more: nothing of it stays.
             let is_wanted = jobs.lock().get_mut(&number).map(|job| job.outcome = Some(outcome)).is_some();
             if !is_wanted {
-                let removed =
-                    tokio::task::spawn_blocking(move || remove_all(&taking.target, &taking.options));
+                let removed = tokio::task::spawn_blocking(move || remove_all(&place));
                 // It fails with the runtime, and the next start finds what is left.
                 let _ = removed.await;
             }
@@ -274,10 +280,8 @@ impl Drop for Cloning {
     }
 }
 
-/// Has the node remember a clone no more that is not whole.
 /// Removes what came in of a copy that was given up, and the copy if it was whole before it heard of that.
-fn remove_all(target: &Path, options: &Options) {
-    let place = ClonePlace::new(target, Arc::clone(&options.os));
+fn remove_all(place: &ClonePlace) {
     if let Err(error) = place.abandon().and_then(|_| place.remove()) {
         tracing::warn!(%error, "what came in of a copy that was given up cannot be removed");
     }
@@ -291,6 +295,7 @@ fn is_forgotten(clones: &Clones, name: &str) -> bool {
     }
 }
 
+/// Has the node remember a clone no more that is not whole.
 fn forget(clones: &Clones, name: &str) {
     if let Err(error) = clones.delete(name) {
         tracing::debug!(clone = name, what = %error, "a clone that failed is still listed");
