@@ -137,7 +137,8 @@ impl ClonePlace {
     ///
     /// # Errors
     ///
-    /// `InUse` while a process has this one open, `Io` where the file system cannot exchange two names.
+    /// `InUse` while a process has this one open, `NotExchanged` where the file system cannot exchange two names: then everything is
+    /// as it was.
     pub fn install(&self) -> Result<()> {
         let _claim = self.claimed()?;
         let next = self.next();
@@ -146,9 +147,13 @@ impl ClonePlace {
             return Ok(());
         }
         let _lock = self.lock(&self.dir)?;
-        self.remove_dir(&self.replaced())?;
         self.mark_kept(&self.dir)?;
-        self.exchange(&self.dir, &next)?;
+        if let Err(error) = self.os.exchange(&self.dir, &next) {
+            unmark_kept(&*self.os, &self.dir)?;
+            let source = std::sync::Arc::new(error);
+            return Err(Error::NotExchanged { path: self.dir.clone(), whole: next, source });
+        }
+        self.sync()?;
         self.settle_claimed()?;
         // What was given up for another way.
         let renewing = self.renewing();

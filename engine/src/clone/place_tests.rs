@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::os::{CrashStyle, MemOs};
+use crate::os::{Call, CrashStyle, Fault, FaultOs, MemOs};
 use crate::{Batch, Durability};
 
 const STYLES: [CrashStyle; 3] =
@@ -166,6 +166,28 @@ fn what_was_abandoned_leaves_nothing_and_what_is_open_is_left_alone() {
     assert_eq!(names(&os), ["a", "b", "clone"]);
     assert_eq!(place.roll_back().unwrap_err().code(), "not_found");
     assert_eq!(row(&os, place.dir()), "old");
+}
+
+#[test]
+fn a_clone_that_cannot_take_the_place_of_another_is_kept_beside_it_whole() {
+    let os = two();
+    place(&os).install().unwrap();
+    database(&os, "/site/c", "newer").clone_to(place(&os).next()).unwrap();
+    let refusing = FaultOs::new(Arc::new(os.clone()));
+    let error = std::io::ErrorKind::Unsupported;
+    refusing.inject(Fault { call: Call::Exchange, at: 1, error, forever: false });
+    let own = ClonePlace::new("/site/clone", Arc::new(refusing.clone()));
+    let refused = own.install().unwrap_err();
+    assert_eq!((refused.code(), refusing.hits()), ("not_exchanged", 1));
+    assert!(refused.to_string().contains("/site/clone.next"), "{refused}");
+    // Nothing of the three has changed, and what was replaced is the same.
+    let rows = || [own.dir().to_path_buf(), own.next(), own.replaced()].map(|dir| row(&os, &dir));
+    assert_eq!(rows(), ["new", "newer", "old"]);
+    assert!(!is_kept(&os, own.dir()) && is_kept(&os, &own.replaced()));
+    own.settle().unwrap();
+    assert_eq!(rows(), ["new", "newer", "old"]);
+    own.install().unwrap();
+    assert_eq!((row(&os, own.dir()), row(&os, &own.replaced())), ("newer".into(), "new".into()));
 }
 
 #[test]

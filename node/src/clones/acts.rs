@@ -19,6 +19,7 @@ impl Clones {
         let shared = &self.shared;
         let remove = |entry: &Entry, _: &ClonePlace| match entry.state {
             CloneState::Complete => shared.remove_files(entry).map(drop),
+            CloneState::Failed => shared.remove_waiting(entry),
             _ => Ok(()),
         };
         let (mut state, ()) = shared.in_hand(name, "deleted", Shared::idle, remove)?;
@@ -128,7 +129,8 @@ impl Shared {
         Ok((state, done?))
     }
 
-    /// Removes what came of a clone that is to be none. What somebody else is at work on stays.
+    /// Removes what came of a clone that is to be none. What is whole and only lacks its place stays, and so does what somebody
+    /// else is at work on.
     pub(super) fn remove_surplus(
         &self,
         job: &CloneJob,
@@ -141,7 +143,7 @@ impl Shared {
                 place.roll_back().and_then(|()| place.drop_replaced()).map(drop)
             }
             Ok(()) => place.remove().map(drop),
-            Err(planaria_net::Error::Engine(Error::Busy { .. })) => Ok(()),
+            Err(planaria_net::Error::Engine(Error::Busy { .. } | Error::NotExchanged { .. })) => Ok(()),
             Err(_) => place.abandon().map(drop),
         }
     }

@@ -1,4 +1,4 @@
-use planaria_engine::os::{Call, FaultOs, Posix};
+use planaria_engine::os::{Call, Fault, FaultOs, Posix};
 use planaria_engine::{Database, Durability, Options};
 use planaria_net::quic::TlsStore;
 
@@ -420,4 +420,36 @@ fn a_clone_is_left_alone_where_somebody_else_is_at_work() {
     clones.start(job(&site, "copy", &[&source])).unwrap();
     assert_eq!(over(clones, "copy").state, "complete");
     assert!(!site.path("copy.lock").exists());
+}
+
+#[test]
+fn a_clone_that_cannot_take_the_place_of_another_is_kept_and_named() {
+    let site = Site::new();
+    let os = FaultOs::new(Arc::new(Posix));
+    let (source, target) = (site.node("source"), site.node_on("target", Arc::new(os.clone())));
+    fill(&source, 100);
+    let clones = target.clones();
+    clones.start(job(&site, "copy", &[&source])).unwrap();
+    assert_eq!(over(clones, "copy").state, "complete");
+    let written = Database::open(site.path("copy")).unwrap();
+    let mut batch = planaria_engine::Batch::new();
+    batch.put(written.table("t").unwrap().id(), b"own", b"row");
+    written.write(batch, Durability::Synced).unwrap();
+    written.close();
+    drop(written);
+    let error = std::io::ErrorKind::Unsupported;
+    os.inject(Fault { call: Call::Exchange, at: 1, error, forever: false });
+    let next = site.path("copy.next");
+    let again = CloneJob { replace: true, ..job(&site, "copy", &[&source]) };
+    clones.start(again).unwrap();
+    let info = over(clones, "copy");
+    assert_eq!(info.state, "failed", "{info:?}");
+    let why = info.reasons.last().unwrap();
+    assert!(why.contains(next.to_str().unwrap()), "{why}");
+    let whole = Database::open(&next).unwrap();
+    assert_eq!(digests(&whole), digests(&source.database()));
+    whole.close();
+    drop(whole);
+    clones.delete("copy").unwrap();
+    assert!(!next.exists() && site.path("copy").exists());
 }
