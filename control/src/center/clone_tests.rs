@@ -117,10 +117,12 @@ fn where_a_source_fails_the_rule_starts_over_until_none_is_left() {
     assert!(shown.reason.contains("its source c failed"), "{shown:?}");
     assert!(shown.reasons.iter().any(|line| line.contains("was tried for this clone")), "{shown:?}");
     // What is wrong with its own node another source would not mend.
-    let clone = world.asks("a", "copy");
-    world.report(0, vec![]);
-    assert_eq!(world.report(0, vec![failed(clone, "exists")]), []);
-    assert_eq!(world.state(clone), ("failed".into(), "exists".into()));
+    for code in ["exists", "busy", "too_many"] {
+        let clone = world.asks("a", "copy");
+        world.report(0, vec![]);
+        assert_eq!(world.report(0, vec![failed(clone, code)]), []);
+        assert_eq!(world.state(clone), ("failed".into(), code.into()));
+    }
 }
 
 #[test]

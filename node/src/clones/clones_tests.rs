@@ -453,3 +453,43 @@ fn a_clone_that_cannot_take_the_place_of_another_is_kept_and_named() {
     clones.delete("copy").unwrap();
     assert!(!next.exists() && site.path("copy").exists());
 }
+
+#[test]
+fn of_many_clones_those_are_forgotten_that_ended_first() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    let clones = target.clones();
+    let slow = |name: &str| CloneJob { rate_bytes_per_s: Some(1), ..job(&site, name, &[&source]) };
+    fill(&source, 100);
+    clones.start(slow("runs")).unwrap();
+    {
+        let mut state = clones.shared.state.lock();
+        for number in 1..CLONES_MAX as u64 {
+            let name = format!("old-{number}");
+            let entry = Entry {
+                job: job(&site, &name, &[&source]),
+                state: if number == 1 { CloneState::Complete } else { CloneState::Expired },
+                created_ms: number,
+                ..Entry::default()
+            };
+            state.clones.insert(name, Known::new(entry));
+        }
+    }
+    // Of the oldest there is something, though nobody knows by whom it was made.
+    std::fs::create_dir(site.path("old-1")).unwrap();
+    std::fs::write(site.path("old-1").join("MANIFEST"), "").unwrap();
+    clones.start(slow("new")).unwrap();
+    assert_eq!(clones.info("old-2").unwrap_err().code, "unknown_clone");
+    for kept in ["old-1", "old-3", "runs", "new"] {
+        clones.info(kept).unwrap();
+    }
+    assert_eq!(clones.shared.state.lock().clones.len(), CLONES_MAX);
+    // Where all of them come in or are needed, none is forgotten.
+    for known in clones.shared.state.lock().clones.values_mut() {
+        known.busy = Some("looked at");
+    }
+    assert_eq!(clones.start(slow("more")).unwrap_err().code, "too_many");
+    for known in clones.shared.state.lock().clones.values_mut() {
+        known.busy = None;
+    }
+}

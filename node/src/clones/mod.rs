@@ -179,15 +179,15 @@ impl Clones {
             return Err(RemoteError::cancelled());
         }
         shared.check_free(&state, &job)?;
+        let forgotten = shared.make_room(&mut state, &job.name)?;
         let name = job.name.clone();
         let now_ms = shared.taker.engine.os.now_millis();
         let entry = Entry { job, created_ms: now_ms, ..Entry::default() };
         let before = state.clones.insert(name.clone(), Known::new(entry));
         if let Err(error) = shared.save(&state) {
-            match before {
-                Some(known) => drop(state.clones.insert(name, known)),
-                None => drop(state.clones.remove(&name)),
-            }
+            state.clones.remove(&name);
+            let as_before = before.into_iter().chain(forgotten);
+            state.clones.extend(as_before.map(|known| (known.entry.job.name.clone(), known)));
             return Err(error);
         }
         shared.spawn(&mut state, &name);
@@ -415,9 +415,6 @@ impl Shared {
                     known.busy.map_or(known.entry.state.name().to_owned(), |doing| format!("being {doing}"))
                 )));
             }
-        } else if state.clones.len() >= CLONES_MAX {
-            let what = format!("the node remembers {CLONES_MAX} clones and no more");
-            return Err(RemoteError::new("too_many", what).with_hint("delete some that are over"));
         }
         let others = state.clones.values().filter(|known| !known.entry.state.is_over());
         if let Some(other) = others.into_iter().find(|known| known.entry.job.dir == job.dir) {
@@ -431,6 +428,27 @@ impl Shared {
             return Err(exists(format!("there is something in {} already", job.dir.display())));
         }
         Ok(())
+    }
+
+    /// Has there be room for one more clone, of that name, and returns what is forgotten for it: the oldest of which nothing is left, then
+    /// the oldest that is whole and needs nobody to end its life.
+    fn make_room(&self, state: &mut State, name: &str) -> Result<Option<Known>, RemoteError> {
+        if state.clones.len() < CLONES_MAX || state.clones.contains_key(name) {
+            return Ok(None);
+        }
+        let rank = |known: &Known| {
+            let is_whole =
+                known.entry.state == CloneState::Complete && self.place(&known.entry.job.dir).is_there();
+            let is_needed = !known.is_idle() || (is_whole && known.entry.expires_ms.is_some());
+            (!is_needed).then_some((is_whole, known.entry.created_ms))
+        };
+        let ranked = state.clones.iter().filter_map(|(name, known)| Some((rank(known)?, name)));
+        let Some(oldest) = ranked.min().map(|(_, name)| name.clone()) else {
+            let what = format!("the node takes or keeps {CLONES_MAX} clones, and remembers no more");
+            return Err(RemoteError::new("too_many", what).with_hint("cancel some, or end their lives"));
+        };
+        tracing::info!(clone = oldest, "a clone that is over is forgotten, as there are many younger ones");
+        Ok(state.clones.remove(&oldest))
     }
 
     /// Starts the thread of a clone that is queued or was interrupted.
