@@ -55,8 +55,17 @@ struct Job {
 }
 
 impl Cloning {
+    /// Those that a node goes on with since it was started are told of, so that the control center says whether they are still wanted.
     pub(super) fn new(berth: Berth) -> Self {
-        Self { berth, jobs: Arc::default() }
+        let mut jobs = BTreeMap::new();
+        if let Berth::Beside { clones, .. } = &berth {
+            for info in clones.list().into_iter().filter(|info| is_under_way(&info.state)) {
+                if let Some(number) = job_of(&info.name) {
+                    jobs.insert(number, Job::new(&info.name, number, info.rate_bytes_per_s));
+                }
+            }
+        }
+        Self { berth, jobs: Arc::new(Mutex::new(jobs)) }
     }
 
     /// How far each has come, those included that have ended since the last report that was answered.
@@ -114,14 +123,9 @@ impl Cloning {
         if jobs.len() >= CLONES_MAX {
             return;
         }
-        let mut job = Job {
-            // Numbers of jobs are not used again: what is called so is this one, begun before a restart.
-            name: format!("{}#{}", order.name, order.job),
-            report: CloneReport { job: order.job, ..CloneReport::default() },
-            outcome: None,
-            pace: Arc::new(Pace::new(Some(order.bytes_per_s))),
-            is_given_up: false,
-        };
+        // Numbers of jobs are not used again: what is called so is this one, begun before a restart.
+        let name = format!("{}#{}", order.name, order.job);
+        let mut job = Job::new(&name, order.job, Some(order.bytes_per_s));
         if let Err(error) = self.begin(order, &job) {
             tracing::warn!(job = order.job, code = error.code, what = %error, "a clone that was ordered is not made");
             let (code, what) = (error.code.clone(), error.to_string());
@@ -252,6 +256,16 @@ impl Cloning {
 }
 
 impl Job {
+    fn new(name: &str, number: u64, bytes_per_s: Option<u64>) -> Self {
+        Self {
+            name: name.to_owned(),
+            report: CloneReport { job: number, ..CloneReport::default() },
+            outcome: None,
+            pace: Arc::new(Pace::new(bytes_per_s)),
+            is_given_up: false,
+        }
+    }
+
     /// Takes in how the clone is.
     fn look(&mut self, number: u64, info: Result<CloneInfo, RemoteError>) {
         let outcome = |code: &str, what: String| Some(Outcome { job: number, code: code.to_owned(), what });
@@ -280,6 +294,15 @@ impl Drop for Cloning {
     }
 }
 
+/// The job whose clone bears a name; nothing if nobody ordered it.
+pub(super) fn job_of(name: &str) -> Option<u64> {
+    name.rsplit_once('#').and_then(|(_, number)| number.parse().ok())
+}
+
+fn is_under_way(state: &str) -> bool {
+    matches!(state, "queued" | "running" | "hydrating")
+}
+
 /// Removes what came in of a copy that was given up, and the copy if it was whole before it heard of that.
 fn remove_all(place: &ClonePlace) {
     if let Err(error) = place.abandon().and_then(|_| place.remove()) {
@@ -301,3 +324,7 @@ fn forget(clones: &Clones, name: &str) {
         tracing::debug!(clone = name, what = %error, "a clone that failed is still listed");
     }
 }
+
+#[cfg(test)]
+#[path = "cloning_tests.rs"]
+mod tests;
