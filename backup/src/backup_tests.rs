@@ -316,6 +316,23 @@ fn pruning_removes_what_nobody_needs_and_nothing_else() {
 }
 
 #[test]
+fn a_grace_period_in_which_backups_rely_on_what_would_go_is_refused() {
+    let bench = Bench::new();
+    bench.write(0, 10);
+    bench.back_up("first");
+    let before = bench.objects("").len();
+    let kept = Kept { last: Some(0), within_ms: None };
+    let prune = |grace_ms| bench.runtime.block_on(prune(&bench.store, &kept, Some(grace_ms), false));
+    for short in [1, 3_600_000, crate::prune::YOUNG_MS - 1] {
+        let refused = prune(short).unwrap_err();
+        assert_eq!(refused.code(), "invalid");
+        assert!(refused.to_string().contains("12 hours"), "{refused}");
+    }
+    assert_eq!(bench.objects("").len(), before);
+    assert_eq!(prune(crate::prune::YOUNG_MS).unwrap().backups, ["first"]);
+}
+
+#[test]
 fn a_manifest_that_cannot_be_read_ends_a_prune_before_anything_goes() {
     let bench = Bench::new();
     bench.write(0, 10);

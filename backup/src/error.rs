@@ -185,7 +185,7 @@ impl Error {
                 Some(format!("the nearest state before it is {}, after it {}", told(below), told(above)))
             }
             Self::Vanished { .. } => {
-                Some("a prune with a short --grace ran at the same time, or the backup took very long".into())
+                Some("a prune with --grace 0s ran at the same time, or the backup took very long".into())
             }
             Self::SeveralDatabases { names, .. } => Some(format!("one backup of each: {}", names.join(", "))),
             _ => None,

@@ -12,7 +12,7 @@ use planaria_types::DatabaseId;
 
 use crate::catalog::{AT_ONCE, Catalog};
 use crate::contents::Contents;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::Backup;
 use crate::object::{Address, OBJECTS};
 use crate::store::{Entry, Store};
@@ -80,9 +80,18 @@ pub async fn delete(store: &Store, backup: &Backup) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Where a manifest or its list cannot be read nothing is removed at all: it is not known what it names.
+/// `Invalid` for a grace period in which backups that are being made rely on what would be removed. None at all is for who knows that
+/// nobody makes one: it takes everything, and such a backup fails. Where a manifest or its list cannot be read nothing is removed
+/// at all: it is not known what it names.
 pub async fn prune(store: &Store, kept: &Kept, grace_ms: Option<u64>, dry_run: bool) -> Result<Pruned> {
     let grace_ms = grace_ms.unwrap_or(GRACE_MS);
+    if grace_ms > 0 && grace_ms < YOUNG_MS {
+        return Err(Error::Invalid(format!(
+            "backups that are being made rely on objects that are up to {} hours old, and would lose them: give a grace period of that \
+             or longer, or 0s where nobody makes a backup meanwhile",
+            YOUNG_MS / 3_600_000
+        )));
+    }
     let now_ms = store.now_ms().await?;
     let catalog = readable(Catalog::load(store).await?)?;
     let expired = kept.expired(&catalog.backups, now_ms);

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{StreamExt, TryStreamExt};
 use planaria_engine::{
-    CLONE_CHUNK_BYTES, CloneRole, CloneTarget, FileKind, FileList, LogSegment, MissingChunk, Options,
+    CLONE_CHUNK_BYTES, ClonePlace, CloneRole, CloneTarget, FileKind, FileList, LogSegment, MissingChunk,
+    Options,
 };
 use planaria_types::Position;
 
@@ -52,7 +54,12 @@ pub async fn restore(
 ) -> Result<Restored> {
     let list = list_of(store, plan).await?;
     let (path, options) = (target.to_path_buf(), options.clone());
-    let mut clone = blocking(move || Ok(CloneTarget::open(path, list, options)?)).await?;
+    let open = move || {
+        let place = ClonePlace::new(&path, Arc::clone(&options.os)).claim()?;
+        Ok((place, CloneTarget::open(path, list, options)?))
+    };
+    // Nobody else restores or clones into the same directory until this has ended.
+    let (_place, mut clone) = blocking(open).await?;
     let (files, bytes) = (clone.list().files.len() as u64, clone.list().bytes());
     let resumed_bytes = clone.resumed_bytes();
     let mut state = Progress { total_bytes: bytes, done_bytes: resumed_bytes };

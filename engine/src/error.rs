@@ -46,6 +46,31 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// Somebody else takes a clone into the directory, or exchanges or removes the one there.
+    #[error(
+        "somebody is at work on the clone in {}: it is taken, exchanged or removed. Wait until that is over, or name another \
+         directory",
+        path.display()
+    )]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A clone is whole, and cannot take the place of another one in a single step.
+    #[error(
+        "the file system does not exchange {} with the clone that was to take its place: {source}. That one is whole, in {}: end who \
+         has the one before open, and rename both by hand",
+        path.display(),
+        whole.display()
+    )]
+    NotExchanged {
+        /// The directory whose place it was to take.
+        path: PathBuf,
+        /// Where it is.
+        whole: PathBuf,
+        /// The system's answer.
+        source: std::sync::Arc<io::Error>,
+    },
     /// There is no database at the path.
     #[error("{} holds no database; create one by importing, by `planaria table create`, or by `planaria serve`", path.display())]
     NotFound {
@@ -199,6 +224,8 @@ impl Error {
             Self::Damaged { .. } => "damaged",
             Self::Foreign { .. } => "foreign",
             Self::InUse { .. } => "in_use",
+            Self::Busy { .. } => "busy",
+            Self::NotExchanged { .. } => "not_exchanged",
             Self::NotFound { .. } => "not_found",
             Self::Exists { .. } => "exists",
             Self::Poisoned { .. } => "poisoned",

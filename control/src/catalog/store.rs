@@ -162,6 +162,27 @@ impl StoreCatalog {
         put(batch, &self.shapes, &ShapeRecord { owner, shape: shape.clone() })
     }
 
+    /// Deletes what a new clone of this number pushes out: the oldest of those that have ended. What waits or runs is kept however
+    /// old it is.
+    fn forget_clones(&self, batch: &mut Batch, number: u64) -> Result<()> {
+        let oldest = number.checked_sub(JOBS_MAX).filter(|oldest| *oldest > 0);
+        let Some(oldest) = oldest else { return Ok(()) };
+        if self.clones.find(&[bits(number)])?.is_some() {
+            return Ok(());
+        }
+        for values in self.clones.rows(&[])? {
+            let known = CloneRecord::read(&mut Row::new(CloneRecord::TABLE, values?))?;
+            if known.number > oldest {
+                break;
+            }
+            if !known.state.is_open() {
+                forget(batch, &self.clones, Some(known.number))?;
+                self.put_shape(batch, &ShapeOwner::Clone(known.number), &Shape::default())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The number of the last row of a table that counts its rows.
     fn last<T: Stored>(table: &Table, number: impl Fn(&T) -> u64) -> Result<u64> {
         let last = table.rows(&[])?.next_back().transpose()?;
@@ -290,13 +311,9 @@ impl Catalog for StoreCatalog {
                     forget(&mut batch, &self.jobs, job.number.checked_sub(JOBS_MAX))?;
                 }
                 Change::Clone(clone) => {
+                    self.forget_clones(&mut batch, clone.number)?;
                     put(&mut batch, &self.clones, &**clone)?;
                     self.put_shape(&mut batch, &ShapeOwner::Clone(clone.number), &clone.shape)?;
-                    let oldest = clone.number.checked_sub(JOBS_MAX);
-                    forget(&mut batch, &self.clones, oldest)?;
-                    if let Some(oldest) = oldest {
-                        self.put_shape(&mut batch, &ShapeOwner::Clone(oldest), &Shape::default())?;
-                    }
                 }
                 Change::Limit(limit) => put(&mut batch, &self.limits, limit)?,
                 Change::LimitRemoved(gate) => forget_named(&mut batch, &self.limits, &gate.to_string())?,

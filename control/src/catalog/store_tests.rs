@@ -245,6 +245,29 @@ fn events_come_back_youngest_first_and_the_oldest_go() {
 }
 
 #[test]
+fn of_many_clones_the_oldest_that_have_ended_go_and_what_is_open_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = StoreCatalog::open(dir.path().join("catalog")).unwrap();
+    let note = |number: u64, state: CloneState| {
+        catalog.apply(&[Change::Clone(Box::new(clone(number, state)))]).unwrap();
+    };
+    let numbers = || -> Vec<u64> { catalog.clones(100).unwrap().iter().map(|clone| clone.number).collect() };
+    note(1, CloneState::Running);
+    note(2, CloneState::Cancelled);
+    note(3, CloneState::Complete);
+    let newest = super::JOBS_MAX + 2;
+    note(newest, CloneState::Queued);
+    assert_eq!(numbers(), [newest, 3, 1]);
+    assert!(catalog.load().unwrap().clones.contains_key(&1), "it runs, and would be forgotten");
+    // It may be looked at once it has ended, until another one takes its room.
+    note(1, CloneState::Failed);
+    note(newest, CloneState::Running);
+    assert_eq!(numbers(), [newest, 3, 1]);
+    note(newest + 1, CloneState::Queued);
+    assert_eq!(numbers(), [newest + 1, newest]);
+}
+
+#[test]
 fn a_database_that_is_no_catalog_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let database = planaria_engine::Database::open(dir.path().join("birds")).unwrap();

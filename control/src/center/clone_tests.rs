@@ -3,6 +3,7 @@ use planaria_net::wire::message::{CloneRole, Shape};
 use planaria_replication::control::{Ceiling, Priority};
 
 use super::*;
+use crate::catalog::{CloneRecord, CloneState};
 
 /// A fourth node, which hosts nothing and waits to become a standby.
 const SPARE: u64 = 77;
@@ -117,10 +118,43 @@ fn where_a_source_fails_the_rule_starts_over_until_none_is_left() {
     assert!(shown.reason.contains("its source c failed"), "{shown:?}");
     assert!(shown.reasons.iter().any(|line| line.contains("was tried for this clone")), "{shown:?}");
     // What is wrong with its own node another source would not mend.
-    let clone = world.asks("a", "copy");
-    world.report(0, vec![]);
-    assert_eq!(world.report(0, vec![failed(clone, "exists")]), []);
-    assert_eq!(world.state(clone), ("failed".into(), "exists".into()));
+    for code in ["exists", "busy", "too_many"] {
+        let clone = world.asks("a", "copy");
+        world.report(0, vec![]);
+        assert_eq!(world.report(0, vec![failed(clone, code)]), []);
+        assert_eq!(world.state(clone), ("failed".into(), code.into()));
+    }
+}
+
+#[test]
+fn a_copy_that_cannot_be_asked_for_keeps_no_schedule_from_its_time() {
+    let mut world = World::new();
+    world.passes(10_000);
+    world.spare_joins();
+    world.spare_reports(vec![]);
+    let wish = CloneWish { to: "c".into(), ..CloneWish::default() };
+    let now = world.now();
+    world.center().set_schedule(now, "nightly", &When::Every(5_000), &wish).unwrap();
+    let due = |world: &mut World| world.center().schedules()[0].due_ms;
+    let before = due(&mut world);
+    // As many clones are under way as there may be.
+    let clone = world.asks("b", "copy");
+    let record = CloneRecord {
+        state: CloneState::Running,
+        source: None,
+        ..world.center().contents.clones[&clone].clone()
+    };
+    for number in 2_000..3_024 {
+        world.center().contents.clones.insert(number, CloneRecord { number, ..record.clone() });
+    }
+    world.center().set_want(now, "a", 3, 0).unwrap();
+    let note = world.center().wants(now)[0].note.clone();
+    assert!(note.contains("too_many"), "{note}");
+    for _ in 0..6 {
+        world.passes(1_000);
+        world.spare_reports(vec![]);
+    }
+    assert!(due(&mut world) > before, "the schedule was not looked at");
 }
 
 #[test]

@@ -19,8 +19,18 @@ const SHAPE_PARTS_MAX: usize = 256;
 const RATE_MIN: u64 = 64 << 10;
 
 /// Errors of a node that another source would not help with: what the node says of itself.
-const OWN_ERRORS: [&str; 8] =
-    ["exists", "not_empty", "no_space", "disk_full", "in_use", "invalid", "unsupported", "not_spare"];
+const OWN_ERRORS: [&str; 10] = [
+    "exists",
+    "not_empty",
+    "no_space",
+    "disk_full",
+    "in_use",
+    "busy",
+    "too_many",
+    "invalid",
+    "unsupported",
+    "not_spare",
+];
 
 impl Center {
     /// Puts a clone into the queue. Its number.

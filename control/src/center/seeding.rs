@@ -163,9 +163,17 @@ impl Center {
             ttl_s: None,
             shape: planaria_net::wire::message::Shape::default(),
         };
-        self.seeding.notes.remove(&(database, key(role)));
-        self.submit_clone(now, &wish, &format!("the control center: {because}"))?;
-        Ok(())
+        match self.submit_clone(now, &wish, &format!("the control center: {because}")) {
+            // It is asked for again, and whatever else there is to do is not kept waiting.
+            Err(Error::Refused { code, what, .. }) => {
+                let why = format!("{because}; it cannot be asked for ({code}): {what}");
+                self.note_wanted(now, database, role, why)
+            }
+            submitted => {
+                self.seeding.notes.remove(&(database, key(role)));
+                submitted.map(drop)
+            }
+        }
     }
 
     /// The copy of a kind that was lost last.

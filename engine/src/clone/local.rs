@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{DatabaseId, InstanceId, Position};
 
+use super::claim::Claim;
 use super::{CloneRole, FileKind, Origin, clone_manifest, file_path, partial_dir};
 use crate::database::Database;
 use crate::error::{Error, Result};
@@ -39,7 +40,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// `Exists` if there is something at `target`. Nothing is left behind by a clone that fails.
+    /// `Exists` if there is something at `target`, `Busy` while somebody else makes a clone there. Nothing is left behind by a clone
+    /// that fails.
     pub fn clone_to(&self, target: impl AsRef<Path>) -> Result<LocalClone> {
         self.clone_with(target.as_ref(), Origin::This)
     }
@@ -70,6 +72,7 @@ impl Database {
         if os.exists(target) {
             return Err(Error::Exists { path: target.to_path_buf() });
         }
+        let _claim = Claim::of_existing(os, target)?;
         let partial = partial_dir(target);
         if os.exists(&partial) {
             os.remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, error))?;

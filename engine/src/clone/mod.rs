@@ -8,6 +8,7 @@
 
 mod about;
 mod archive;
+mod claim;
 mod file;
 mod hydration;
 mod local;

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use planaria_types::{DatabaseId, InstanceId};
 
+use super::claim::Claim;
 use super::local::link_as;
 use super::target::LIST;
 use super::{CloneAbout, ClonePurpose, CloneRole, Origin, clone_manifest, partial_dir};
@@ -26,16 +27,42 @@ const KEPT: &str = "KEPT";
 /// | `NAME.renewing` | a link of `NAME` that is being brought up to date |
 /// | `NAME.replaced` | what `NAME` was before |
 /// | `NAME.dropped` | what is being removed |
+/// | `NAME.lock` | locked by whoever changes any of these |
 #[derive(Clone, Debug)]
 pub struct ClonePlace {
     dir: PathBuf,
     os: Arc<dyn Os>,
+    /// Held for longer than a call, if somebody has claimed it.
+    claim: Option<Arc<Claim>>,
 }
 
 impl ClonePlace {
     /// The place of the clone `dir`.
     pub fn new(dir: impl AsRef<Path>, os: Arc<dyn Os>) -> Self {
-        Self { dir: dir.as_ref().to_path_buf(), os }
+        Self { dir: dir.as_ref().to_path_buf(), os, claim: None }
+    }
+
+    /// Keeps everybody else, in this process and others, from changing what lies here, until this is dropped. Without it each call
+    /// that changes something does so for its own time.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` while somebody else does, `Io`.
+    pub fn claim(self) -> Result<Self> {
+        let above = parent(&self.dir);
+        if !self.os.exists(&above) {
+            self.os.create_dir_all(&above).map_err(|error| Error::io("create", &above, error))?;
+        }
+        let claim = Arc::new(Claim::of(&self.os, &self.dir)?);
+        Ok(Self { claim: Some(claim), ..self })
+    }
+
+    /// The claim under which a call changes something.
+    fn claimed(&self) -> Result<Option<Arc<Claim>>> {
+        match &self.claim {
+            Some(claim) => Ok(Some(Arc::clone(claim))),
+            None => Ok(Claim::of_existing(&self.os, &self.dir)?.map(Arc::new)),
+        }
     }
 
     /// The clone's own directory.
@@ -69,26 +96,36 @@ impl ClonePlace {
 
     /// Whether there is one that it has replaced.
     pub fn has_replaced(&self) -> bool {
-        self.os.exists(&self.replaced().join(MANIFEST))
+        self.os.exists(&self.replaced().join(MANIFEST)) || self.is_half_exchanged()
+    }
+
+    /// Whether an exchange was interrupted before its last name: what was replaced is called as what was to replace it.
+    fn is_half_exchanged(&self) -> bool {
+        self.is_there() && is_kept(&*self.os, &self.next())
     }
 
     /// The directories of a clone that was begun and is not complete.
     pub fn partials(&self) -> Vec<PathBuf> {
         let places = [partial_dir(&self.dir), partial_dir(&self.next())];
         let received = places.into_iter().filter(|dir| self.os.exists(&dir.join(LIST)));
-        let whole =
-            [self.next(), self.renewing()].into_iter().filter(|dir| self.os.exists(&dir.join(MANIFEST)));
-        received.chain(whole).collect()
+        let next = (!self.is_half_exchanged()).then(|| self.next());
+        let whole = next.into_iter().chain([self.renewing()]);
+        received.chain(whole.filter(|dir| self.os.exists(&dir.join(MANIFEST)))).collect()
     }
 
     /// Ends what was interrupted: an exchange whose last name is missing, a removal that was begun.
     ///
     /// # Errors
     ///
-    /// `Io`. It may be called again.
+    /// `Busy`, `Io`. It may be called again.
     pub fn settle(&self) -> Result<()> {
+        let _claim = self.claimed()?;
+        self.settle_claimed()
+    }
+
+    fn settle_claimed(&self) -> Result<()> {
         let (next, replaced) = (self.next(), self.replaced());
-        if self.is_there() && is_kept(&*self.os, &next) {
+        if self.is_half_exchanged() {
             self.remove_dir(&replaced)?;
             self.rename(&next, &replaced)?;
         }
@@ -100,18 +137,24 @@ impl ClonePlace {
     ///
     /// # Errors
     ///
-    /// `InUse` while a process has this one open, `Io` where the file system cannot exchange two names.
+    /// `InUse` while a process has this one open, `NotExchanged` where the file system cannot exchange two names: then everything is
+    /// as it was.
     pub fn install(&self) -> Result<()> {
+        let _claim = self.claimed()?;
         let next = self.next();
         if !self.is_there() {
             self.rename(&next, &self.dir)?;
             return Ok(());
         }
         let _lock = self.lock(&self.dir)?;
-        self.remove_dir(&self.replaced())?;
         self.mark_kept(&self.dir)?;
-        self.exchange(&self.dir, &next)?;
-        self.settle()?;
+        if let Err(error) = self.os.exchange(&self.dir, &next) {
+            unmark_kept(&*self.os, &self.dir)?;
+            let source = std::sync::Arc::new(error);
+            return Err(Error::NotExchanged { path: self.dir.clone(), whole: next, source });
+        }
+        self.sync()?;
+        self.settle_claimed()?;
         // What was given up for another way.
         let renewing = self.renewing();
         self.remove_dir(&partial_dir(&renewing))?;
@@ -124,7 +167,8 @@ impl ClonePlace {
     ///
     /// `NotFound` if nothing is kept, `InUse` while a process has the clone open.
     pub fn roll_back(&self) -> Result<()> {
-        self.settle()?;
+        let _claim = self.claimed()?;
+        self.settle_claimed()?;
         let replaced = self.replaced();
         if !self.has_replaced() {
             return Err(Error::NotFound { path: replaced });
@@ -145,7 +189,8 @@ impl ClonePlace {
     ///
     /// `InUse` while a process has it open.
     pub fn drop_replaced(&self) -> Result<bool> {
-        self.settle()?;
+        let _claim = self.claimed()?;
+        self.settle_claimed()?;
         let replaced = self.replaced();
         if !self.os.exists(&replaced) {
             return Ok(false);
@@ -159,9 +204,10 @@ impl ClonePlace {
     ///
     /// # Errors
     ///
-    /// `Io`. It may be called again.
+    /// `Busy` while somebody works on it, `Io`. It may be called again.
     pub fn abandon(&self) -> Result<bool> {
-        self.settle()?;
+        let _claim = self.claimed()?;
+        self.settle_claimed()?;
         let mut found = false;
         let renewing = self.renewing();
         for dir in
@@ -179,7 +225,8 @@ impl ClonePlace {
     ///
     /// `InUse` while a process has it open.
     pub fn remove(&self) -> Result<bool> {
-        self.settle()?;
+        let _claim = self.claimed()?;
+        self.settle_claimed()?;
         if !self.os.exists(&self.dir) {
             return Ok(false);
         }
@@ -214,7 +261,8 @@ impl ClonePlace {
     ///
     /// `InUse` while a process has it open, `NotFound`, `Invalid` if it is one already, `Partial` if it holds a portion.
     pub fn promote(&self, options: &Options) -> Result<DatabaseId> {
-        self.settle()?;
+        let _claim = self.claimed()?;
+        self.settle_claimed()?;
         // What it has logged is replayed, and lies in runs from then on; the state is known as readers see it.
         let db = Database::open_with(&self.dir, Options { create: false, ..options.clone() })?;
         let database = self.detach(&self.dir, db)?;
@@ -232,6 +280,7 @@ impl ClonePlace {
     /// `Invalid`, with the reason, if it cannot be: it was written to since, or knows nothing of where it is from. `InUse`
     /// while a process has it open.
     pub fn begin_renewal(&self, options: &Options) -> Result<DatabaseId> {
+        let _claim = self.claimed()?;
         let db = Database::open_with(&self.dir, Options { create: false, ..options.clone() })?;
         db.store().check_whole("is not brought up to date by what changed")?;
         let of = match (db.role(), db.lineage()) {
@@ -267,6 +316,7 @@ impl ClonePlace {
     ///
     /// As [`ClonePlace::promote`].
     pub fn end_renewal(&self, db: Database, about: &CloneAbout) -> Result<()> {
+        let _claim = self.claimed()?;
         let renewing = self.renewing();
         if about.purpose == ClonePurpose::Detached {
             self.detach(&renewing, db)?;

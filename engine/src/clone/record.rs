@@ -8,6 +8,9 @@ use crate::database::{Database, Durability};
 use crate::error::{Error, Result};
 use crate::store::CLONE_PREFIX;
 
+/// Clones of which it is remembered that they were taken: the youngest.
+const RECORDS_MAX: usize = 1_024;
+
 /// A clone that was taken of a database. A record of the source's system fragment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CloneRecord {
@@ -28,13 +31,19 @@ pub struct CloneRecord {
 }
 
 impl Database {
-    /// Notes a clone that was taken, durable some milliseconds later.
+    /// Notes a clone that was taken, durable some milliseconds later. Of those before it the youngest stay noted.
     pub fn record_clone(&self, record: &CloneRecord) -> Result<Uid> {
         let row = postcard::to_stdvec(record)
             .map_err(|error| Error::Invalid(format!("a clone's record cannot be written: {error}")))?;
         // In the order in which they were taken.
         let key = [CLONE_PREFIX, &record.created_ms.to_be_bytes(), record.target.as_bytes()].concat();
         let mut batch = Batch::new();
+        let snapshot = self.snapshot();
+        let noted = || snapshot.scan(TableId::SYSTEM, KeyRange::prefix(CLONE_PREFIX));
+        let surplus = (noted().count() + 1).saturating_sub(RECORDS_MAX);
+        for oldest in noted().take(surplus) {
+            batch.delete(TableId::SYSTEM, oldest?.0);
+        }
         batch.put(TableId::SYSTEM, key, row);
         self.commit(batch, Durability::Background)
     }
@@ -51,5 +60,36 @@ impl Database {
     /// The wall clock of the database's operating system, in milliseconds since 1970.
     pub fn now_millis(&self) -> u64 {
         self.store().options.os.now_millis()
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::os::MemOs;
+    use crate::sync::Arc;
+
+    #[test]
+    fn of_the_clones_that_were_taken_the_youngest_are_remembered() {
+        let options = Options { background: false, os: Arc::new(MemOs::new(1)), ..Options::default() };
+        let db = Database::open_with("/db", options).unwrap();
+        let record = |created_ms: u64| CloneRecord {
+            name: "copy".into(),
+            target: "/copy".into(),
+            role: None,
+            source: db.instance(),
+            cut: Uid::ZERO,
+            bytes: 0,
+            created_ms,
+        };
+        let taken = RECORDS_MAX as u64 + 5;
+        for created_ms in 1..=taken {
+            db.record_clone(&record(created_ms)).unwrap();
+        }
+        let clones = db.clones().unwrap();
+        assert_eq!((clones.len(), clones[0].created_ms), (RECORDS_MAX, 6));
+        assert_eq!(clones.last().unwrap().created_ms, taken);
     }
 }

@@ -30,8 +30,10 @@ pub enum Call {
     Map,
     /// [`Os::sync_dir`].
     SyncDir,
-    /// [`Os::rename`] and [`Os::exchange`].
+    /// [`Os::rename`].
     Rename,
+    /// [`Os::exchange`].
+    Exchange,
     /// [`Os::hard_link`].
     HardLink,
     /// [`Os::remove_file`] and [`Os::remove_dir_all`].
@@ -177,7 +179,7 @@ impl Os for FaultOs {
     }
 
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
-        self.check(Call::Rename, other)?;
+        self.check(Call::Exchange, other)?;
         self.inner.exchange(one, other)
     }
 
@@ -370,6 +372,7 @@ mod tests {
             (Call::Map, Box::new(|| file.map(0).is_err())),
             (Call::SyncDir, Box::new(|| os.sync_dir(root).is_err())),
             (Call::Rename, Box::new(|| os.rename(Path::new("/f"), Path::new("/h")).is_err())),
+            (Call::Exchange, Box::new(|| os.exchange(Path::new("/f"), Path::new("/h")).is_err())),
             (Call::HardLink, Box::new(|| os.hard_link(Path::new("/f"), Path::new("/h")).is_err())),
             (Call::Remove, Box::new(|| os.remove_file(Path::new("/f")).is_err())),
             (Call::CreateDir, Box::new(|| os.create_dir_all(Path::new("/d")).is_err())),

@@ -122,10 +122,20 @@ impl Os for Posix {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-        let file = options.open(path).map_err(room)?;
-        // A lock of `flock` belongs to the open file, not to the process: a second open here is refused as well.
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Box::new(PosixLock(file)))
+        loop {
+            let file = options.open(path).map_err(room)?;
+            // A lock of `flock` belongs to the open file, not to the process: a second open here is refused as well.
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            // Whoever had the lock may have removed or moved its file since it was opened here: then it keeps nobody out.
+            let own = file.metadata()?;
+            match fs::metadata(path) {
+                Ok(named) if (named.dev(), named.ino()) == (own.dev(), own.ino()) => {
+                    return Ok(Box::new(PosixLock(file)));
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
     }
 
     fn disk_space(&self, path: &Path) -> io::Result<DiskSpace> {

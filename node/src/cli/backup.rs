@@ -166,7 +166,7 @@ pub(crate) struct PruneArgs {
     /// Keep those that are younger, as in 12h, 30d or 8w
     #[arg(long, value_name = "DURATION", value_parser = parse_long_ms)]
     keep_within: Option<u64>,
-    /// How long what is not needed any more is kept. Less than a day only where no backup is made at the same time
+    /// How long what is not needed any more is kept: half a day or longer, or 0s where no backup is made meanwhile
     #[arg(long, value_name = "DURATION", value_parser = parse_long_ms)]
     pub(crate) grace: Option<u64>,
     /// Tell what would go, and remove nothing

@@ -1,3 +1,4 @@
+use planaria_engine::os::{Call, Fault, FaultOs, Posix};
 use planaria_engine::{Database, Durability, Options};
 use planaria_net::quic::TlsStore;
 
@@ -17,7 +18,12 @@ impl Site {
     }
 
     fn node(&self, name: &str) -> Node {
-        let options = NodeOptions::beside_others(self.dir.path(), name, Options::default());
+        self.node_on(name, Arc::new(Posix))
+    }
+
+    fn node_on(&self, name: &str, os: Arc<dyn planaria_engine::os::Os>) -> Node {
+        let engine = Options { os, ..Options::default() };
+        let options = NodeOptions::beside_others(self.dir.path(), name, engine);
         Node::start(&self.runtime, &options, |_| {}).unwrap()
     }
 
@@ -334,10 +340,156 @@ fn names_of_what_belongs_to_others_are_refused() {
     let site = Site::new();
     let (source, target) = (site.node("source"), site.node("target"));
     let clones = target.clones();
-    for name in ["x.partial", "x.next", "x.replaced", "x.renewing", "x.dropped", "x.shaped", ".x", "a/b", ""]
-    {
+    for name in [
+        "x.partial",
+        "x.next",
+        "x.replaced",
+        "x.renewing",
+        "x.dropped",
+        "x.shaped",
+        "x.lock",
+        ".x",
+        "a/b",
+        "",
+    ] {
         assert_eq!(clones.start(job(&site, name, &[&source])).unwrap_err().code, "usage", "{name:?}");
     }
     let own = CloneJob { dir: site.path("target"), replace: true, ..job(&site, "own", &[&source]) };
     assert_eq!(clones.start(own).unwrap_err().code, "usage");
+}
+
+#[test]
+fn whoever_asks_for_other_clones_does_not_wait_for_the_disk() {
+    let site = Site::new();
+    let os = FaultOs::new(Arc::new(Posix));
+    let (source, target) = (site.node("source"), site.node_on("target", Arc::new(os.clone())));
+    fill(&source, 100);
+    let clones = target.clones();
+    let standby =
+        CloneJob { purpose: planaria_engine::ClonePurpose::Standby, ..job(&site, "copy", &[&source]) };
+    let again = CloneJob { replace: true, ..job(&site, "copy", &[&source]) };
+    clones.start(standby).unwrap();
+    assert_eq!(over(clones, "copy").state, "complete");
+    // Its first lock is taken when work on the files begins, by the thread that works on them.
+    let asks_meanwhile = |doing: &'static str| {
+        let asking = Arc::clone(clones);
+        let (asked, was_asked) = std::sync::mpsc::sync_channel(1);
+        os.run_before(Call::Lock, 1, move || {
+            let state = asking.shared.state.try_lock_for(Duration::from_mins(1));
+            let state = state.expect("the lock of all clones is held while one is worked on");
+            assert_eq!(state.clones["copy"].busy, Some(doing));
+            drop(state);
+            assert_eq!(asking.list().len(), 1);
+            for refused in [asking.delete("copy"), asking.promote("copy"), asking.expire("copy")] {
+                assert_eq!(refused.unwrap_err().code, "busy");
+            }
+            asked.send(()).unwrap();
+        });
+        was_asked
+    };
+    let asked = asks_meanwhile("promoted");
+    clones.promote("copy").unwrap();
+    asked.try_recv().unwrap();
+    clones.start(again).unwrap();
+    assert_eq!(over(clones, "copy").state, "complete");
+    let asked = asks_meanwhile("rolled back");
+    clones.roll_back("copy").unwrap();
+    asked.try_recv().unwrap();
+    let asked = asks_meanwhile("removed");
+    clones.expire("copy").unwrap();
+    asked.try_recv().unwrap();
+    clones.delete("copy").unwrap();
+    assert_eq!(clones.list(), []);
+}
+
+#[test]
+fn a_clone_is_left_alone_where_somebody_else_is_at_work() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    fill(&source, 100);
+    let clones = target.clones();
+    let other = ClonePlace::new(site.path("copy"), Arc::new(Posix)).claim().unwrap();
+    let partial = site.path("copy.partial");
+    std::fs::create_dir(&partial).unwrap();
+    clones.start(job(&site, "copy", &[&source])).unwrap();
+    let info = over(clones, "copy");
+    assert_eq!(info.state, "failed", "{info:?}");
+    assert!(info.reasons[0].contains("at work"), "{info:?}");
+    assert!(partial.exists(), "what the other one has received is gone");
+    drop(other);
+    clones.start(job(&site, "copy", &[&source])).unwrap();
+    assert_eq!(over(clones, "copy").state, "complete");
+    assert!(!site.path("copy.lock").exists());
+}
+
+#[test]
+fn a_clone_that_cannot_take_the_place_of_another_is_kept_and_named() {
+    let site = Site::new();
+    let os = FaultOs::new(Arc::new(Posix));
+    let (source, target) = (site.node("source"), site.node_on("target", Arc::new(os.clone())));
+    fill(&source, 100);
+    let clones = target.clones();
+    clones.start(job(&site, "copy", &[&source])).unwrap();
+    assert_eq!(over(clones, "copy").state, "complete");
+    let written = Database::open(site.path("copy")).unwrap();
+    let mut batch = planaria_engine::Batch::new();
+    batch.put(written.table("t").unwrap().id(), b"own", b"row");
+    written.write(batch, Durability::Synced).unwrap();
+    written.close();
+    drop(written);
+    let error = std::io::ErrorKind::Unsupported;
+    os.inject(Fault { call: Call::Exchange, at: 1, error, forever: false });
+    let next = site.path("copy.next");
+    let again = CloneJob { replace: true, ..job(&site, "copy", &[&source]) };
+    clones.start(again).unwrap();
+    let info = over(clones, "copy");
+    assert_eq!(info.state, "failed", "{info:?}");
+    let why = info.reasons.last().unwrap();
+    assert!(why.contains(next.to_str().unwrap()), "{why}");
+    let whole = Database::open(&next).unwrap();
+    assert_eq!(digests(&whole), digests(&source.database()));
+    whole.close();
+    drop(whole);
+    clones.delete("copy").unwrap();
+    assert!(!next.exists() && site.path("copy").exists());
+}
+
+#[test]
+fn of_many_clones_those_are_forgotten_that_ended_first() {
+    let site = Site::new();
+    let (source, target) = (site.node("source"), site.node("target"));
+    let clones = target.clones();
+    let slow = |name: &str| CloneJob { rate_bytes_per_s: Some(1), ..job(&site, name, &[&source]) };
+    fill(&source, 100);
+    clones.start(slow("runs")).unwrap();
+    {
+        let mut state = clones.shared.state.lock();
+        for number in 1..CLONES_MAX as u64 {
+            let name = format!("old-{number}");
+            let entry = Entry {
+                job: job(&site, &name, &[&source]),
+                state: if number == 1 { CloneState::Complete } else { CloneState::Expired },
+                created_ms: number,
+                ..Entry::default()
+            };
+            state.clones.insert(name, Known::new(entry));
+        }
+    }
+    // Of the oldest there is something, though nobody knows by whom it was made.
+    std::fs::create_dir(site.path("old-1")).unwrap();
+    std::fs::write(site.path("old-1").join("MANIFEST"), "").unwrap();
+    clones.start(slow("new")).unwrap();
+    assert_eq!(clones.info("old-2").unwrap_err().code, "unknown_clone");
+    for kept in ["old-1", "old-3", "runs", "new"] {
+        clones.info(kept).unwrap();
+    }
+    assert_eq!(clones.shared.state.lock().clones.len(), CLONES_MAX);
+    // Where all of them come in or are needed, none is forgotten.
+    for known in clones.shared.state.lock().clones.values_mut() {
+        known.busy = Some("looked at");
+    }
+    assert_eq!(clones.start(slow("more")).unwrap_err().code, "too_many");
+    for known in clones.shared.state.lock().clones.values_mut() {
+        known.busy = None;
+    }
 }

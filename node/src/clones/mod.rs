@@ -1,6 +1,7 @@
 //! The clones that a node takes of other nodes' databases: in the background, remembered in its directory, gone on with after
 //! a restart.
 
+mod acts;
 mod ledger;
 mod leftovers;
 mod live;
@@ -35,7 +36,7 @@ const CLONES_MAX: usize = 1_024;
 /// Bytes of a name.
 const NAME_BYTES_MAX: usize = 200;
 /// Endings of the directories that are made beside that of a clone or a node.
-const ENDINGS: [&str; 6] = [".partial", ".next", ".replaced", ".renewing", ".dropped", ".shaped"];
+const ENDINGS: [&str; 7] = [".partial", ".next", ".replaced", ".renewing", ".dropped", ".shaped", ".lock"];
 /// How long a clone without a byte is tried if nobody says.
 pub(crate) const PATIENCE_S: u32 = 600;
 /// How often it is looked for clones whose time is over, at least.
@@ -71,6 +72,19 @@ struct Known {
     live: Option<Arc<Live>>,
     /// By what a complete clone is read that was read before it was.
     view: Option<Database>,
+    /// What somebody does with its files, who does not hold the lock meanwhile.
+    busy: Option<&'static str>,
+}
+
+impl Known {
+    fn new(entry: Entry) -> Self {
+        Self { entry, live: None, view: None, busy: None }
+    }
+
+    /// Whether nobody takes it, and nobody works on its files.
+    fn is_idle(&self) -> bool {
+        self.entry.state.is_over() && self.live.is_none() && self.busy.is_none()
+    }
 }
 
 impl Clones {
@@ -96,7 +110,7 @@ impl Clones {
             for entry in entries {
                 let name = entry.job.name.clone();
                 let is_over = entry.state.is_over();
-                state.clones.insert(name.clone(), Known { entry, live: None, view: None });
+                state.clones.insert(name.clone(), Known::new(entry));
                 if !is_over {
                     shared.spawn(&mut state, &name);
                 }
@@ -122,6 +136,10 @@ impl Clones {
                 }
             }
             self.shared.changed.notify_all();
+            // Whoever has the node's directory next finds in the ledger what became of them.
+            while state.clones.values().any(|known| known.busy.is_some()) {
+                self.shared.changed.wait(&mut state);
+            }
             std::mem::take(&mut state.workers)
         };
         for worker in workers {
@@ -161,15 +179,15 @@ impl Clones {
             return Err(RemoteError::cancelled());
         }
         shared.check_free(&state, &job)?;
+        let forgotten = shared.make_room(&mut state, &job.name)?;
         let name = job.name.clone();
         let now_ms = shared.taker.engine.os.now_millis();
         let entry = Entry { job, created_ms: now_ms, ..Entry::default() };
-        let before = state.clones.insert(name.clone(), Known { entry, live: None, view: None });
+        let before = state.clones.insert(name.clone(), Known::new(entry));
         if let Err(error) = shared.save(&state) {
-            match before {
-                Some(known) => drop(state.clones.insert(name, known)),
-                None => drop(state.clones.remove(&name)),
-            }
+            state.clones.remove(&name);
+            let as_before = before.into_iter().chain(forgotten);
+            state.clones.extend(as_before.map(|known| (known.entry.job.name.clone(), known)));
             return Err(error);
         }
         shared.spawn(&mut state, &name);
@@ -178,13 +196,11 @@ impl Clones {
 
     /// All clones, by name.
     pub(crate) fn list(&self) -> Vec<CloneInfo> {
+        let left = leftovers(&self.shared.beside, &self.shared.taker.engine.os);
         let state = self.shared.state.lock();
         let mut clones: Vec<_> = state.clones.values().map(|known| self.shared.describe(known)).collect();
         let mine = |left: &CloneInfo| clones.iter().any(|clone| clone.target == left.target);
-        let left: Vec<_> = leftovers(&self.shared.beside, &self.shared.taker.engine.os)
-            .into_iter()
-            .filter(|left| !mine(left))
-            .collect();
+        let left: Vec<_> = left.into_iter().filter(|left| !mine(left)).collect();
         clones.extend(left);
         clones
     }
@@ -302,35 +318,6 @@ impl Clones {
         self.shared.info(&state, name)
     }
 
-    /// Deletes a clone and what it has replaced, and forgets it.
-    ///
-    /// # Errors
-    ///
-    /// `unknown_clone`; `running` while it comes in, `in_use` while a process has it open.
-    pub(crate) fn delete(&self, name: &str) -> Result<CloneInfo, RemoteError> {
-        let mut state = self.shared.state.lock();
-        let entry = Shared::idle(&state, name)?;
-        if entry.state == CloneState::Complete {
-            self.shared.remove_files(&entry)?;
-        }
-        let info = self.shared.info(&state, name)?;
-        state.clones.remove(name);
-        self.shared.save(&state)?;
-        Ok(info)
-    }
-
-    /// Ends the life of a clone now: its directory goes, it stays listed.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clones::delete`].
-    pub(crate) fn expire(&self, name: &str) -> Result<CloneInfo, RemoteError> {
-        let mut state = self.shared.state.lock();
-        Shared::complete(&state, name)?;
-        self.shared.end(&mut state, name, "somebody ended its life")?;
-        self.shared.info(&state, name)
-    }
-
     /// Has a clone live so many seconds from now on, or for ever.
     ///
     /// # Errors
@@ -352,55 +339,6 @@ impl Clones {
         known_mut(&mut state, name)?.entry.expires_ms = expires_ms;
         self.shared.save(&state)?;
         self.shared.changed.notify_all();
-        self.shared.info(&state, name)
-    }
-
-    /// Makes a clone that was a standby or a backup a database of its own.
-    ///
-    /// # Errors
-    ///
-    /// `unknown_clone`, `running`, `in_use`, `invalid` if it is one already.
-    pub(crate) fn promote(&self, name: &str) -> Result<CloneInfo, RemoteError> {
-        let mut state = self.shared.state.lock();
-        let entry = Shared::complete(&state, name)?;
-        let place = self.shared.place(&entry.job.dir);
-        place.promote(&self.shared.taker.engine).map_err(remote)?;
-        let known = known_mut(&mut state, name)?;
-        known.view = None;
-        known.entry.job.purpose = planaria_engine::ClonePurpose::Detached;
-        self.shared.save(&state)?;
-        self.shared.info(&state, name)
-    }
-
-    /// Puts back what a clone has replaced; the clone is kept in its stead.
-    ///
-    /// # Errors
-    ///
-    /// `unknown_clone`, `running`, `in_use`, `not_found` if nothing is kept.
-    pub(crate) fn roll_back(&self, name: &str) -> Result<CloneInfo, RemoteError> {
-        let mut state = self.shared.state.lock();
-        let entry = Shared::complete(&state, name)?;
-        self.shared.place(&entry.job.dir).roll_back().map_err(remote)?;
-        let known = known_mut(&mut state, name)?;
-        known.view = None;
-        let entry = &mut known.entry;
-        entry.reasons.push("what it had replaced was put back, and is replaced by it no more".into());
-        self.shared.save(&state)?;
-        self.shared.info(&state, name)
-    }
-
-    /// Deletes what a clone has replaced.
-    ///
-    /// # Errors
-    ///
-    /// `unknown_clone`, `running`, `in_use`, `not_found` if nothing is kept.
-    pub(crate) fn delete_old(&self, name: &str) -> Result<CloneInfo, RemoteError> {
-        let state = self.shared.state.lock();
-        let entry = Shared::complete(&state, name)?;
-        let place = self.shared.place(&entry.job.dir);
-        if !place.drop_replaced().map_err(remote)? {
-            return Err(remote(planaria_engine::Error::NotFound { path: place.replaced() }));
-        }
         self.shared.info(&state, name)
     }
 }
@@ -442,7 +380,11 @@ impl Shared {
     /// The entry of a clone that nobody works on.
     fn idle(state: &State, name: &str) -> Result<Entry, RemoteError> {
         let known = known(state, name)?;
-        if known.live.is_some() || !known.entry.state.is_over() {
+        if let Some(doing) = known.busy {
+            let what = format!("the clone {name:?} is being {doing}");
+            return Err(RemoteError::new("busy", what).with_hint("try again when that is over"));
+        }
+        if !known.is_idle() {
             let what = format!("the clone {name:?} is {}", known.entry.state.name());
             return Err(RemoteError::new("running", what).with_hint("wait for it, or cancel it first"));
         }
@@ -467,15 +409,12 @@ impl Shared {
         if let Some(known) = state.clones.get(name) {
             let is_whole =
                 known.entry.state == CloneState::Complete && self.place(&known.entry.job.dir).is_there();
-            if known.live.is_some() || !known.entry.state.is_over() || (is_whole && !job.replace) {
+            if !known.is_idle() || (is_whole && !job.replace) {
                 return Err(exists(format!(
                     "there is a clone {name:?} already: it is {}",
-                    known.entry.state.name()
+                    known.busy.map_or(known.entry.state.name().to_owned(), |doing| format!("being {doing}"))
                 )));
             }
-        } else if state.clones.len() >= CLONES_MAX {
-            let what = format!("the node remembers {CLONES_MAX} clones and no more");
-            return Err(RemoteError::new("too_many", what).with_hint("delete some that are over"));
         }
         let others = state.clones.values().filter(|known| !known.entry.state.is_over());
         if let Some(other) = others.into_iter().find(|known| known.entry.job.dir == job.dir) {
@@ -491,18 +430,25 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends a clone's life.
-    fn end(&self, state: &mut State, name: &str, why: &str) -> Result<(), RemoteError> {
-        let is_free = self.remove_files(&known(state, name)?.entry)?;
-        let known = known_mut(state, name)?;
-        known.view = None;
-        let entry = &mut known.entry;
-        entry.state = CloneState::Expired;
-        entry.reasons.push(why.to_owned());
-        if !is_free {
-            entry.reasons.push("what has come into its place stays".into());
+    /// Has there be room for one more clone, of that name, and returns what is forgotten for it: the oldest of which nothing is left, then
+    /// the oldest that is whole and needs nobody to end its life.
+    fn make_room(&self, state: &mut State, name: &str) -> Result<Option<Known>, RemoteError> {
+        if state.clones.len() < CLONES_MAX || state.clones.contains_key(name) {
+            return Ok(None);
         }
-        self.save(state)
+        let rank = |known: &Known| {
+            let is_whole =
+                known.entry.state == CloneState::Complete && self.place(&known.entry.job.dir).is_there();
+            let is_needed = !known.is_idle() || (is_whole && known.entry.expires_ms.is_some());
+            (!is_needed).then_some((is_whole, known.entry.created_ms))
+        };
+        let ranked = state.clones.iter().filter_map(|(name, known)| Some((rank(known)?, name)));
+        let Some(oldest) = ranked.min().map(|(_, name)| name.clone()) else {
+            let what = format!("the node takes or keeps {CLONES_MAX} clones, and remembers no more");
+            return Err(RemoteError::new("too_many", what).with_hint("cancel some, or end their lives"));
+        };
+        tracing::info!(clone = oldest, "a clone that is over is forgotten, as there are many younger ones");
+        Ok(state.clones.remove(&oldest))
     }
 
     /// Starts the thread of a clone that is queued or was interrupted.
@@ -529,12 +475,12 @@ impl Shared {
     /// What the thread of a clone does.
     fn work(self: &Arc<Self>, name: &str, live: &Arc<Live>) {
         let Some((job, created_ms)) = self.begin(name, live) else {
-            self.put_down(name, live, Err(planaria_net::Error::GivenUp));
+            self.put_down(name, live, &Err(planaria_net::Error::GivenUp));
             return;
         };
         let audience = Arc::new(Reported::new(Arc::clone(live)));
         let taken = self.taker.take(&job, created_ms, &live.pace, &audience);
-        self.put_down(name, live, taken);
+        self.put_down(name, live, &taken);
     }
 
     /// Waits for a place among those that run; nothing if it is given up before.
@@ -558,39 +504,34 @@ impl Shared {
     }
 
     /// Writes down what became of a clone, and removes what nobody will go on with.
-    fn put_down(&self, name: &str, live: &Live, taken: planaria_net::Result<()>) {
+    fn put_down(&self, name: &str, live: &Live, taken: &planaria_net::Result<()>) {
         let mut state = self.state.lock();
-        let is_closing = state.is_closing;
+        let Some(known) = state.clones.get(name) else { return };
+        let is_cancelled = known.entry.state == CloneState::Cancelled;
+        let is_surplus = match taken {
+            Ok(()) => is_cancelled,
+            // It goes on with the next start.
+            Err(planaria_net::Error::GivenUp) => is_cancelled || !state.is_closing,
+            Err(_) => true,
+        };
+        let job = is_surplus.then(|| known.entry.job.clone());
+        let removed = job.map(|job| MutexGuard::unlocked(&mut state, || self.remove_surplus(&job, taken)));
         let Some(known) = state.clones.get_mut(name) else { return };
         let entry = &mut known.entry;
         live.tell(entry);
-        let place = self.place(&entry.job.dir);
-        match taken {
-            Ok(()) if entry.state != CloneState::Cancelled => {
-                entry.state = CloneState::Complete;
-                known.view = live.view();
-                entry.expires_ms = place.about().ok().flatten().and_then(|about| about.expires_ms);
-            }
-            // It goes on with the next start.
-            Err(planaria_net::Error::GivenUp) if is_closing && entry.state != CloneState::Cancelled => {}
-            outcome => {
-                if let (Err(error), true) = (&outcome, entry.state != CloneState::Cancelled) {
-                    entry.state = CloneState::Failed;
-                    entry.reasons.push(error.to_string());
-                }
-                let removed = match outcome {
-                    // It was complete before it heard of it.
-                    Ok(()) if entry.job.replace && place.has_replaced() => {
-                        place.roll_back().and_then(|()| place.drop_replaced())
-                    }
-                    Ok(()) => place.remove(),
-                    Err(_) => place.abandon(),
-                };
-                if let Err(error) = removed {
-                    tracing::warn!(%error, clone = name, "what came of a clone could not be removed");
-                    entry.reasons.push(format!("what came of it could not be removed: {error}"));
-                }
-            }
+        if let (Ok(()), None) = (taken, &removed) {
+            entry.state = CloneState::Complete;
+            known.view = live.view();
+            let about = self.place(&entry.job.dir).about();
+            entry.expires_ms = about.ok().flatten().and_then(|about| about.expires_ms);
+        }
+        if let (Err(error), Some(_), true) = (taken, &removed, entry.state != CloneState::Cancelled) {
+            entry.state = CloneState::Failed;
+            entry.reasons.push(error.to_string());
+        }
+        if let Some(Err(error)) = removed {
+            tracing::warn!(%error, clone = name, "what came of a clone could not be removed");
+            entry.reasons.push(format!("what came of it could not be removed: {error}"));
         }
         tracing::info!(clone = name, state = entry.state.name(), "a clone is done with");
         known.live = None;
@@ -606,18 +547,17 @@ impl Shared {
             let mut wait_ms = SWEEP_EVERY.as_millis() as u64;
             let mut over = Vec::new();
             for (name, known) in &state.clones {
-                let is_whole = known.entry.state == CloneState::Complete && known.live.is_none();
-                match known.entry.expires_ms.filter(|_| is_whole) {
+                let is_idle = known.entry.state == CloneState::Complete && known.is_idle();
+                match known.entry.expires_ms.filter(|_| is_idle) {
                     Some(at) if at <= now_ms => over.push(name.clone()),
                     Some(at) => wait_ms = wait_ms.min(at - now_ms),
                     None => {}
                 }
             }
             for name in over {
-                if let Err(error) = self.end(&mut state, &name, "its time is over") {
+                let ended = MutexGuard::unlocked(&mut state, || self.end(&name, "its time is over"));
+                if let Err(error) = ended {
                     tracing::warn!(clone = name, what = error.what, "an expired clone cannot be removed yet");
-                } else {
-                    self.changed.notify_all();
                 }
             }
             self.wait(&mut state, Duration::from_millis(wait_ms));

@@ -25,6 +25,15 @@ impl Shared {
         Ok(is_own || !self.taker.engine.os.exists(dir))
     }
 
+    /// Removes a clone that is whole and could not take the place that it was made for.
+    pub(super) fn remove_waiting(&self, entry: &Entry) -> Result<(), RemoteError> {
+        let place = self.place(&entry.job.dir);
+        if self.is_own(entry, &place.next())? {
+            place.abandon().map_err(remote)?;
+        }
+        Ok(())
+    }
+
     /// Whether what lies in `dir` says of itself that it is this clone: by its name, and made since this one was asked for.
     fn is_own(&self, entry: &Entry, dir: &Path) -> Result<bool, RemoteError> {
         let about = CloneAbout::read(&self.taker.engine.os, dir).map_err(remote)?;

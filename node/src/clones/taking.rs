@@ -45,8 +45,8 @@ impl Taker {
     ///
     /// # Errors
     ///
-    /// That of the last source, once nothing has come in for the patience of the job; at once what the sources cannot
-    /// help, such as a full disk. What came in stays, to be gone on with.
+    /// `busy` while somebody else works on a clone there. That of the last source, once nothing has come in for the patience of the
+    /// job; at once what the sources cannot help, such as a full disk. What came in stays, to be gone on with.
     pub(crate) fn take<A: Audience>(
         &self,
         job: &CloneJob,
@@ -54,7 +54,7 @@ impl Taker {
         pace: &Arc<Pace>,
         audience: &Arc<A>,
     ) -> Result<()> {
-        let place = ClonePlace::new(&job.dir, Arc::clone(&self.engine.os));
+        let place = ClonePlace::new(&job.dir, Arc::clone(&self.engine.os)).claim()?;
         place.settle()?;
         if Self::is_done(job, created_ms, &place)? {
             return Ok(());

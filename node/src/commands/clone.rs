@@ -421,9 +421,8 @@ fn describe_name(place: &ClonePlace) -> String {
     place.dir().file_name().map(|name| name.display().to_string()).unwrap_or_default()
 }
 
-/// What is to be said of a clone in a directory, without opening it.
+/// What is to be said of a clone in a directory, without opening it. Nothing is changed: somebody may be at work on it.
 fn describe(place: &ClonePlace) -> Result<CloneInfo, CliError> {
-    place.settle()?;
     let about = place.about()?.unwrap_or_default();
     let state = match (place.is_there(), place.partials().is_empty()) {
         (true, true) => "complete",
@@ -482,4 +481,27 @@ fn report_of(info: &CloneInfo) -> Report {
         .with("expires_ms", info.expires_ms.map_or(Cell::None, Cell::Count))
         .with("keeps_old", Cell::Bool(info.keeps_old))
         .with("reasons", Cell::List(info.reasons.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_at_a_clone_in_a_directory_changes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let place = ClonePlace::new(root.path().join("copy"), Arc::new(Posix));
+        // What a removal that was interrupted has left is for whoever changes something next.
+        let dropped = root.path().join("copy.dropped");
+        std::fs::create_dir(&dropped).unwrap();
+        assert_eq!(describe(&place).unwrap().state, "absent");
+        assert!(dropped.exists());
+        // Somebody may be at work on it.
+        let claimed = ClonePlace::new(place.dir(), Arc::new(Posix)).claim().unwrap();
+        assert_eq!(describe(&place).unwrap().state, "absent");
+        assert_eq!(place.settle().unwrap_err().code(), "busy");
+        drop(claimed);
+        place.settle().unwrap();
+        assert!(!dropped.exists());
+    }
 }

@@ -1,7 +1,7 @@
 //! Clones that the control center has this node make.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use planaria_replication::control::InstanceRole;
 use tokio::runtime::Handle;
 
 use crate::clones::{CloneJob, Clones};
+use crate::handler::remote;
 
 /// A source that gives nothing for so long has failed: the control center names another one.
 const PATIENCE_S: u32 = 10;
@@ -54,8 +55,17 @@ struct Job {
 }
 
 impl Cloning {
+    /// Those that a node goes on with since it was started are told of, so that the control center says whether they are still wanted.
     pub(super) fn new(berth: Berth) -> Self {
-        Self { berth, jobs: Arc::default() }
+        let mut jobs = BTreeMap::new();
+        if let Berth::Beside { clones, .. } = &berth {
+            for info in clones.list().into_iter().filter(|info| is_under_way(&info.state)) {
+                if let Some(number) = job_of(&info.name) {
+                    jobs.insert(number, Job::new(&info.name, number, info.rate_bytes_per_s));
+                }
+            }
+        }
+        Self { berth, jobs: Arc::new(Mutex::new(jobs)) }
     }
 
     /// How far each has come, those included that have ended since the last report that was answered.
@@ -113,14 +123,9 @@ impl Cloning {
         if jobs.len() >= CLONES_MAX {
             return;
         }
-        let mut job = Job {
-            // Numbers of jobs are not used again: what is called so is this one, begun before a restart.
-            name: format!("{}#{}", order.name, order.job),
-            report: CloneReport { job: order.job, ..CloneReport::default() },
-            outcome: None,
-            pace: Arc::new(Pace::new(Some(order.bytes_per_s))),
-            is_given_up: false,
-        };
+        // Numbers of jobs are not used again: what is called so is this one, begun before a restart.
+        let name = format!("{}#{}", order.name, order.job);
+        let mut job = Job::new(&name, order.job, Some(order.bytes_per_s));
         if let Err(error) = self.begin(order, &job) {
             tracing::warn!(job = order.job, code = error.code, what = %error, "a clone that was ordered is not made");
             let (code, what) = (error.code.clone(), error.to_string());
@@ -163,15 +168,21 @@ impl Cloning {
             Berth::Own { role: own, .. } if role != Some(*own) => {
                 Err(RemoteError::new("not_spare", format!("this node waits to become a {own}")))
             }
-            Berth::Own { runtime, .. } => {
-                runtime.spawn(self.seed(order, &job.pace));
+            Berth::Own { runtime, dir, engine, .. } => {
+                let place = ClonePlace::new(dir, Arc::clone(&engine.os)).claim().map_err(remote)?;
+                runtime.spawn(self.seed(order, &job.pace, place));
                 Ok(())
             }
         }
     }
 
-    /// Takes the copy that this node is to host.
-    fn seed(&self, order: &CloneOrder, pace: &Arc<Pace>) -> impl Future<Output = ()> + Send + use<> {
+    /// Takes the copy that this node is to host into its place, which nobody else changes meanwhile.
+    fn seed(
+        &self,
+        order: &CloneOrder,
+        pace: &Arc<Pace>,
+        place: ClonePlace,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let (number, from) = (order.job, order.from);
         let (jobs, shown) = (Arc::clone(&self.jobs), Arc::clone(&self.jobs));
         let taking = self.taking(pace);
@@ -198,8 +209,7 @@ impl Cloning {
             // One that was given up is not there any more: nothing of it stays.
             let is_wanted = jobs.lock().get_mut(&number).map(|job| job.outcome = Some(outcome)).is_some();
             if !is_wanted {
-                let removed =
-                    tokio::task::spawn_blocking(move || remove_all(&taking.target, &taking.options));
+                let removed = tokio::task::spawn_blocking(move || remove_all(&place));
                 // It fails with the runtime, and the next start finds what is left.
                 let _ = removed.await;
             }
@@ -246,6 +256,16 @@ impl Cloning {
 }
 
 impl Job {
+    fn new(name: &str, number: u64, bytes_per_s: Option<u64>) -> Self {
+        Self {
+            name: name.to_owned(),
+            report: CloneReport { job: number, ..CloneReport::default() },
+            outcome: None,
+            pace: Arc::new(Pace::new(bytes_per_s)),
+            is_given_up: false,
+        }
+    }
+
     /// Takes in how the clone is.
     fn look(&mut self, number: u64, info: Result<CloneInfo, RemoteError>) {
         let outcome = |code: &str, what: String| Some(Outcome { job: number, code: code.to_owned(), what });
@@ -274,10 +294,17 @@ impl Drop for Cloning {
     }
 }
 
-/// Has the node remember a clone no more that is not whole.
+/// The job whose clone bears a name; nothing if nobody ordered it.
+pub(super) fn job_of(name: &str) -> Option<u64> {
+    name.rsplit_once('#').and_then(|(_, number)| number.parse().ok())
+}
+
+fn is_under_way(state: &str) -> bool {
+    matches!(state, "queued" | "running" | "hydrating")
+}
+
 /// Removes what came in of a copy that was given up, and the copy if it was whole before it heard of that.
-fn remove_all(target: &Path, options: &Options) {
-    let place = ClonePlace::new(target, Arc::clone(&options.os));
+fn remove_all(place: &ClonePlace) {
     if let Err(error) = place.abandon().and_then(|_| place.remove()) {
         tracing::warn!(%error, "what came in of a copy that was given up cannot be removed");
     }
@@ -291,8 +318,13 @@ fn is_forgotten(clones: &Clones, name: &str) -> bool {
     }
 }
 
+/// Has the node remember a clone no more that is not whole.
 fn forget(clones: &Clones, name: &str) {
     if let Err(error) = clones.delete(name) {
         tracing::debug!(clone = name, what = %error, "a clone that failed is still listed");
     }
 }
+
+#[cfg(test)]
+#[path = "cloning_tests.rs"]
+mod tests;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use planaria_engine::os::Os;
 use planaria_engine::{
-    Database, Lineage, Options, Schema, Snapshot, Table, TableDef, TableKind, Value, table,
+    Database, Lineage, Options, Schema, Snapshot, Spans, Table, TableDef, TableKind, Value, table,
 };
 use planaria_net::replica::{ShapedCopy, Shaper};
 use planaria_net::wire::message::{AsOf, RemoteError, Shape};
@@ -155,8 +155,8 @@ pub(crate) fn clone_shaped(db: &Database, target: &Path, wanted: &Shape) -> Resu
 ///
 /// # Errors
 ///
-/// `invalid_shape` if it names what is not there, or asks for what cannot be; `snapshot_too_old` if the cut is not kept any more. What
-/// was begun at `dir` is the caller's to remove.
+/// `invalid_shape` if it names what is not there, or asks for what cannot be; `snapshot_too_old` if the cut is not kept any more;
+/// `no_space` if it would not fit. What was begun at `dir` is the caller's to remove.
 pub(crate) fn shape(
     db: &Database,
     shape: &Shape,
@@ -166,6 +166,7 @@ pub(crate) fn shape(
 ) -> Result<(Database, Uid), RemoteError> {
     let snapshot = cut(db, shape.as_of)?;
     let planned = plan(snapshot.tables().map_err(remote)?, shape)?;
+    check_room(&snapshot, &planned, dir, &*options.os)?;
     let options = Options { create: true, memtable_bytes: MEMTABLE_BYTES, ..options.clone() };
     let copy = Database::open_with(dir, options).map_err(remote)?;
     let position = db.history().position_of(snapshot.uid());
@@ -175,6 +176,35 @@ pub(crate) fn shape(
         copy_table(&snapshot, &table, &copy, key)?;
     }
     Ok((copy, snapshot.uid()))
+}
+
+/// Refuses what would not fit beside the source's database, before any of it is written. How much of a table its filters leave nobody
+/// knows before it is read: such a one is not counted.
+fn check_room(
+    snapshot: &Snapshot,
+    planned: &[TableShape],
+    dir: &Path,
+    os: &dyn Os,
+) -> Result<(), RemoteError> {
+    let bytes = |table: &TableShape| {
+        let whole = Spans::from([(table.definition.id, KeyRange::ALL)]);
+        let estimate = snapshot.estimate_within(&whole, Uid::ZERO);
+        // What is sorted lies in sorted pieces first.
+        let times = if table.changes_keys { 2 } else { 1 };
+        estimate.total_bytes.max(estimate.delta_bytes).saturating_mul(times)
+    };
+    let counted = planned.iter().filter(|table| table.filters.is_empty());
+    let needed_bytes = counted.fold(0, |sum: u64, table| sum.saturating_add(bytes(table)));
+    let mut ancestors = dir.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+    let above = ancestors.find(|above| os.exists(above)).unwrap_or(Path::new("."));
+    let io =
+        |error| RemoteError::new("io", format!("cannot measure the disk of {}: {error}", above.display()));
+    let available_bytes = os.disk_space(above).map_err(io)?.available_bytes;
+    if needed_bytes <= available_bytes {
+        return Ok(());
+    }
+    let path = above.to_path_buf();
+    Err(remote(planaria_engine::Error::NoRoom { path, needed_bytes, available_bytes }))
 }
 
 fn copy_table(
@@ -373,8 +403,8 @@ impl Shaper for NodeShaper {
                     let at = copies.kept.iter().position(|kept| kept.number == number);
                     at.map(|at| copies.kept.remove(at))
                 };
-                // Its files are removed without the lock.
-                drop(gone);
+                // Its files are removed without the lock, and where nobody waits for a worker of the runtime.
+                tokio::task::spawn_blocking(move || drop(gone));
             }
         });
         Ok(copy)

@@ -161,3 +161,35 @@ fn a_copy_is_kept_for_who_was_interrupted_and_made_anew_for_others() {
     let left = std::fs::read_dir(shaping_dir(&path)).map_or(0, Iterator::count);
     assert_eq!(left, 0, "copies go with the shaper");
 }
+
+#[test]
+fn what_would_not_fit_beside_the_database_is_refused_before_anything_is_written() {
+    let os = planaria_engine::os::MemOs::new(1);
+    let options = Options { background: false, os: Arc::new(os.clone()), ..Options::default() };
+    let db = Database::open_with("/site/db", options.clone()).unwrap();
+    for name in ["kept", "left"] {
+        let table = db.create_raw_table(name).unwrap();
+        let mut ingest = table.ingest().unwrap();
+        for number in 0..2_000_u64 {
+            let mut word = number + 1;
+            let row: Vec<u8> = (0..64_u64)
+                .flat_map(|_| {
+                    word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (word >> 29);
+                    word.to_le_bytes()
+                })
+                .collect();
+            ingest.put(number.to_be_bytes(), &row).unwrap();
+        }
+        ingest.finish().unwrap();
+    }
+    let (half, key) = (Shape { leave_out: vec!["left".into()], ..Shape::default() }, [0; 32]);
+    let used = os.used_bytes();
+    // Not even the one that is kept fits.
+    os.set_capacity(Some(used + 500_000));
+    let made = |dir: &str| shape(&db, &half, &key, Path::new(dir), &options).map(drop);
+    let refused = made("/site/db.shaped/1").unwrap_err();
+    assert_eq!((refused.code.as_str(), os.used_bytes()), ("no_space", used), "{refused:?}");
+    assert!(!os.exists(Path::new("/site/db.shaped")));
+    os.set_capacity(None);
+    made("/site/db.shaped/2").unwrap();
+}
