@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use planaria_engine::os::{Os, Posix};
@@ -134,7 +135,7 @@ impl Bench {
     }
 
     fn prune(&self, last: Option<u64>, grace_ms: Option<u64>) -> crate::Pruned {
-        let kept = Kept { last, within_ms: None };
+        let kept = Kept { last, within_ms: None, ..Kept::default() };
         self.runtime.block_on(prune(&self.store, &kept, grace_ms, false)).unwrap()
     }
 
@@ -321,7 +322,7 @@ fn a_grace_period_in_which_backups_rely_on_what_would_go_is_refused() {
     bench.write(0, 10);
     bench.back_up("first");
     let before = bench.objects("").len();
-    let kept = Kept { last: Some(0), within_ms: None };
+    let kept = Kept { of: None, last: Some(0), within_ms: None };
     let prune = |grace_ms| bench.runtime.block_on(prune(&bench.store, &kept, Some(grace_ms), false));
     for short in [1, 3_600_000, crate::prune::YOUNG_MS - 1] {
         let refused = prune(short).unwrap_err();
@@ -342,7 +343,7 @@ fn a_manifest_that_cannot_be_read_ends_a_prune_before_anything_goes() {
     let before = bench.objects("");
     let path = bench.dir.path().join("store").join(Backup::path("first"));
     std::fs::write(&path, b"nonsense, and more of it than a header has").unwrap();
-    let kept = Kept { last: Some(1), within_ms: None };
+    let kept = Kept { last: Some(1), within_ms: None, ..Kept::default() };
     let refused = bench.runtime.block_on(prune(&bench.store, &kept, Some(0), false)).unwrap_err();
     assert_eq!(refused.code(), "object_damaged");
     let names = |of: &BTreeMap<PathBuf, Vec<u8>>| {
@@ -389,7 +390,7 @@ fn a_prune_beside_a_backup_takes_nothing_from_it() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let runtime = runtime.lock().unwrap();
-                let kept = Kept { last: Some(0), within_ms: None };
+                let kept = Kept { last: Some(0), within_ms: None, ..Kept::default() };
                 runtime.block_on(prune(&store, &kept, None, false)).unwrap();
             });
         });
@@ -409,7 +410,7 @@ fn a_prune_beside_a_backup_takes_nothing_from_it() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let runtime = runtime.lock().unwrap();
-                let kept = Kept { last: Some(0), within_ms: None };
+                let kept = Kept { last: Some(0), within_ms: None, ..Kept::default() };
                 runtime.block_on(prune(&store, &kept, Some(0), false)).unwrap();
             });
         });
@@ -454,4 +455,54 @@ fn a_manifest_of_the_first_format_is_what_is_written_now() {
     let mut newer = bytes.clone();
     newer[8] = 2;
     assert_eq!(Backup::decode("newer", &newer).unwrap_err().code(), "foreign");
+}
+
+/// A toll that counts, and refuses from some byte on.
+#[derive(Default)]
+struct Counted {
+    bytes: std::sync::atomic::AtomicU64,
+    upto: u64,
+}
+
+impl crate::Toll for Counted {
+    fn pay(&self, bytes: u64) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
+        let paid = self.bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
+        Box::pin(async move { if paid > self.upto { Err(Error::Cancelled) } else { Ok(()) } })
+    }
+}
+
+#[test]
+fn whoever_has_a_toll_paid_counts_what_comes_and_goes_and_may_end_it() {
+    let bench = Bench::new();
+    bench.write(0, 3_000);
+    let catalog = bench.catalog();
+    let send = |upto: u64, name: &str| {
+        let toll = Arc::new(Counted { upto, ..Counted::default() });
+        let store = bench.store.clone().with_toll(Arc::clone(&toll) as Arc<dyn crate::Toll>);
+        let wish = Wish { name: Some(name.into()), id: 7, taken_ms: 1, software: String::new() };
+        let (source, never) = (bench.pin(&catalog), never());
+        let created = create(&store, &catalog, &source, &wish, &never, |_| {});
+        (bench.runtime.block_on(created), toll.bytes.load(std::sync::atomic::Ordering::Relaxed))
+    };
+    let (refused, _) = send(1_000, "early");
+    assert_eq!(refused.unwrap_err().code(), "cancelled");
+    assert!(bench.catalog().backups.is_empty());
+    let (created, paid) = send(u64::MAX, "whole");
+    assert!(paid >= created.unwrap().backup.sent_bytes);
+}
+
+#[test]
+fn a_rule_about_one_database_leaves_those_of_others_alone() {
+    let bench = Bench::new();
+    for name in ["first", "second", "third"] {
+        bench.write(0, 10);
+        bench.back_up(name);
+    }
+    let own = bench.catalog().backups[0].database;
+    let prune_of = |of| {
+        let kept = Kept { of: Some(of), last: Some(1), within_ms: None };
+        bench.runtime.block_on(prune(&bench.store, &kept, None, false)).unwrap().backups
+    };
+    assert!(prune_of(planaria_types::DatabaseId(own.0 ^ 1)).is_empty());
+    assert_eq!(prune_of(own), ["second", "first"], "the newest first");
 }

@@ -33,7 +33,7 @@ pub use plan::{AsOf, Plan, plan};
 pub use prune::{Kept, Pruned, delete, prune};
 pub use restore::{Restored, restore};
 pub use source::{Pinned, Source};
-pub use store::Store;
+pub use store::{Store, Toll};
 pub use verify::{Finding, Verified, verify};
 
 /// How far an operation has come.

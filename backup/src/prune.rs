@@ -27,6 +27,8 @@ const REMOVED: &str = "removed";
 /// Which backups stay: those that any of both rules keeps. Without rules all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Kept {
+    /// The rules are about this database; none has them be about all of them, each by itself.
+    pub of: Option<DatabaseId>,
     /// So many of each database, the newest.
     pub last: Option<u64>,
     /// Those that are no older than so many milliseconds.
@@ -57,7 +59,7 @@ impl Kept {
         let mut newer: BTreeMap<DatabaseId, u64> = BTreeMap::new();
         let mut expired = Vec::new();
         // In the order of their update times, the newest first.
-        for backup in backups.iter().rev() {
+        for backup in backups.iter().rev().filter(|backup| self.of.is_none_or(|of| of == backup.database)) {
             let newer = newer.entry(backup.database).or_default();
             let is_young = |within: u64| backup.taken_ms.saturating_add(within) >= now_ms;
             if self.last.is_none_or(|last| *newer >= last) && !self.within_ms.is_some_and(is_young) {

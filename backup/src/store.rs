@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +24,17 @@ pub struct Store {
     /// The directory, where the store is one.
     root: Option<PathBuf>,
     objects: Arc<dyn ObjectStore>,
+    toll: Option<Arc<dyn Toll>>,
+}
+
+/// Whoever says how fast objects may come and go. It is asked before each one that is brought, and behind each one that was taken.
+pub trait Toll: Send + Sync {
+    /// Counts bytes, and waits as long as they take.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cancelled`] has whatever goes on be given up.
+    fn pay(&self, bytes: u64) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>;
 }
 
 impl fmt::Debug for Store {
@@ -60,7 +72,7 @@ impl Store {
         let objects = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| told(&place, "open", "the directory", &error))?
             .with_automatic_cleanup(true);
-        Ok(Self { place, root: Some(root), objects: Arc::new(objects) })
+        Ok(Self { place, root: Some(root), objects: Arc::new(objects), toll: None })
     }
 
     #[cfg(feature = "s3")]
@@ -71,7 +83,20 @@ impl Store {
         } else {
             Arc::new(object_store::prefix::PrefixStore::new(objects, prefix))
         };
-        Ok(Self { place, root: None, objects })
+        Ok(Self { place, root: None, objects, toll: None })
+    }
+
+    /// The same store, with somebody who says how fast objects may come and go.
+    #[must_use]
+    pub fn with_toll(self, toll: Arc<dyn Toll>) -> Self {
+        Self { toll: Some(toll), ..self }
+    }
+
+    async fn pay(&self, bytes: u64) -> Result<()> {
+        match &self.toll {
+            Some(toll) => toll.pay(bytes).await,
+            None => Ok(()),
+        }
     }
 
     /// What it is called.
@@ -85,6 +110,7 @@ impl Store {
 
     /// Puts an object, over an existing one if there is one. It is durable when this returns.
     pub(crate) async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
+        self.pay(bytes.len() as u64).await?;
         if self.root.is_some() {
             return self.put_file(path, bytes, true).await.map(drop);
         }
@@ -151,7 +177,9 @@ impl Store {
             let what = format!("it has {} bytes, of at most {len_max}", found.meta.size);
             return Err(Error::Damaged { object: path.to_owned(), what });
         }
-        found.bytes().await.map_err(failed)
+        let bytes = found.bytes().await.map_err(failed)?;
+        self.pay(bytes.len() as u64).await?;
+        Ok(bytes)
     }
 
     /// Removes an object, if there is one.

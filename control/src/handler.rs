@@ -120,6 +120,15 @@ fn answer_of_clones(center: &mut Center, now: Now, request: ControlRequest) -> R
         ControlRequest::ApplyTopology { topology, dry_run } => {
             ControlResponse::TopologyChanges(center.apply_topology(now, &topology, dry_run)?)
         }
+        ControlRequest::Stores => ControlResponse::Stores(center.stores(now)),
+        ControlRequest::SetStore { database, spec } => {
+            center.set_store(now, database.as_deref(), &spec)?;
+            ControlResponse::Stores(center.stores(now))
+        }
+        ControlRequest::RemoveStore { database, place } => {
+            center.remove_store(now, database.as_deref(), &place)?;
+            ControlResponse::Stores(center.stores(now))
+        }
         ControlRequest::Wants => ControlResponse::Wants(center.wants(now)),
         ControlRequest::SetWant { database, standbys, backups } => {
             center.set_want(now, &database, standbys, backups)?;

@@ -7,6 +7,7 @@ mod clone;
 mod cluster;
 mod cluster_clones;
 mod cluster_rules;
+mod cluster_stores;
 mod place;
 mod quarantine;
 mod replica;
@@ -37,12 +38,14 @@ pub(crate) use self::cluster_clones::{
     ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand, ScheduleCommand,
 };
 pub(crate) use self::cluster_rules::RuleCommand;
+pub(crate) use self::cluster_stores::{ClusterBackupArgs, StoreCommand};
 pub(crate) use self::place::{Global, PlaceArgs};
 pub(crate) use self::quarantine::{ExtractArgs, QuarantineCommand, ReapplyArgs};
 pub(crate) use self::replica::{FollowArgs, RefreshArgs, RefreshWay, ReplicaArgs, ReplicaCommand};
 pub(crate) use self::shape::{cut_text, shape_of_words, shape_words};
 pub(crate) use self::topology::TopologyCommand;
 use crate::import::{InputFormat, TypeChoice};
+use crate::output::CliError;
 use crate::portion_text::Chosen;
 
 /// The id of the argument that names the directory, in every command that has one.
@@ -201,6 +204,10 @@ pub(crate) struct ServeArgs {
     /// Host nothing until the control center gives this node a copy, of the kind that --role says
     #[arg(long, requires = "control", conflicts_with = "replica_of")]
     pub(crate) spare: bool,
+    /// Let the control center have backups brought to this store and clones taken from it: a directory, or s3://BUCKET/PREFIX with the
+    /// keys of the environment; may be repeated
+    #[arg(long, value_name = "URL", requires = "control")]
+    pub(crate) backup_to: Vec<planaria_backup::Place>,
     /// On how many copies a commit is durable before it is acknowledged, unless it says otherwise: local, one, quorum or
     /// all. It is stored; without this option what was said last holds
     #[arg(long, value_name = "LEVEL")]
@@ -214,6 +221,22 @@ pub(crate) struct ServeArgs {
     pub(crate) metrics: Option<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) membership: MembershipArgs,
+}
+
+impl ServeArgs {
+    /// The stores that the node may speak to, directories by their whole paths.
+    pub(crate) fn stores(&self) -> Result<Vec<planaria_backup::Place>, CliError> {
+        let whole = |place: &planaria_backup::Place| match place {
+            planaria_backup::Place::Directory(path) => {
+                let whole = std::path::absolute(path);
+                whole.map(planaria_backup::Place::Directory).map_err(|error| {
+                    CliError::new("io", format!("the whole path of {} is not known: {error}", path.display()))
+                })
+            }
+            bucket @ planaria_backup::Place::Bucket { .. } => Ok(bucket.clone()),
+        };
+        self.backup_to.iter().map(whole).collect()
+    }
 }
 
 /// `planaria promote`.

@@ -57,7 +57,7 @@ pub struct CloneRecord {
     pub name: String,
     /// The database.
     pub database: DatabaseId,
-    /// The node that gets it, by name.
+    /// The node that gets it, by name; the place of the store where it goes into one.
     pub node: String,
     /// What it is for.
     pub role: CloneRole,
@@ -99,6 +99,13 @@ pub struct CloneRecord {
     pub ended_ms: Option<u64>,
 }
 
+impl CloneRecord {
+    /// The node that makes it: the one that gets it, or that of the source where it goes into a store.
+    pub fn maker(&self) -> &str {
+        if self.role == CloneRole::Store { &self.source_node } else { &self.node }
+    }
+}
+
 /// What clones may take of a place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LimitRecord {
@@ -135,7 +142,8 @@ pub struct ScheduleRecord {
 const TEXT: ColumnType = ColumnType::Text;
 const NUMBER: ColumnType = ColumnType::Int64;
 const TIME: ColumnType = ColumnType::Timestamp;
-pub(super) const CLONE_ROLES: [CloneRole; 3] = [CloneRole::Detached, CloneRole::Standby, CloneRole::Backup];
+pub(super) const CLONE_ROLES: [CloneRole; 4] =
+    [CloneRole::Detached, CloneRole::Standby, CloneRole::Backup, CloneRole::Store];
 
 /// The name of a role in the catalog.
 pub(crate) fn role_name(role: CloneRole) -> &'static str {
@@ -143,6 +151,7 @@ pub(crate) fn role_name(role: CloneRole) -> &'static str {
         CloneRole::Detached => "detached",
         CloneRole::Standby => "standby",
         CloneRole::Backup => "backup",
+        CloneRole::Store => "store",
     }
 }
 

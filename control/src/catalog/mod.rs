@@ -7,6 +7,7 @@ mod row;
 mod rules;
 mod shapes;
 mod store;
+mod stores;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ pub use record::{
 };
 pub use rules::RuleRecord;
 pub use store::StoreCatalog;
+pub use stores::StoreRecord;
 
 use crate::Result;
 
@@ -76,6 +78,8 @@ pub struct Contents {
     pub schedules: BTreeMap<String, ScheduleRecord>,
     /// What is done when something happens, by name.
     pub rules: BTreeMap<String, RuleRecord>,
+    /// The stores of backups, by database and place.
+    pub stores: BTreeMap<(DatabaseId, String), StoreRecord>,
     /// How many copies are wanted, where it was said.
     pub wants: BTreeMap<DatabaseId, WantRecord>,
     /// The number of the last event.
@@ -121,6 +125,11 @@ impl Contents {
             Change::ScheduleRemoved(name) => drop(self.schedules.remove(&name)),
             Change::Rule(rule) => drop(self.rules.insert(rule.name.clone(), *rule)),
             Change::RuleRemoved(name) => drop(self.rules.remove(&name)),
+            Change::Store(store) => {
+                self.last_job = self.last_job.max(store.number);
+                self.stores.insert((store.database, store.place.clone()), *store);
+            }
+            Change::StoreRemoved(database, place) => drop(self.stores.remove(&(database, place))),
             Change::Want(want) => drop(self.wants.insert(want.database, want)),
             Change::Event(event) => self.last_event = self.last_event.max(event.number),
         }

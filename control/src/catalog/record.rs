@@ -7,6 +7,7 @@ use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
 use super::declarations::{DeclarationRecord, Declared};
 use super::rules::RuleRecord;
+use super::stores::StoreRecord;
 
 /// A datacenter that a node said it is in.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -242,11 +243,17 @@ pub enum EventKind {
     ReseedFailed,
     /// An operator declared how the cluster is to be.
     TopologyApplied,
+    /// An operator said that a database has a store of backups.
+    StoreSet,
+    /// An operator said that it has it no more.
+    StoreRemoved,
+    /// A newer backup was seen in a store.
+    BackupSeen,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::NodeJoined,
         Self::NodeLost,
         Self::NodeReturned,
@@ -280,6 +287,9 @@ impl EventKind {
         Self::Reseeds,
         Self::ReseedFailed,
         Self::TopologyApplied,
+        Self::StoreSet,
+        Self::StoreRemoved,
+        Self::BackupSeen,
     ];
 
     /// A stable name.
@@ -318,6 +328,9 @@ impl EventKind {
             Self::Reseeds => "reseeds",
             Self::ReseedFailed => "reseed_failed",
             Self::TopologyApplied => "topology_applied",
+            Self::StoreSet => "store_set",
+            Self::StoreRemoved => "store_removed",
+            Self::BackupSeen => "backup_seen",
         }
     }
 }
@@ -376,6 +389,10 @@ pub enum Change {
     Rule(Box<RuleRecord>),
     /// The rule of that name was ended.
     RuleRemoved(String),
+    /// A database has a store of backups, or something else was seen there.
+    Store(Box<StoreRecord>),
+    /// A database has the store at that place no more.
+    StoreRemoved(DatabaseId, String),
     /// How many copies are wanted was said.
     Want(WantRecord),
     /// Something happened.

@@ -14,6 +14,7 @@ use super::record::{Change, Event, JobRecord, JobState};
 use super::row::{Row, bits};
 use super::rules::{CalendarRecord, RuleRecord};
 use super::shapes::{ShapeOwner, ShapeRecord};
+use super::stores::StoreRecord;
 use super::tables::{Setting, Stored};
 use super::{Catalog, Contents};
 use crate::{Error, Result};
@@ -45,6 +46,7 @@ pub struct StoreCatalog {
     rules: Table,
     shapes: Table,
     wants: Table,
+    stores: Table,
     history: Table,
 }
 
@@ -88,6 +90,7 @@ impl StoreCatalog {
                 "rules",
                 "shapes",
                 "wants",
+                "stores",
                 "history",
             ]
             .contains(&name)
@@ -116,6 +119,7 @@ impl StoreCatalog {
             rules: table::<RuleRecord>(&database)?,
             shapes: table::<ShapeRecord>(&database)?,
             wants: table::<WantRecord>(&database)?,
+            stores: table::<StoreRecord>(&database)?,
             history: table::<Event>(&database)?,
             database,
         };
@@ -181,6 +185,19 @@ impl StoreCatalog {
             }
         }
         Ok(())
+    }
+
+    /// Keeps a schedule: its shape and the times of a calendar in tables of their own.
+    fn put_schedule(&self, batch: &mut Batch, schedule: &ScheduleRecord) -> Result<()> {
+        put(batch, &self.schedules, schedule)?;
+        self.put_shape(batch, &ShapeOwner::Schedule(&schedule.name), &schedule.wish.shape)?;
+        match &schedule.when {
+            When::Every(_) => forget_named(batch, &self.calendars, &schedule.name),
+            When::Calendar(pattern) => {
+                let (schedule, pattern) = (schedule.name.clone(), pattern.clone());
+                put(batch, &self.calendars, &CalendarRecord { schedule, pattern })
+            }
+        }
     }
 
     /// The number of the last row of a table that counts its rows.
@@ -283,6 +300,7 @@ impl Catalog for StoreCatalog {
             changes.push(Change::Rule(Box::new(rule)));
         }
         changes.extend(rows(&self.wants)?.into_iter().map(Change::Want));
+        changes.extend(rows(&self.stores)?.into_iter().map(|store| Change::Store(Box::new(store))));
         for change in changes {
             contents.take(change);
         }
@@ -317,17 +335,7 @@ impl Catalog for StoreCatalog {
                 }
                 Change::Limit(limit) => put(&mut batch, &self.limits, limit)?,
                 Change::LimitRemoved(gate) => forget_named(&mut batch, &self.limits, &gate.to_string())?,
-                Change::Schedule(schedule) => {
-                    put(&mut batch, &self.schedules, &**schedule)?;
-                    self.put_shape(&mut batch, &ShapeOwner::Schedule(&schedule.name), &schedule.wish.shape)?;
-                    match &schedule.when {
-                        When::Every(_) => forget_named(&mut batch, &self.calendars, &schedule.name)?,
-                        When::Calendar(pattern) => {
-                            let (schedule, pattern) = (schedule.name.clone(), pattern.clone());
-                            put(&mut batch, &self.calendars, &CalendarRecord { schedule, pattern })?;
-                        }
-                    }
-                }
+                Change::Schedule(schedule) => self.put_schedule(&mut batch, schedule)?,
                 Change::ScheduleRemoved(name) => {
                     forget_named(&mut batch, &self.schedules, name)?;
                     forget_named(&mut batch, &self.calendars, name)?;
@@ -345,6 +353,10 @@ impl Catalog for StoreCatalog {
                 Change::RuleRemoved(name) => {
                     forget_named(&mut batch, &self.rules, name)?;
                     self.put_shape(&mut batch, &ShapeOwner::Rule(name), &Shape::default())?;
+                }
+                Change::Store(store) => put(&mut batch, &self.stores, &**store)?,
+                Change::StoreRemoved(database, place) => {
+                    forget_at(&mut batch, &self.stores, &[&database.to_string(), place])?;
                 }
                 Change::Want(want) => put(&mut batch, &self.wants, want)?,
                 Change::Event(event) => {

@@ -4,14 +4,15 @@ use planaria_net::wire::control::{JoinToken, Mode};
 use planaria_net::wire::jobs::{CloneWish, When};
 use planaria_net::wire::message::{AsOf, CloneRole, Shape};
 use planaria_net::wire::rules::{RuleAction, RuleEvent};
+use planaria_net::wire::stores::StoredBackup;
 use planaria_replication::control::{Ceiling, CopyState, InstanceRole, Labels, Priority};
-use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
+use planaria_types::{DatabaseId, Epoch, InstanceId, Position, Uid};
 
 use super::StoreCatalog;
 use crate::{
     Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, DeclarationRecord,
     Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord,
-    LinkRecord, NodeRecord, RuleRecord, ScheduleRecord, WantRecord,
+    LinkRecord, NodeRecord, RuleRecord, ScheduleRecord, StoreRecord, WantRecord,
 };
 
 fn changes() -> Vec<Change> {
@@ -75,6 +76,8 @@ fn changes() -> Vec<Change> {
             ceiling: Ceiling { clones_max: 2, bytes_per_s_max: u64::MAX },
         }),
         Change::Want(WantRecord { database, standbys: 1, backups: 2 }),
+        Change::Store(Box::new(store("s3://bucket/birds", Some(stored())))),
+        Change::Store(Box::new(store("/srv/backups", None))),
         Change::Event(event(1, vec!["b: it is behind".into(), "c: chosen".into()])),
     ];
     changes.extend(triggers());
@@ -105,6 +108,31 @@ fn triggers() -> Vec<Change> {
 fn link(to: &str, round_trip_us: Option<u64>) -> LinkRecord {
     let what = if round_trip_us.is_some() { "" } else { "it did not answer" };
     LinkRecord { from: "a".into(), to: to.into(), round_trip_us, what: what.into(), measured_ms: 3_000 }
+}
+
+fn store(place: &str, newest: Option<StoredBackup>) -> StoreRecord {
+    StoreRecord {
+        database: DatabaseId(7),
+        place: place.into(),
+        number: 1,
+        labels: Labels::of([("region", "eu")]),
+        keep: newest.as_ref().map(|_| 7),
+        newest,
+        told_by: "a".into(),
+        heard_ms: 4_000,
+    }
+}
+
+fn stored() -> StoredBackup {
+    let epoch = Epoch { term: 3, incarnation: 2, nonce: u64::MAX };
+    StoredBackup {
+        database: DatabaseId(7),
+        name: "20261122T154500Z".into(),
+        position: Position { epoch, uid: Uid::MAX },
+        taken_ms: 9_000,
+        bytes: u64::MAX,
+        count: 3,
+    }
 }
 
 fn job(number: u64, state: JobState) -> JobRecord {
@@ -225,6 +253,8 @@ fn what_was_written_down_is_there_after_a_restart() {
     catalog.apply(&[Change::LimitRemoved("link:a/b".parse().unwrap())]).unwrap();
     let contents = catalog.load().unwrap();
     assert_eq!((contents.declarations.len(), contents.limits.len()), (1, 0));
+    catalog.apply(&[Change::StoreRemoved(DatabaseId(7), "/srv/backups".into())]).unwrap();
+    assert_eq!(catalog.load().unwrap().stores.len(), 1);
     catalog.apply(&[Change::ScheduleRemoved("weekly".into()), Change::RuleRemoved("behind".into())]).unwrap();
     let contents = catalog.load().unwrap();
     assert!(contents.schedules.is_empty());

@@ -18,6 +18,8 @@ mod clones;
 mod links;
 #[path = "rule_tests.rs"]
 mod rules;
+#[path = "store_tests.rs"]
+mod stores;
 #[path = "topology_tests.rs"]
 mod topology;
 

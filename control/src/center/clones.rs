@@ -3,10 +3,12 @@
 use planaria_net::wire::control::{Order, Outcome};
 use planaria_net::wire::jobs::{CloneOrder, CloneReport, CloneWish, is_clone_name};
 use planaria_net::wire::message::CloneRole;
+use planaria_net::wire::stores::{BackupOrder, RestoreOrder};
 use planaria_replication::control::InstanceRole;
+use planaria_types::DatabaseId;
 
 use super::{Center, Now};
-use crate::catalog::{Change, CloneRecord, CloneState, EventKind, role_name};
+use crate::catalog::{Change, CloneRecord, CloneState, EventKind, StoreRecord, role_name};
 use crate::{Error, Result};
 
 /// Clones that wait or run, at most.
@@ -54,6 +56,7 @@ impl Center {
     ) -> Result<u64> {
         let database = self.database_named(wish.database.as_deref())?;
         let (id, database) = (database.database, database.name.clone());
+        let wish = &self.settled(wish)?;
         self.check_wish(now, wish)?;
         let number = self.contents.last_job + 1;
         let name = wish.name.clone().unwrap_or_else(|| default_name(&database, number));
@@ -70,7 +73,7 @@ impl Center {
             return Err(Error::refused("too_many", what, "cancel some, or wait until they have ended"));
         }
         let is_same =
-            |clone: &CloneRecord| clone.node == wish.to && (clone.name == name || is_seed(clone.role));
+            |clone: &CloneRecord| clone.node == wish.to && (clone.name == name || is_alone(clone, id));
         if let Some(same) = open.find(|clone| is_same(clone)) {
             let what = format!("clone {} of {:?} to {} is under way", same.number, same.name, same.node);
             return Err(Error::refused("exists", what, "wait for it, cancel it, or give another name"));
@@ -110,10 +113,20 @@ impl Center {
         Ok(number)
     }
 
+    /// The same wish with the store that it means, if it means one.
+    pub(super) fn settled(&self, wish: &CloneWish) -> Result<CloneWish> {
+        let mut wish = wish.clone();
+        if wish.role == CloneRole::Store {
+            let database = self.database_named(wish.database.as_deref())?;
+            wish.to = self.store_meant(database.database, &database.name, &wish.to)?;
+        }
+        Ok(wish)
+    }
+
     /// Whether such a clone can be asked for now.
     pub(super) fn check_wish(&self, now: Now, wish: &CloneWish) -> Result<()> {
         self.check_target(now, wish)?;
-        if wish.ttl_s.is_some_and(|seconds| seconds == 0 || is_seed(wish.role)) {
+        if wish.ttl_s.is_some_and(|seconds| seconds == 0 || wish.role != CloneRole::Detached) {
             let what = "a time to live is that of a detached clone, and at least a second";
             return Err(Error::refused("invalid", what, "leave --ttl out, or give a longer one"));
         }
@@ -126,6 +139,9 @@ impl Center {
 
     /// Whether a node can get such a clone.
     fn check_target(&self, now: Now, wish: &CloneWish) -> Result<()> {
+        if wish.role == CloneRole::Store {
+            return self.settled(wish).map(drop);
+        }
         if !self.contents.nodes.contains_key(&wish.to) {
             return Err(super::source::unknown_node(&wish.to));
         }
@@ -243,7 +259,7 @@ impl Center {
     pub(super) fn take_clones(&mut self, now: Now, name: &str, clones: &[CloneReport]) -> Result<()> {
         self.note_settled(now, name)?;
         for report in clones {
-            let known = self.contents.clones.get(&report.job).filter(|clone| clone.node == name).cloned();
+            let known = self.contents.clones.get(&report.job).filter(|clone| clone.maker() == name).cloned();
             let Some(clone) = known else { continue };
             let live = self.clones_live.entry(report.job).or_default();
             (live.done_bytes, live.total_bytes) = (report.done_bytes, report.total_bytes);
@@ -257,7 +273,7 @@ impl Center {
             }
         }
         let is_running = |report: &&CloneReport| {
-            self.contents.clones.get(&report.job).is_some_and(|clone| clone.node == name)
+            self.contents.clones.get(&report.job).is_some_and(|clone| clone.maker() == name)
         };
         let strays = clones.iter().filter(|report| !is_running(report)).map(|report| report.job).collect();
         if let Some(node) = self.live.get_mut(name) {
@@ -289,18 +305,19 @@ impl Center {
             return Ok(());
         }
         let is_lost =
-            |clone: &&CloneRecord| clone.state == CloneState::Running && !self.is_heard(now, &clone.node);
+            |clone: &&CloneRecord| clone.state == CloneState::Running && !self.is_heard(now, clone.maker());
         let lost: Vec<CloneRecord> = self.contents.clones.values().filter(is_lost).cloned().collect();
         for clone in lost {
-            let why = format!("{} has not been heard lately", clone.node);
-            self.queue_again(now, clone, "destination_away", why)?;
+            let why = format!("{} has not been heard lately", clone.maker());
+            let code = if clone.role == CloneRole::Store { "source_away" } else { "destination_away" };
+            self.queue_again(now, clone, code, why)?;
         }
         Ok(())
     }
 
     /// Takes in how a clone has ended, from the node that was to make it. Whether the outcome was one of a clone.
     pub(super) fn take_clone_outcome(&mut self, now: Now, name: &str, outcome: &Outcome) -> Result<bool> {
-        let known = self.contents.clones.get(&outcome.job).filter(|clone| clone.node == name);
+        let known = self.contents.clones.get(&outcome.job).filter(|clone| clone.maker() == name);
         let Some(mut clone) = known.cloned() else { return Ok(false) };
         let mut what = outcome.what.clone();
         what.truncate(what.floor_char_boundary(WORDS_BYTES_MAX));
@@ -309,7 +326,7 @@ impl Center {
                 clone.bytes = total;
             }
             self.end_clone(now, clone, CloneState::Complete, "", what)?;
-        } else if OWN_ERRORS.contains(&&*outcome.code) {
+        } else if clone.role != CloneRole::Store && OWN_ERRORS.contains(&&*outcome.code) {
             self.end_clone(now, clone, CloneState::Failed, &outcome.code, format!("{name}: {what}"))?;
         } else if clone.state == CloneState::Running {
             // The rule starts over without that source.
@@ -324,25 +341,47 @@ impl Center {
     /// The orders of clones for a node.
     pub(super) fn clone_orders(&self, name: &str) -> Vec<Order> {
         let own = self.contents.clones.values();
-        let own = own.filter(|clone| clone.state == CloneState::Running && clone.node == name);
-        let orders = own.filter_map(|clone| self.clone_order(clone)).map(Order::Clone);
+        let own = own.filter(|clone| clone.state == CloneState::Running && clone.maker() == name);
+        let orders = own.filter_map(|clone| self.clone_order(clone));
         let strays = self.live.get(name).map(|node| node.stray_clones.clone()).unwrap_or_default();
         orders.chain(strays.into_iter().map(|job| Order::CancelClone { job })).collect()
     }
 
-    fn clone_order(&self, clone: &CloneRecord) -> Option<CloneOrder> {
+    /// What a node is told: to make a clone of a copy or of a backup, or a backup of its own copy.
+    fn clone_order(&self, clone: &CloneRecord) -> Option<Order> {
         let live = self.clones_live.get(&clone.number).and_then(|live| live.bytes_per_s);
-        Some(CloneOrder {
+        let bytes_per_s = live.unwrap_or(clone.bytes_per_s);
+        if clone.role == CloneRole::Store {
+            let store = self.contents.stores.get(&(clone.database, clone.node.clone()))?;
+            return Some(Order::Backup(BackupOrder {
+                job: clone.number,
+                instance: clone.source?,
+                place: clone.node.clone(),
+                bytes_per_s,
+                keep: store.keep,
+            }));
+        }
+        if StoreRecord::is_instance(clone.source?) {
+            return Some(Order::Restore(RestoreOrder {
+                job: clone.number,
+                database: clone.database,
+                name: clone.name.clone(),
+                role: clone.role,
+                place: clone.source_node.clone(),
+                bytes_per_s,
+            }));
+        }
+        Some(Order::Clone(CloneOrder {
             job: clone.number,
             database: clone.database,
             name: clone.name.clone(),
             role: clone.role,
             source: clone.source?,
             from: self.contents.nodes.get(&clone.source_node)?.address,
-            bytes_per_s: live.unwrap_or(clone.bytes_per_s),
+            bytes_per_s,
             ttl_s: clone.ttl_s,
             shape: clone.shape.clone(),
-        })
+        }))
     }
 }
 
@@ -353,14 +392,19 @@ fn has_failed(clone: &CloneRecord) -> bool {
 
 /// Whether a clone becomes the copy of a node that hosts none.
 pub(super) fn is_seed(role: CloneRole) -> bool {
-    role != CloneRole::Detached
+    matches!(role, CloneRole::Standby | CloneRole::Backup)
+}
+
+/// Whether no other clone goes to the same place beside this one: the copy of a node, or the backup of a database.
+fn is_alone(clone: &CloneRecord, database: DatabaseId) -> bool {
+    is_seed(clone.role) || clone.role == CloneRole::Store && clone.database == database
 }
 
 /// What a copy of such a clone is for.
 pub(super) fn instance_role(role: CloneRole) -> InstanceRole {
     match role {
         CloneRole::Backup => InstanceRole::Backup,
-        CloneRole::Detached | CloneRole::Standby => InstanceRole::Standby,
+        CloneRole::Detached | CloneRole::Standby | CloneRole::Store => InstanceRole::Standby,
     }
 }
 
@@ -370,8 +414,10 @@ pub(super) fn check_shape(wish: &CloneWish) -> Result<()> {
     let shape = &wish.shape;
     let invalid =
         |what: String| Error::refused("invalid", what, "see `planaria cluster clone create --help`");
-    if !shape.is_whole() && is_seed(wish.role) {
-        return Err(invalid("a copy that follows has everything; only a detached clone has less".to_owned()));
+    if !shape.is_whole() && wish.role != CloneRole::Detached {
+        return Err(invalid(
+            "a copy that follows and a backup have everything; only a detached clone has less".to_owned(),
+        ));
     }
     if shape.leave_out.len() + shape.filters.len() + shape.masks.len() > SHAPE_PARTS_MAX {
         return Err(invalid(format!("at most {SHAPE_PARTS_MAX} things may be said of the rows")));

@@ -43,6 +43,7 @@ impl Center {
         }
         self.write_down(now, name)?;
         self.take_links(now, name, &report.links)?;
+        self.take_stores(now, name, &report.stores)?;
         self.take_clones(now, name, &report.clones)?;
         for outcome in &report.outcomes {
             if !self.take_clone_outcome(now, name, outcome)? {

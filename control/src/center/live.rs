@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use planaria_net::wire::control::CopyReport;
+use planaria_net::wire::stores::StoreReport;
 use planaria_replication::Millis;
 use planaria_replication::control::InstanceRole;
 use planaria_types::InstanceId;
@@ -23,6 +24,8 @@ pub(super) struct LiveNode {
     pub(super) stray_clones: Vec<u64>,
     /// The nodes that it was told to measure the round trip to, and when.
     pub(super) told_to_measure: BTreeMap<String, Millis>,
+    /// The stores of backups that it may speak to, as it sees them, by place.
+    pub(super) stores: BTreeMap<String, StoreReport>,
 }
 
 impl LiveNode {
@@ -39,6 +42,7 @@ impl LiveNode {
             spare: None,
             stray_clones: Vec::new(),
             told_to_measure: BTreeMap::new(),
+            stores: BTreeMap::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ mod rules;
 mod schedules;
 mod seeding;
 mod source;
+mod stores;
 mod succession;
 mod topology;
 mod view;

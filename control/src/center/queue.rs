@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use planaria_net::wire::jobs::LimitInfo;
-use planaria_net::wire::message::{VERSION_MAX, VERSION_MIN};
+use planaria_net::wire::message::{CloneRole, VERSION_MAX, VERSION_MIN};
 use planaria_replication::Millis;
 use planaria_replication::control::{
     Ceiling, Destination, Gate, GateKind, Limits, Place, Plan, QueuedSource, RunningClone, SourceChoice,
@@ -13,7 +13,7 @@ use planaria_types::DatabaseId;
 
 use super::clones::instance_role;
 use super::{Center, Now};
-use crate::catalog::{Change, CloneRecord, CloneState, EventKind, LimitRecord};
+use crate::catalog::{Change, CloneRecord, CloneState, EventKind, LimitRecord, StoreRecord};
 use crate::{Error, Result};
 
 /// The queue is gone through this often, and whenever something has changed.
@@ -44,6 +44,7 @@ impl Center {
     /// Has begin what can.
     pub(super) fn run_queue(&mut self, now: Now) -> Result<()> {
         self.planned = Some(now.at);
+        self.end_homeless(now)?;
         if self.contents.clones.is_empty() {
             return Ok(());
         }
@@ -91,7 +92,10 @@ impl Center {
         let kind = EventKind::CloneBegun;
         let event = self.event(now, kind, Some(clone.database), &clone.node, what, reasons.clone());
         let live = self.copies_of(clone.database).find(|(_, copy)| copy.report.instance == start.source);
-        let bytes = live.map_or(clone.bytes, |(_, copy)| copy.report.bytes);
+        let is_source = |store: &&StoreRecord| store.instance() == start.source;
+        let stored = self.stores_of(clone.database).find(is_source).and_then(|store| store.newest.as_ref());
+        let bytes = live.map(|(_, copy)| copy.report.bytes).or(stored.map(|backup| backup.bytes));
+        let bytes = bytes.unwrap_or(clone.bytes);
         let record = CloneRecord {
             state: CloneState::Running,
             code: String::new(),
@@ -124,16 +128,27 @@ impl Center {
     fn waiting(&self, now: Now, clone: &CloneRecord) -> WaitingClone {
         let rule =
             SourceRule { period_ms: clone.period_ms, failed: clone.failed.clone(), ..SourceRule::default() };
+        let is_stored = clone.role == CloneRole::Store;
+        // A store has nothing beyond what a clone asks for: no time after which it goes, no filter, no mask.
+        let is_as_it_is = clone.shape.is_whole() && clone.ttl_s.is_none();
         WaitingClone {
             number: clone.number,
             priority: clone.priority,
             submitted_ms: clone.submitted_ms,
             node: clone.node.clone(),
-            to: self.destination(&clone.node),
-            is_reachable: self.is_heard(now, &clone.node) && self.takes(clone),
+            to: if is_stored {
+                self.store_destination(clone.database, &clone.node)
+            } else {
+                self.destination(&clone.node)
+            },
+            is_reachable: is_stored || self.is_heard(now, &clone.node) && self.takes(clone),
             rule,
             bytes_per_s: clone.bytes_per_s_wanted,
-            sources: self.queued_sources(now, &clone.node, clone.database),
+            sources: if is_stored {
+                self.sources_into(now, &clone.node, clone.database)
+            } else {
+                self.queued_sources(now, &clone.node, clone.database, is_as_it_is)
+            },
         }
     }
 
@@ -143,9 +158,18 @@ impl Center {
         !super::clones::is_seed(clone.role) || spare == Some(instance_role(clone.role))
     }
 
-    pub(super) fn queued_sources(&self, now: Now, to: &str, database: DatabaseId) -> Vec<QueuedSource> {
+    /// The copies of a database and its backups in stores, for a clone to a node.
+    pub(super) fn queued_sources(
+        &self,
+        now: Now,
+        to: &str,
+        database: DatabaseId,
+        is_as_it_is: bool,
+    ) -> Vec<QueuedSource> {
         let copies = self.source_copies(now, to, database).into_iter();
-        copies.map(|copy| QueuedSource { node: self.node_of(copy.instance), copy }).collect()
+        let copies = copies.map(|copy| QueuedSource { node: self.node_of(copy.instance), copy });
+        let leader = self.leader_of(database);
+        copies.chain(self.stored_sources(to, database, leader, is_as_it_is)).collect()
     }
 
     /// The designated instance, as the rule sees it.
@@ -183,7 +207,8 @@ impl Center {
 
     /// What a clone goes through that its node has gone on with.
     pub(super) fn gates_of(&self, clone: &CloneRecord) -> Vec<Gate> {
-        let (from, to) = (self.labels(&clone.source_node), self.labels(&clone.node));
+        let from = self.labels_at(clone.database, &clone.source_node);
+        let to = self.labels_at(clone.database, &clone.node);
         let lead = self.contents.leads.get(&clone.database);
         let from_primary = lead.is_some_and(|lead| Some(lead.instance) == clone.source);
         Gate::between(

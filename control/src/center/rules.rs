@@ -96,7 +96,9 @@ impl Center {
                 if !wish.to.is_empty() {
                     self.check_wish(now, wish)?;
                 } else if !is_seed(wish.role) {
-                    return Err(invalid("a detached clone needs a node: name it with --to".to_owned()));
+                    return Err(invalid(
+                        "a detached clone needs a node, and a backup a store: name it with --to".to_owned(),
+                    ));
                 }
                 RuleAction::Clone(CloneWish { database: Some(database.to_string()), ..wish.clone() })
             }

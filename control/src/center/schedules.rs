@@ -28,7 +28,7 @@ impl Center {
             When::Every(ms) => format!("every {ms} ms"),
             When::Calendar(pattern) => format!("by the calendar, {pattern}"),
         };
-        let what = format!("{name}: a clone to {} is asked for {times}", wish.to);
+        let what = format!("{name}: a clone to {} is asked for {times}", record.wish.to);
         let event = self.event(now, EventKind::ScheduleSet, Some(database), &wish.to, what, Vec::new());
         self.note(vec![Change::Schedule(Box::new(record)), event])?;
         self.watch_schedules(now)
@@ -57,6 +57,7 @@ impl Center {
             let what = format!("there are {SCHEDULES_MAX} schedules");
             return Err(Error::refused("too_many", what, "remove some"));
         }
+        let wish = &self.settled(wish)?;
         self.check_wish(now, wish)?;
         let database = self.database_named(wish.database.as_deref())?.database;
         let wish = CloneWish { database: Some(database.to_string()), ..wish.clone() };

@@ -3,7 +3,7 @@
 use planaria_net::wire::control::{CandidateInfo, SourceInfo};
 use planaria_net::wire::message::{VERSION_MAX, VERSION_MIN};
 use planaria_replication::control::{
-    CopyState, InstanceRole, Priority, SourceCopy, SourceRule, WaitingClone, plan,
+    CopyState, InstanceRole, Priority, SourceCopy, SourceRule, StoreAccess, WaitingClone, plan,
 };
 use planaria_replication::{agree, fork};
 use planaria_types::{DatabaseId, InstanceId};
@@ -38,7 +38,7 @@ impl Center {
             is_reachable: self.is_heard(now, to),
             rule: SourceRule { period_ms, ..SourceRule::default() },
             bytes_per_s: None,
-            sources: self.queued_sources(now, to, database),
+            sources: self.queued_sources(now, to, database, true),
         };
         let plan = plan(&self.limits(), now.wall_ms, &self.running(), &[clone]);
         let waits = plan.waits.into_iter().next();
@@ -86,12 +86,13 @@ impl Center {
             free_bytes_per_s: 0,
             bytes: known.bytes,
             round_trip_us: None,
+            store: StoreAccess::NotNeeded,
         });
         reported.chain(away).collect()
     }
 
     /// The copy that leads, as it was last reported.
-    fn leader_of(&self, database: DatabaseId) -> Option<&LiveCopy> {
+    pub(super) fn leader_of(&self, database: DatabaseId) -> Option<&LiveCopy> {
         let lead = self.contents.leads.get(&database)?;
         self.copies_of(database).map(|(_, copy)| copy).find(|copy| copy.report.instance == lead.instance)
     }
@@ -121,6 +122,7 @@ impl Center {
             free_bytes_per_s: 0,
             bytes: report.bytes,
             round_trip_us: self.round_trip_us(to, node),
+            store: StoreAccess::NotNeeded,
         }
     }
 }

@@ -170,8 +170,11 @@ impl Center {
             .filter(move |(_, copy)| copy.report.database == database)
     }
 
-    /// The node of a copy, by name.
+    /// The node of a copy, by name; the place of a store.
     pub(super) fn node_of(&self, instance: InstanceId) -> String {
+        if let Some(place) = self.place_of(instance) {
+            return place.to_owned();
+        }
         let live = self.live.iter().find(|(_, node)| node.copies.contains_key(&instance));
         let live = live.map(|(name, _)| name.clone());
         let known = || self.contents.instances.get(&instance).map(|known| known.node.clone());

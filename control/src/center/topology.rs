@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use planaria_net::wire::control::{LABELS_MAX, Mode};
+use planaria_net::wire::stores::StoreSpec;
 use planaria_net::wire::topology::{
     DatabaseSpec, DatacenterSpec, LimitSpec, NodeSpec, ScheduleSpec, Topology, TopologyChange,
 };
@@ -66,7 +67,8 @@ impl Center {
         let database = |known: &DatabaseRecord| {
             let (standbys, backups) = self.wanted(known);
             let name = if is_alone(&known.name) { known.name.clone() } else { known.database.to_string() };
-            DatabaseSpec { name, mode: known.mode, standbys, backups }
+            let stores = self.stores_of(known.database).map(super::stores::spec_of).collect();
+            DatabaseSpec { name, mode: known.mode, standbys, backups, stores }
         };
         let mut databases: Vec<_> = self.contents.databases.values().map(database).collect();
         databases.sort_by(|one, other| one.name.cmp(&other.name));
@@ -189,7 +191,7 @@ impl Center {
             }
             let was = self.wanted(known);
             if was != (spec.standbys, spec.backups) {
-                let DatabaseSpec { standbys, backups, .. } = *spec;
+                let (standbys, backups) = (spec.standbys, spec.backups);
                 let what = format!(
                     "{standbys} standbys and {backups} backups are wanted, were {} and {}",
                     was.0, was.1
@@ -197,6 +199,35 @@ impl Center {
                 let want = WantRecord { database: known.database, standbys, backups };
                 steps.add(&item, what, [Change::Want(want)]);
             }
+            self.compare_stores(known.database, &item, &spec.stores, steps)?;
+        }
+        Ok(())
+    }
+
+    fn compare_stores(
+        &self,
+        database: planaria_types::DatabaseId,
+        item: &str,
+        specs: &[StoreSpec],
+        steps: &mut Steps,
+    ) -> Result<()> {
+        let mut places = BTreeSet::new();
+        for spec in specs {
+            let is_new = |change: &&Change| matches!(change, Change::Store(_));
+            let before = steps.changes.iter().filter(is_new).count() as u64;
+            let record = at(item, self.store_record(database, spec, before))?;
+            if !places.insert(spec.place.clone()) {
+                let what = format!("the store {} is declared twice", spec.place);
+                return at(item, Err(Error::refused("invalid", what, "name it once")));
+            }
+            if self.contents.stores.get(&(database, spec.place.clone())) != Some(&record) {
+                let what = format!("a store of backups: {}", super::stores::words(spec));
+                steps.add(item, what, [Change::Store(Box::new(record))]);
+            }
+        }
+        for known in self.stores_of(database).filter(|known| !places.contains(&known.place)) {
+            let what = format!("no store of backups at {} any more", known.place);
+            steps.add(item, what, [Change::StoreRemoved(database, known.place.clone())]);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 use planaria_net::wire::jobs::{CloneWish, When};
 use planaria_net::wire::rules::{Rule, RuleAction, RuleEvent};
+use planaria_net::wire::stores::StoreSpec;
 use planaria_net::wire::topology::{
     DatabaseSpec, DatacenterSpec, LimitSpec, NodeSpec, ScheduleSpec, Topology,
 };
@@ -35,7 +36,17 @@ fn everything() -> Topology {
             labels: vec![("datacenter".into(), "b".into()), ("rack".into(), "9".into())],
             capacity_bytes: Some(500),
         }],
-        databases: vec![DatabaseSpec { name: "a".into(), mode: Mode::Automatic, standbys: 2, backups: 0 }],
+        databases: vec![DatabaseSpec {
+            name: "a".into(),
+            mode: Mode::Automatic,
+            standbys: 2,
+            backups: 0,
+            stores: vec![StoreSpec {
+                place: "/srv/backups".into(),
+                labels: vec![("datacenter".into(), "b".into())],
+                keep: Some(7),
+            }],
+        }],
         limits: vec![LimitSpec { gate: "node-in:b".into(), clones_max: 7, bytes_per_s_max: 1 << 20 }],
         schedules: vec![ScheduleSpec {
             name: "nightly".into(),
@@ -52,9 +63,10 @@ fn everything() -> Topology {
     }
 }
 
-const ITEMS: [&str; 7] = [
+const ITEMS: [&str; 8] = [
     "datacenters.b",
     "nodes.c",
+    "databases.a",
     "databases.a",
     "databases.a",
     "limits.node-in:b",
@@ -117,9 +129,11 @@ fn where_one_thing_is_wrong_nothing_changes_and_it_is_named() {
     type Spoil = fn(&mut Topology);
     let mut world = World::new();
     let before = world.center().topology();
-    let spoils: [(Spoil, &str, &str); 9] = [
+    let spoils: [(Spoil, &str, &str); 11] = [
         (|all| all.databases[0].name = "z".into(), "unknown_database", "databases.z: "),
         (|all| all.databases[0].standbys = 5_000, "invalid", "databases.a: "),
+        (|all| all.databases[0].stores[0].place = "backups".into(), "invalid", "databases.a: "),
+        (|all| all.databases[0].stores[0].keep = Some(0), "invalid", "databases.a: "),
         (|all| all.limits[0].gate = "nodes".into(), "invalid", "limits.nodes: "),
         (|all| all.limits[0].bytes_per_s_max = 1, "invalid", "limits.node-in:b: "),
         (|all| all.schedules[0].when = When::Every(1), "invalid", "schedules.nightly: "),

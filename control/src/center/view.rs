@@ -51,6 +51,7 @@ impl Center {
             copies: count,
             copies_heard: heard,
             note: self.note_of(known.database),
+            stores: self.stores_of(known.database).count() as u32,
         }
     }
 
@@ -92,10 +93,11 @@ impl Center {
         }
     }
 
-    /// The copies by database and node.
+    /// The copies by database and node, the backups in stores among them.
     pub fn instances(&self, now: Now) -> Vec<InstanceInfo> {
         let known = self.contents.instances.values();
         let mut instances: Vec<_> = known.map(|known| self.instance_info(now, known)).collect();
+        instances.extend(self.stored_instances(now));
         instances.sort_by(|one, other| (&one.database, &one.node).cmp(&(&other.database, &other.node)));
         instances
     }
@@ -119,6 +121,7 @@ impl Center {
             update: report.map_or(known.update, |report| report.update),
             lag_ms: report.map_or(0, |report| report.lag_ms),
             bytes: report.map_or(known.bytes, |report| report.bytes),
+            stored: String::new(),
         }
     }
 

@@ -178,7 +178,11 @@ impl Pace {
     }
 
     /// Counts bytes that came in, and waits as long as they take at the rate.
-    pub(super) async fn admit(&self, bytes: u64) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GivenUp`].
+    pub async fn admit(&self, bytes: u64) -> Result<()> {
         self.count(bytes);
         self.paid().await
     }

@@ -341,9 +341,18 @@ impl Primary {
         self.outgoing.list()
     }
 
+    /// Pins the files of a backup, and of the log from a commit on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Database::pin_archive`]; `NotReady` for a copy that follows and shows not all that it has logged.
+    pub fn pin_archive(&self, since: Option<Uid>) -> Result<FilePin> {
+        self.pin(|db| db.pin_archive(since))
+    }
+
     /// Serves the files of a backup. Nothing is noted of it here: it has a catalog of its own.
     fn serve_archive(&self, session: &ReplicaSession, runtime: &Handle, since: Option<Uid>) -> Result<()> {
-        let pin = self.pin(|db| db.pin_archive(since))?;
+        let pin = self.pin_archive(since)?;
         let list = encode(&(pin.list(), pin.log()))?;
         let outgoing = self.outgoing.begin(session.peer().address, pin.list());
         let giving = Arc::new(Giving::new(pin, outgoing, session.peer(), &list, "archive"));

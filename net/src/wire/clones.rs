@@ -17,6 +17,8 @@ pub enum CloneRole {
     Standby,
     /// A copy to take clones from.
     Backup,
+    /// A backup in a store, in place of a node.
+    Store,
 }
 
 /// What a clone is as of.

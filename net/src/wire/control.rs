@@ -18,6 +18,7 @@ use super::limits::{LIST_MAX, bounded};
 use super::links::{LinkInfo, LinkPeer, LinkReport, PEERS_MAX};
 use super::routes::RouteInfo;
 use super::rules::{Rule, RuleInfo};
+use super::stores::{BackupOrder, RestoreOrder, STORES_MAX, StoreInfo, StoreReport, StoreSpec};
 use super::topology::{Topology, TopologyChange};
 
 /// Labels of one node.
@@ -157,6 +158,22 @@ pub enum ControlRequest {
         /// How old what it reads may be, in milliseconds; none for the newest, and for updates.
         staleness_max_ms: Option<u64>,
     },
+    /// The stores of databases \[`Stores`\].
+    Stores,
+    /// Declares a store of a database, in place of what was declared of it \[`Stores`\].
+    SetStore {
+        /// The database by name or id; none where there is one.
+        database: Option<String>,
+        /// The store.
+        spec: StoreSpec,
+    },
+    /// Has a database have a store no more; what is there stays \[`Stores`\].
+    RemoveStore {
+        /// The database by name or id; none where there is one.
+        database: Option<String>,
+        /// Where the store is.
+        place: String,
+    },
 }
 
 impl ControlRequest {
@@ -175,6 +192,8 @@ impl ControlRequest {
             | Self::RemoveSchedule { .. }
             | Self::SetRule(_)
             | Self::RemoveRule { .. }
+            | Self::SetStore { .. }
+            | Self::RemoveStore { .. }
             | Self::ApplyTopology { .. } => true,
             Self::Leads
             | Self::Databases
@@ -190,6 +209,7 @@ impl ControlRequest {
             | Self::Links
             | Self::Rules
             | Self::Topology
+            | Self::Stores
             | Self::Route { .. } => false,
         }
     }
@@ -281,6 +301,9 @@ pub struct NodeReport {
     /// Round trips that it has measured since the last report that was answered.
     #[serde(deserialize_with = "bounded::<_, _, PEERS_MAX>")]
     pub links: Vec<LinkReport>,
+    /// The stores of backups that it was told it may speak to.
+    #[serde(deserialize_with = "bounded::<_, _, STORES_MAX>")]
+    pub stores: Vec<StoreReport>,
 }
 
 /// How one copy of a database is.
@@ -376,6 +399,10 @@ pub enum Order {
         /// The copy.
         instance: InstanceId,
     },
+    /// Bring a backup into a store, or go on with it, at the rate that is told.
+    Backup(BackupOrder),
+    /// Take a clone from a store, or go on with it, at the rate that is told.
+    Restore(RestoreOrder),
 }
 
 /// Who leads a group.
@@ -416,6 +443,8 @@ pub struct DatabaseInfo {
     pub copies_heard: u32,
     /// What goes on, or why nothing does.
     pub note: String,
+    /// How many stores of backups it has.
+    pub stores: u32,
 }
 
 /// A node of the cluster.
@@ -468,6 +497,8 @@ pub struct InstanceInfo {
     pub lag_ms: u64,
     /// Bytes on disk.
     pub bytes: u64,
+    /// Of backups in a store how that stands, in place of the state of a copy; empty for copies.
+    pub stored: String,
 }
 
 /// Something that happened.
@@ -575,6 +606,8 @@ pub enum ControlResponse {
     TopologyChanges(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<TopologyChange>),
     /// Where a client is to turn.
     Route(RouteInfo),
+    /// Stores, by database and place.
+    Stores(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<StoreInfo>),
 }
 
 #[cfg(test)]

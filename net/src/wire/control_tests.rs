@@ -9,6 +9,9 @@ use crate::wire::jobs::{CloneOrder, CloneWish, When, is_clone_name};
 use crate::wire::links::{LinkPeer, LinkReport};
 use crate::wire::message::{AsOf, Call, CloneRole, Request, Response, Shape};
 use crate::wire::rules::{Rule, RuleAction, RuleEvent};
+use crate::wire::stores::{
+    BackupOrder, RestoreOrder, STORES_MAX, StoreReport, StoreSpec, StoredBackup, is_place,
+};
 use crate::wire::{Frame, FrameError, FrameKind};
 
 fn report(copies: usize, set: usize) -> ControlRequest {
@@ -29,6 +32,15 @@ fn report(copies: usize, set: usize) -> ControlRequest {
         copies: vec![copy; copies],
         outcomes: vec![outcome],
         links: vec![LinkReport { to: "b".into(), round_trip_us: Some(1_500), what: String::new() }],
+        stores: vec![StoreReport {
+            place: "s3://bucket/birds".into(),
+            backups: vec![StoredBackup {
+                name: "20261122T154500Z".into(),
+                count: 3,
+                ..StoredBackup::default()
+            }],
+            ..StoreReport::default()
+        }],
         ..NodeReport::default()
     })
 }
@@ -92,10 +104,22 @@ fn what_is_asked_and_answered_survives_the_wire() {
         action: RuleAction::Clone(wish()),
         pause_ms: 600_000,
     });
-    for request in [join(3), report(2, 3), source, mode, history, clone, limit, want, schedule, rule, route] {
+    let spec = StoreSpec {
+        place: "s3://bucket/birds".into(),
+        labels: vec![("region".into(), "eu".into())],
+        keep: Some(7),
+    };
+    let store = ControlRequest::SetStore { database: None, spec };
+    let all =
+        [join(3), report(2, 3), source, mode, history, clone, limit, want, schedule, rule, route, store];
+    for request in all {
         let call: Call = frame(request.clone()).message().unwrap();
         assert_eq!(call.request, Request::Control(Box::new(request)));
     }
+}
+
+#[test]
+fn what_nodes_are_told_survives_the_wire() {
     let follow = Order::Follow {
         job: 4,
         instance: InstanceId(7),
@@ -115,7 +139,24 @@ fn what_is_asked_and_answered_survives_the_wire() {
     });
     let cancel = Order::CancelClone { job: 6 };
     let reseed = Order::Reseed { job: 7, instance: InstanceId(7) };
-    let orders = vec![Order::Promote { job: 3, instance: InstanceId(7) }, follow, clone, cancel, reseed];
+    let place = || "/srv/backups".to_owned();
+    let backup = Order::Backup(BackupOrder {
+        job: 8,
+        instance: InstanceId(7),
+        place: place(),
+        bytes_per_s: 1 << 20,
+        keep: Some(7),
+    });
+    let restore = Order::Restore(RestoreOrder {
+        job: 9,
+        database: DatabaseId(7),
+        name: "birds-3".into(),
+        role: CloneRole::Detached,
+        place: place(),
+        bytes_per_s: 1 << 20,
+    });
+    let promote = Order::Promote { job: 3, instance: InstanceId(7) };
+    let orders = vec![promote, follow, clone, cancel, reseed, backup, restore];
     let measure = vec![LinkPeer { node: "c".into(), address: "[::1]:4748".parse().unwrap() }];
     let orders = ControlResponse::Orders { orders, report_every_ms: 1_000, measure };
     let answer = Response::Control(Box::new(orders));
@@ -127,6 +168,8 @@ fn what_changes_the_cluster_takes_the_role_control_and_what_looks_does_not() {
     let needs = |request: ControlRequest| Request::Control(Box::new(request)).needs_control();
     assert!(needs(join(0)) && needs(report(0, 0)));
     assert!(needs(ControlRequest::SetMode { database: String::new(), mode: Mode::Operator }));
+    assert!(needs(ControlRequest::SetStore { database: None, spec: StoreSpec::default() }));
+    assert!(!needs(ControlRequest::Stores));
     assert!(needs(ControlRequest::CloneCreate(wish())) && needs(ControlRequest::CloneCancel { job: 1 }));
     assert!(!needs(ControlRequest::Nodes) && !needs(ControlRequest::Leads));
     assert!(!needs(ControlRequest::Clones { limit: 1 }) && !needs(ControlRequest::Limits));
@@ -143,6 +186,12 @@ fn the_name_of_a_clone_is_no_path() {
 }
 
 #[test]
+fn the_place_of_a_store_can_be_shown() {
+    assert!(["/srv/backups", "s3://bucket/a b"].into_iter().all(is_place));
+    assert!(!["", "a\nb", &"x".repeat(511)].into_iter().any(is_place));
+}
+
+#[test]
 fn the_place_of_each_message_does_not_move() {
     let place = |request: ControlRequest| postcard::to_stdvec(&request).unwrap()[0];
     assert_eq!(place(join(0)), 0);
@@ -153,6 +202,8 @@ fn the_place_of_each_message_does_not_move() {
     assert_eq!(place(ControlRequest::Limits), 14);
     assert_eq!(place(ControlRequest::Links), 21);
     assert_eq!(place(ControlRequest::Route { database: None, staleness_max_ms: None }), 27);
+    assert_eq!(place(ControlRequest::Stores), 28);
+    assert_eq!(place(ControlRequest::RemoveStore { database: None, place: String::new() }), 30);
 }
 
 #[test]
@@ -171,6 +222,11 @@ fn lists_beyond_their_limits_are_refused() {
     };
     assert!(!refused(join(LABELS_MAX)) && refused(join(LABELS_MAX + 1)));
     assert!(!refused(report(COPIES_MAX, 1)) && refused(report(COPIES_MAX + 1, 1)));
+    let stores = |count| {
+        let stores = vec![StoreReport::default(); count];
+        ControlRequest::Report(NodeReport { stores, ..NodeReport::default() })
+    };
+    assert!(!refused(stores(STORES_MAX)) && refused(stores(STORES_MAX + 1)));
     assert!(!refused(report(1, SET_MAX)) && refused(report(1, SET_MAX + 1)));
 }
 

@@ -18,6 +18,7 @@ pub mod routes;
 pub mod rows;
 pub mod rpc;
 pub mod rules;
+pub mod stores;
 pub mod topology;
 
 pub use frame::{Frame, FrameError, FrameKind};

@@ -6,6 +6,7 @@ use super::control::{LABELS_MAX, Mode};
 use super::jobs::{CloneWish, When};
 use super::limits::{LIST_MAX, bounded};
 use super::rules::Rule;
+use super::stores::StoreSpec;
 
 /// What is declared of a cluster. What it does not name is as it is where nothing was said.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -62,6 +63,9 @@ pub struct DatabaseSpec {
     pub standbys: u32,
     /// Backups.
     pub backups: u32,
+    /// Its stores of backups.
+    #[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")]
+    pub stores: Vec<StoreSpec>,
 }
 
 /// What may go through a place.

@@ -177,7 +177,7 @@ pub(crate) struct PruneArgs {
 impl PruneArgs {
     /// Which backups stay.
     pub(crate) fn kept(&self) -> Kept {
-        Kept { last: self.keep_last, within_ms: self.keep_within }
+        Kept { of: None, last: self.keep_last, within_ms: self.keep_within }
     }
 }
 

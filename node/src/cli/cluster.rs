@@ -10,6 +10,7 @@ use planaria_replication::control::{InstanceRole, Labels};
 use super::choice::parse_duration_ms;
 use super::cluster_clones::{ClusterCloneCommand, LimitsCommand, ScheduleCommand};
 use super::cluster_rules::RuleCommand;
+use super::cluster_stores::{ClusterBackupArgs, StoreCommand};
 use crate::cluster::{Membership, default_address};
 use crate::output::CliError;
 use crate::session::resolve;
@@ -134,7 +135,12 @@ Example:
     /// Have clones made where they are wanted, one after the other as limits allow
     #[command(subcommand)]
     Clone(ClusterCloneCommand),
-    /// Have clones asked for again and again
+    /// Say where a database has stores of backups, or list them
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Have a node bring a backup of a database to one of its stores
+    Backup(ClusterBackupArgs),
+    /// Have clones or backups asked for again and again
     #[command(subcommand)]
     Schedule(ScheduleCommand),
     /// Say what is done when something happens: a copy that is behind, another one that leads
@@ -240,7 +246,7 @@ impl From<ModeChoice> for Mode {
     }
 }
 
-fn parse_label(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() && !text.contains(',') => {
             Ok((name.to_owned(), value.to_owned()))

@@ -76,8 +76,8 @@ pub(crate) struct ClusterCloneCreateArgs {
 /// A clone that is wanted.
 #[derive(Args, Debug)]
 pub(crate) struct WishArgs {
-    /// The node that is to get it
-    #[arg(long, value_name = "NODE")]
+    /// The node that is to get it; a store of the database for a backup there
+    #[arg(long, value_name = "NODE|URL")]
     pub(crate) to: String,
     /// The database, by name or id [default: the only one]
     #[arg(long, value_name = "NAME|ID")]
@@ -146,7 +146,8 @@ center was down are made up for once.
 
 Examples:
   planaria cluster schedule add hourly --every 1h --to birds-4 --ttl 24h
-  planaria cluster schedule add nightly --cron \"30 3 * * *\" --to birds-4 --ttl 168h")]
+  planaria cluster schedule add nightly --cron \"30 3 * * *\" --to birds-4 --ttl 168h
+  planaria cluster schedule add kept --cron \"0 4 * * *\" --role store --to s3://bucket/birds")]
     Add(Box<ScheduleAddArgs>),
     /// List the schedules
     List(CenterArgs),
@@ -196,6 +197,8 @@ pub(crate) enum RoleChoice {
     Standby,
     /// A copy that follows, and that clones are taken from
     Backup,
+    /// A backup in the store that --to names
+    Store,
 }
 
 impl From<RoleChoice> for CloneRole {
@@ -204,6 +207,7 @@ impl From<RoleChoice> for CloneRole {
             RoleChoice::Detached => Self::Detached,
             RoleChoice::Standby => Self::Standby,
             RoleChoice::Backup => Self::Backup,
+            RoleChoice::Store => Self::Store,
         }
     }
 }

@@ -199,7 +199,8 @@ pub(super) fn info_of(entry: &Entry, live: Option<&Live>) -> CloneInfo {
 /// What a clone is for, in the words of the engine.
 pub(crate) fn purpose_of(role: CloneRole) -> ClonePurpose {
     match role {
-        CloneRole::Detached => ClonePurpose::Detached,
+        // What goes into a store is no clone of a node: none is asked for as one.
+        CloneRole::Detached | CloneRole::Store => ClonePurpose::Detached,
         CloneRole::Standby => ClonePurpose::Standby,
         CloneRole::Backup => ClonePurpose::Backup,
     }

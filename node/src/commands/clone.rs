@@ -452,6 +452,7 @@ fn role_name(role: CloneRole) -> &'static str {
         CloneRole::Detached => "detached",
         CloneRole::Standby => "standby",
         CloneRole::Backup => "backup",
+        CloneRole::Store => "store",
     }
 }
 

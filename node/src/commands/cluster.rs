@@ -6,8 +6,9 @@ use planaria_net::wire::control::{ControlRequest, ControlResponse, DatabaseInfo,
 use planaria_net::wire::routes::{RouteInfo, TargetInfo};
 use planaria_types::Uid;
 
-use super::cluster_clones::{clones, limits, schedules, wants};
+use super::cluster_clones::{backup, clones, limits, schedules, wants};
 use super::cluster_rules::rules;
+use super::cluster_stores::stores;
 use super::serve::runtime;
 use super::{stdout, target};
 use crate::cli::{CenterArgs, ClusterCommand, Global};
@@ -23,6 +24,8 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
             show(global, center, request)
         }
         ClusterCommand::Clone(command) => clones(global, command),
+        ClusterCommand::Store(command) => stores(global, command),
+        ClusterCommand::Backup(arguments) => backup(global, arguments),
         ClusterCommand::Schedule(command) => schedules(global, command),
         ClusterCommand::Rule(command) => rules(global, command),
         ClusterCommand::Limits { center, set } => limits(global, center, set.as_ref()),
@@ -85,8 +88,8 @@ fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result
         return Err(wrong_answer(center.address()?));
     };
     let headings = [
-        "name", "mode", "level", "primary", "address", "led", "#copies", "#heard", "epoch", "note",
-        "database",
+        "name", "mode", "level", "primary", "address", "led", "#copies", "#heard", "#stores", "epoch",
+        "note", "database",
     ];
     let row = |database: DatabaseInfo| {
         vec![
@@ -98,6 +101,7 @@ fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result
             Cell::Bool(database.is_led),
             Cell::Count(database.copies.into()),
             Cell::Count(database.copies_heard.into()),
+            Cell::Count(database.stores.into()),
             database.epoch.to_string().into(),
             text(database.note),
             database.database.to_string().into(),
@@ -161,7 +165,7 @@ fn instances(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
             copy.database.into(),
             copy.node.into(),
             copy.role.name().into(),
-            copy.state.name().into(),
+            if copy.stored.is_empty() { copy.state.name().into() } else { copy.stored.into() },
             Cell::Bool(copy.is_heard),
             Cell::Bool(copy.is_promotable),
             copy.position.uid.to_string().into(),

@@ -8,8 +8,8 @@ use planaria_net::wire::message::CloneRole;
 
 use super::cluster::{ask, tell_source, text, time, write};
 use crate::cli::{
-    CenterArgs, ClusterCloneCommand, ClusterCloneCreateArgs, Global, LimitsCommand, ScheduleCommand,
-    shape_words,
+    CenterArgs, ClusterBackupArgs, ClusterCloneCommand, ClusterCloneCreateArgs, Global, LimitsCommand,
+    ScheduleCommand, shape_words,
 };
 use crate::cluster::wrong_answer;
 use crate::output::{Cell, CliError};
@@ -31,6 +31,11 @@ pub(super) fn clones(global: &Global, command: &ClusterCloneCommand) -> Result<(
             show(global, center, ControlRequest::CloneCancel { job: *job })
         }
     }
+}
+
+/// `planaria cluster backup`.
+pub(super) fn backup(global: &Global, arguments: &ClusterBackupArgs) -> Result<(), CliError> {
+    show(global, &arguments.center, ControlRequest::CloneCreate(arguments.wish()))
 }
 
 fn create(global: &Global, arguments: &ClusterCloneCreateArgs) -> Result<(), CliError> {
@@ -100,6 +105,7 @@ pub(super) fn role_name(role: CloneRole) -> &'static str {
         CloneRole::Detached => "detached",
         CloneRole::Standby => "standby",
         CloneRole::Backup => "backup",
+        CloneRole::Store => "store",
     }
 }
 

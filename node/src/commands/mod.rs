@@ -5,6 +5,7 @@ mod clone;
 mod cluster;
 mod cluster_clones;
 mod cluster_rules;
+mod cluster_stores;
 mod compare;
 mod control;
 mod export;

@@ -25,6 +25,7 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         transport: global.transport.clone(),
         level: arguments.level,
         membership: arguments.membership.membership()?,
+        stores: arguments.stores()?,
         engine: Options {
             read_mode: ReadMode::Mapped,
             keep_history_ms: arguments.keep_history,

@@ -139,6 +139,9 @@ impl Cloning {
             WireRole::Detached => None,
             WireRole::Standby => Some(InstanceRole::Standby),
             WireRole::Backup => Some(InstanceRole::Backup),
+            WireRole::Store => {
+                return Err(RemoteError::new("unsupported", "a backup in a store is ordered as such"));
+            }
         };
         match &self.berth {
             Berth::Beside { clones, dir } if role.is_none() && order.has_safe_name() => {

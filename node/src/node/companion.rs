@@ -263,6 +263,9 @@ fn job_of(take: CloneTake) -> Result<CloneJob, RemoteError> {
     if spec.hydrating && (replace || !shape.is_whole()) {
         return Err(unsupported("a clone that is read while it comes in is whole, and replaces nothing"));
     }
+    if spec.role == CloneRole::Store {
+        return Err(unsupported("a backup is made with `planaria backup create`, and no clone of a node"));
+    }
     if spec.role != CloneRole::Detached && !shape.is_whole() {
         return Err(unsupported(
             "a secondary holds what its primary holds: only a detached clone is not whole",

@@ -13,6 +13,7 @@ mod refresh;
 mod replicas;
 mod reporter;
 mod spare;
+mod stores;
 mod watch;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use planaria_backup::Place as StorePlace;
 use planaria_engine::{Database, Options};
 use planaria_net::quic::{AcceptLimits, Credentials, Endpoint, TlsStore, Transport};
 use planaria_net::replica::{CloneProgress, FollowStatus, Slot, settle};
@@ -37,6 +39,7 @@ use self::open::{Opened, open_secondary};
 pub(crate) use self::replicas::{registered_do, registered_info};
 use self::reporter::{Reporter, Reporting, Subject};
 pub(crate) use self::spare::{Spare, leader_of_copy};
+use self::stores::{Home, Stores};
 use self::watch::Watch;
 use crate::clones::{Clones, Taker};
 use crate::cluster::Membership;
@@ -70,6 +73,8 @@ pub(crate) struct NodeOptions {
     pub(crate) engine: Options,
     /// What it is in a cluster, if it belongs to one.
     pub(crate) membership: Option<Membership>,
+    /// The stores of backups that it may speak to.
+    pub(crate) stores: Vec<StorePlace>,
 }
 
 impl NodeOptions {
@@ -86,6 +91,7 @@ impl NodeOptions {
             level: None,
             engine,
             membership: None,
+            stores: Vec::new(),
         }
     }
 }
@@ -152,7 +158,7 @@ impl Node {
         let _inside = runtime.enter();
         let server = serve(endpoint, handler, ServeLimits::default());
         let address = server.local_address();
-        let reporter = options.membership.as_ref().map(|membership| {
+        let reporter = options.membership.as_ref().map(|membership| -> Result<Reporter, CliError> {
             Reporter::start(Reporting {
                 membership: membership.clone(),
                 name: membership.name.clone().unwrap_or_else(|| name.clone()),
@@ -162,6 +168,7 @@ impl Node {
                 os: Arc::clone(&options.engine.os),
                 subject: Subject::Copy(Arc::clone(&leadership)),
                 cloning: Cloning::new(berth_beside(&options.dir, &clones)),
+                stores: stores_of(runtime, options, &leadership)?,
                 credentials: credentials.clone(),
                 runtime: runtime.handle().clone(),
             })
@@ -254,11 +261,25 @@ fn taker(runtime: &Arc<Runtime>, options: &NodeOptions, credentials: &Credential
     }
 }
 
+/// The stores of backups that a node may speak to.
+fn stores_of(
+    runtime: &Arc<Runtime>,
+    options: &NodeOptions,
+    leadership: &Arc<Leadership>,
+) -> Result<Stores, CliError> {
+    let home = Home::Copy { leadership: Arc::clone(leadership), beside: parent_of(&options.dir) };
+    Stores::start(&options.stores, home, &options.engine, runtime.handle())
+}
+
 /// Where the clones go that a node is told to make: beside its directory.
 fn berth_beside(dir: &Path, clones: &Arc<Clones>) -> Berth {
+    Berth::Beside { clones: Arc::clone(clones), dir: parent_of(dir) }
+}
+
+/// The directory that a node's own lies in.
+fn parent_of(dir: &Path) -> PathBuf {
     let absolute = std::path::absolute(dir).ok();
-    let parent = absolute.as_deref().and_then(Path::parent).unwrap_or(Path::new("/"));
-    Berth::Beside { clones: Arc::clone(clones), dir: parent.to_path_buf() }
+    absolute.as_deref().and_then(Path::parent).unwrap_or(Path::new("/")).to_path_buf()
 }
 
 /// The name of a node for people: that of its directory.

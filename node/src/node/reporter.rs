@@ -8,6 +8,7 @@ use std::time::Duration;
 use planaria_engine::os::Os;
 use planaria_net::quic::Credentials;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, Join, NodeReport};
+use planaria_net::wire::jobs::CLONES_MAX;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -16,6 +17,7 @@ use super::copy_report::copy_report;
 use super::errands::Errands;
 use super::leadership::Leadership;
 use super::links::Links;
+use super::stores::Stores;
 use crate::cluster::{ControlClient, Membership, wrong_answer};
 use crate::output::CliError;
 
@@ -38,6 +40,7 @@ pub(super) struct Reporting {
     pub(super) os: Arc<dyn Os>,
     pub(super) subject: Subject,
     pub(super) cloning: Cloning,
+    pub(super) stores: Stores,
     pub(super) credentials: Credentials,
     pub(super) runtime: Handle,
 }
@@ -139,6 +142,7 @@ impl Reporting {
         let space = self.os.disk_space(&self.dir).ok();
         let mut outcomes = errands.as_ref().map(|errands| errands.outcomes()).unwrap_or_default();
         outcomes.extend(self.cloning.outcomes());
+        outcomes.extend(self.stores.outcomes());
         let (copies, spare) = match &self.subject {
             Subject::Copy(leadership) => {
                 (vec![copy_report(leadership, &self.database, self.membership.role)], None)
@@ -147,6 +151,7 @@ impl Reporting {
         };
         let measured = links.reports();
         let measured_count = measured.len();
+        let clones = self.cloning.reports().into_iter().chain(self.stores.reports());
         let report = NodeReport {
             session: with.session,
             capacity_bytes: space.map_or(0, |space| space.total_bytes),
@@ -154,15 +159,17 @@ impl Reporting {
             copies,
             outcomes: outcomes.clone(),
             spare,
-            clones: self.cloning.reports(),
+            clones: clones.take(CLONES_MAX).collect(),
             links: measured,
+            stores: self.stores.seen(),
         };
         match with.client.call(ControlRequest::Report(report))? {
             ControlResponse::Orders { orders, report_every_ms, measure } => {
                 links.told(measured_count);
                 links.measure(measure, |address| self.round_trip_of_session(address));
-                let seeded = self.cloning.told(&outcomes);
+                let seeded = self.cloning.told(&outcomes) | self.stores.told(&outcomes);
                 self.cloning.take(&orders);
+                self.stores.take(&orders);
                 if let Some(errands) = errands {
                     errands.told(&outcomes);
                     errands.take(&orders);

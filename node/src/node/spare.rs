@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::cloning::{Berth, Cloning};
 use super::reporter::{Reporter, Reporting, Subject};
+use super::stores::{Home, Stores};
 use super::{NodeOptions, STOP_PATIENCE, node_name};
 use crate::cluster::ControlClient;
 use crate::output::CliError;
@@ -68,6 +69,8 @@ impl Spare {
             engine: Box::new(options.engine.clone()),
             runtime: runtime.handle().clone(),
         });
+        let home = Home::Spare { dir: options.dir.clone(), role: membership.role };
+        let stores = Stores::start(&options.stores, home, &options.engine, runtime.handle())?;
         let (tell, seeded) = oneshot::channel();
         let reporter = Reporter::start(Reporting {
             name: membership.name.clone().unwrap_or_else(|| name.clone()),
@@ -78,6 +81,7 @@ impl Spare {
             os: Arc::clone(&options.engine.os),
             subject: Subject::Spare { seeded: tell },
             cloning,
+            stores,
             credentials,
             runtime: runtime.handle().clone(),
         })?;

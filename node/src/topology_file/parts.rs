@@ -7,6 +7,7 @@ use planaria_net::wire::control::Mode;
 use planaria_net::wire::jobs::{CloneWish, When};
 use planaria_net::wire::message::{CloneRole, Shape as WireShape};
 use planaria_net::wire::rules::{Rule as RuleSpec, RuleAction, RuleEvent};
+use planaria_net::wire::stores::StoreSpec;
 use planaria_net::wire::topology::{DatabaseSpec, DatacenterSpec, LimitSpec, NodeSpec, ScheduleSpec};
 use planaria_replication::control::{InstanceRole, Priority};
 use serde::de::Error as _;
@@ -104,6 +105,7 @@ words!(RoleWord for CloneRole {
     Detached => CloneRole::Detached, "detached";
     Standby => CloneRole::Standby, "standby";
     Backup => CloneRole::Backup, "backup";
+    Store => CloneRole::Store, "store";
 });
 words!(FollowerWord for InstanceRole {
     Standby => InstanceRole::Standby, "standby";
@@ -163,6 +165,27 @@ pub(super) struct Database {
     standbys: u32,
     #[serde(default)]
     backups: u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    stores: BTreeMap<String, Store>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+}
+
+impl Store {
+    fn spec(self, place: String) -> StoreSpec {
+        StoreSpec { place, labels: self.labels.into_iter().collect(), keep: self.keep }
+    }
+
+    fn of(spec: StoreSpec) -> (String, Self) {
+        (spec.place, Self { keep: spec.keep, labels: spec.labels.into_iter().collect() })
+    }
 }
 
 fn operator() -> ModeWord {
@@ -171,12 +194,14 @@ fn operator() -> ModeWord {
 
 impl Database {
     pub(super) fn spec(self, name: String) -> DatabaseSpec {
-        DatabaseSpec { name, mode: self.mode.into(), standbys: self.standbys, backups: self.backups }
+        let stores = self.stores.into_iter().map(|(place, store)| store.spec(place)).collect();
+        DatabaseSpec { name, mode: self.mode.into(), standbys: self.standbys, backups: self.backups, stores }
     }
 
     pub(super) fn of(spec: DatabaseSpec) -> (String, Self) {
         let mode = ModeWord::of(spec.mode).unwrap_or(ModeWord::Operator);
-        (spec.name, Self { mode, standbys: spec.standbys, backups: spec.backups })
+        let stores = spec.stores.into_iter().map(Store::of).collect();
+        (spec.name, Self { mode, standbys: spec.standbys, backups: spec.backups, stores })
     }
 }
 

@@ -15,6 +15,10 @@ labels = { datacenter = "east", rack = "2" }
 mode = "automatic"
 standbys = 1
 
+[databases.birds.stores."s3://bucket/birds"]
+keep = 7
+labels = { region = "eu" }
+
 [limits."link:east/west"]
 clones = 1
 rate = "16MiB"
@@ -58,6 +62,7 @@ fn a_file_is_read_and_written_in_the_same_form() {
     let topology = read(FILE);
     assert_eq!(topology.nodes[0].capacity_bytes, Some(100 << 30));
     assert_eq!(topology.databases[0].backups, 0);
+    assert_eq!(topology.databases[0].stores[0].keep, Some(7));
     assert_eq!(topology.schedules[0].when, When::Calendar("30 3 * * *".into()));
     assert_eq!(
         (&topology.schedules[1].when, topology.schedules[1].wish.bytes_per_s),
@@ -80,12 +85,12 @@ fn what_is_wrong_is_named_with_its_line() {
         ("capacity = \"100GiB\"", "capacity = \"100 birds\"", 6),
         ("mode = \"automatic\"", "mode = \"sometimes\"", 10),
         ("standbys = 1", "standbys = -1", 11),
-        ("clones = 1", "clones = 1\nclones = 2", 15),
-        ("cron = \"30 3 * * *\"", "", 17),
-        ("over = \"30s\"", "under = \"30s\"", 31),
-        ("reseed = true", "", 36),
-        ("on = \"failover\"", "on = \"failover\"\nover = \"1s\"", 41),
-        ("to = \"birds-4\"\nttl", "to = 7\nttl", 19),
+        ("clones = 1", "clones = 1\nclones = 2", 19),
+        ("cron = \"30 3 * * *\"", "", 21),
+        ("over = \"30s\"", "under = \"30s\"", 35),
+        ("reseed = true", "", 40),
+        ("on = \"failover\"", "on = \"failover\"\nover = \"1s\"", 45),
+        ("to = \"birds-4\"\nttl", "to = 7\nttl", 23),
     ] {
         let text = FILE.replacen(from, to, 1);
         assert_ne!(text, FILE, "{from}");
@@ -99,7 +104,7 @@ fn what_is_wrong_is_named_with_its_line() {
 fn what_the_control_center_refuses_is_found_in_the_file() {
     let file = TopologyFile::read(FILE.to_owned()).unwrap();
     let located = |what: &str| file.locate(CliError::new("invalid", what)).what;
-    assert_eq!(located("rules.behind: no"), "line 29: rules.behind: no");
-    assert_eq!(located("limits.link:east/west: no"), "line 13: limits.link:east/west: no");
+    assert_eq!(located("rules.behind: no"), "line 33: rules.behind: no");
+    assert_eq!(located("limits.link:east/west: no"), "line 17: limits.link:east/west: no");
     assert_eq!(located("elsewhere: no"), "elsewhere: no");
 }

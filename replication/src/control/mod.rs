@@ -21,7 +21,8 @@ pub use queue::{
 };
 pub use route::{ReadCopy, ReadReason, ReadVerdict, choose_readers};
 pub use source::{
-    Destination, Obstacle, SourceChoice, SourceCopy, SourceReason, SourceRule, SourceVerdict, choose_source,
+    Destination, Obstacle, SourceChoice, SourceCopy, SourceReason, SourceRule, SourceVerdict, StoreAccess,
+    choose_source,
 };
 pub use succession::{
     Contender, ContenderReason, ContenderVerdict, Reign, Succession, SuccessionRule, WhyNobody,

@@ -4,7 +4,7 @@ use planaria_types::Uid;
 
 use super::super::gates::{Ceiling, GateKind};
 use super::super::testing::Random;
-use super::super::{Labels, Obstacle, SourceReason};
+use super::super::{Labels, Obstacle, SourceReason, StoreAccess};
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -25,6 +25,7 @@ fn source(id: u128, role: InstanceRole, datacenter: &str) -> QueuedSource {
         free_bytes_per_s: 0,
         bytes: 100 * MIB,
         round_trip_us: None,
+        store: StoreAccess::NotNeeded,
     };
     QueuedSource { node: format!("s{id}"), copy }
 }

@@ -40,6 +40,26 @@ pub struct SourceCopy {
     pub bytes: u64,
     /// The measured round trip to the designated instance, in microseconds.
     pub round_trip_us: Option<u64>,
+    /// Whether the store can be spoken to, where a clone is taken from one or brought into one.
+    pub store: StoreAccess,
+}
+
+/// Whether a clone can be taken from a store of backups, or be brought into it. Whichever node is at the other end speaks to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StoreAccess {
+    /// There is no store at either end.
+    #[default]
+    NotNeeded,
+    /// The node may speak to it, and can.
+    Open,
+    /// The node was not told that it may.
+    NotAllowed,
+    /// The node may, and cannot.
+    Away,
+    /// It has no backup of the database that the node sees.
+    Empty,
+    /// The clone is not to have everything as it is, and a store makes nothing of what it has.
+    AsItIs,
 }
 
 impl SourceCopy {
@@ -108,6 +128,14 @@ pub enum Obstacle {
         /// Bytes that are free.
         free_bytes: u64,
     },
+    /// The node that would have to speak to the store was not told that it may.
+    StoreNotAllowed,
+    /// The node that would have to speak to the store cannot reach it.
+    StoreAway,
+    /// The store has no backup of the database.
+    StoreEmpty,
+    /// A store gives what it has as it is.
+    StoreAsItIs,
 }
 
 /// Why a copy was chosen, or not.
@@ -173,6 +201,10 @@ impl Obstacle {
             Self::NoSlot { .. } => "no_slot",
             Self::NoBandwidth { .. } => "no_bandwidth",
             Self::NoRoom { .. } => "no_room",
+            Self::StoreNotAllowed => "store_not_allowed",
+            Self::StoreAway => "store_away",
+            Self::StoreEmpty => "store_empty",
+            Self::StoreAsItIs => "store_as_it_is",
         }
     }
 }
@@ -220,6 +252,14 @@ impl fmt::Display for Obstacle {
             Self::NoRoom { bytes, free_bytes } => {
                 write!(f, "it takes {bytes} bytes, and the designated node has {free_bytes}")
             }
+            Self::StoreNotAllowed => {
+                f.write_str("the node that would speak to the store was not started with --backup-to for it")
+            }
+            Self::StoreAway => f.write_str("the node that would speak to the store cannot reach it"),
+            Self::StoreEmpty => f.write_str("it has no backup of the database yet"),
+            Self::StoreAsItIs => {
+                f.write_str("a store gives its backups as they are: without time to live, filter or mask")
+            }
         }
     }
 }
@@ -254,7 +294,7 @@ pub struct SourceChoice {
 
 /// Chooses where a clone is taken from.
 ///
-/// Candidates are the backups on the current history that pass the checks. With f the latest update time among them, of
+/// Candidates are the backups on the current history that pass the checks, those in stores among them. With f the latest update time among them, of
 /// those with update time ≥ f − the period the nearest is taken: label distance, then round trip, then later, then id. If
 /// there is none, the same is asked of the standbys, then of the primary.
 ///
@@ -328,6 +368,10 @@ fn obstacle(rule: &SourceRule, to: &Destination, copy: &SourceCopy) -> Option<Ob
         (!has_common_version, Obstacle::Incompatible),
         (!copy.is_sound, Obstacle::Damaged),
         (!copy.is_whole, Obstacle::Partial),
+        (copy.store == StoreAccess::NotAllowed, Obstacle::StoreNotAllowed),
+        (copy.store == StoreAccess::Away, Obstacle::StoreAway),
+        (copy.store == StoreAccess::Empty, Obstacle::StoreEmpty),
+        (copy.store == StoreAccess::AsItIs, Obstacle::StoreAsItIs),
         (copy.clones >= copy.clones_max, Obstacle::NoSlot { clones: copy.clones }),
         (free_bytes_per_s < rule.bytes_per_s_min, Obstacle::NoBandwidth { free_bytes_per_s }),
         (copy.bytes > to.free_bytes, Obstacle::NoRoom { bytes: copy.bytes, free_bytes: to.free_bytes }),

@@ -4,7 +4,7 @@ use planaria_types::{InstanceId, Uid};
 
 use super::super::testing::Random;
 use super::{
-    Destination, Distance, InstanceRole, Labels, Obstacle, SourceCopy, SourceReason, SourceRule,
+    Destination, Distance, InstanceRole, Labels, Obstacle, SourceCopy, SourceReason, SourceRule, StoreAccess,
     choose_source,
 };
 
@@ -24,6 +24,7 @@ fn backup(id: u128, update_ms: u64, rack: &str) -> SourceCopy {
         free_bytes_per_s: 1_000,
         bytes: 100,
         round_trip_us: None,
+        store: StoreAccess::NotNeeded,
     }
 }
 
@@ -81,11 +82,15 @@ type Spoil = fn(&mut SourceCopy);
 
 #[test]
 fn a_copy_that_fails_a_check_sets_no_standard_for_the_others() {
-    let fails: [(Spoil, Obstacle); 8] = [
+    let fails: [(Spoil, Obstacle); 12] = [
         (|copy| copy.is_on_history = false, Obstacle::OffHistory),
         (|copy| copy.is_reachable = false, Obstacle::Unreachable),
         (|copy| copy.is_sound = false, Obstacle::Damaged),
         (|copy| copy.is_whole = false, Obstacle::Partial),
+        (|copy| copy.store = StoreAccess::NotAllowed, Obstacle::StoreNotAllowed),
+        (|copy| copy.store = StoreAccess::Away, Obstacle::StoreAway),
+        (|copy| copy.store = StoreAccess::Empty, Obstacle::StoreEmpty),
+        (|copy| copy.store = StoreAccess::AsItIs, Obstacle::StoreAsItIs),
         (|copy| copy.versions = (3, 4), Obstacle::Incompatible),
         (|copy| copy.clones = 2, Obstacle::NoSlot { clones: 2 }),
         (|copy| copy.free_bytes_per_s = 4, Obstacle::NoBandwidth { free_bytes_per_s: 4 }),
@@ -133,6 +138,18 @@ fn without_a_backup_the_standby_serves_and_without_one_the_primary() {
 }
 
 #[test]
+fn a_backup_in_a_store_is_one_among_the_backups() {
+    let stored = SourceCopy { store: StoreAccess::Open, ..backup(1, 10_000, "1") };
+    let copies = [stored.clone(), backup(2, 10_000, "9")];
+    assert_eq!(chosen(&rule(1_000), &copies).0, Some(1), "it is nearer");
+    let older = SourceCopy { update: Uid::from_millis(8_999), ..stored.clone() };
+    let (source, reasons) = chosen(&rule(1_000), &[older, backup(2, 10_000, "9")]);
+    assert_eq!((source, reasons[0]), (Some(2), SourceReason::TooOld { behind_ms: 1_001 }));
+    let standby = SourceCopy { role: InstanceRole::Standby, ..backup(3, 10_000, "1") };
+    assert_eq!(chosen(&rule(0), &[stored, standby]).0, Some(1), "it spares the standby");
+}
+
+#[test]
 fn nothing_is_cloned_from_the_place_that_it_is_cloned_to() {
     let to = Destination { holds: BTreeSet::from([InstanceId(1)]), ..destination() };
     let choice = choose_source(&rule(0), &to, &[backup(1, 10_000, "1"), backup(2, 1_000, "9")]);
@@ -149,7 +166,10 @@ fn oracle(rule: &SourceRule, to: &Destination, copies: &[SourceCopy]) -> Option<
         for copy in copies {
             let versions_meet = (copy.versions.0..=copy.versions.1)
                 .any(|version| version >= to.versions.0 && version <= to.versions.1);
+            // "A backup in a store is one that the receiver itself may take, sees there, and takes as it is."
+            let store_is_open = matches!(copy.store, StoreAccess::NotNeeded | StoreAccess::Open);
             if copy.role.name() == role
+                && store_is_open
                 && copy.is_on_history
                 && copy.is_reachable
                 && versions_meet
@@ -202,6 +222,17 @@ fn random_labels(random: &mut Random) -> Labels {
     labels
 }
 
+fn random_access(random: &mut Random) -> StoreAccess {
+    match random.below(16) {
+        0 => StoreAccess::NotAllowed,
+        1 => StoreAccess::Away,
+        2 => StoreAccess::Empty,
+        3 => StoreAccess::AsItIs,
+        4..8 => StoreAccess::Open,
+        _ => StoreAccess::NotNeeded,
+    }
+}
+
 fn random_copy(random: &mut Random, id: u128) -> SourceCopy {
     let roles = [InstanceRole::Backup, InstanceRole::Backup, InstanceRole::Standby, InstanceRole::Primary];
     let oldest = random.below(3) as u16;
@@ -220,6 +251,7 @@ fn random_copy(random: &mut Random, id: u128) -> SourceCopy {
         free_bytes_per_s: random.below(10),
         bytes: random.below(10),
         round_trip_us: (!random.one_in(3)).then(|| random.below(6_000)),
+        store: random_access(random),
     }
 }
 
@@ -284,6 +316,10 @@ fn ten_thousand_random_topologies_agree_with_the_rule_as_it_is_written() {
         "no_slot",
         "no_bandwidth",
         "no_room",
+        "store_not_allowed",
+        "store_away",
+        "store_empty",
+        "store_as_it_is",
     ];
     assert!(codes.iter().all(|code| reached.contains_key(code)), "a reason was never reached: {reached:?}");
 }

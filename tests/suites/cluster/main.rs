@@ -31,6 +31,8 @@ mod control_rules;
 #[cfg(test)]
 mod control_shapes;
 #[cfg(test)]
+mod control_stores;
+#[cfg(test)]
 mod control_topology;
 #[cfg(test)]
 mod embedded;

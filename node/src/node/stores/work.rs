@@ -1,0 +1,193 @@
+//! Bringing a backup to a store, and taking a clone from one, each on a thread of its own.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use planaria_backup::{
+    AsOf, Backup, Catalog, Error, Kept, Pinned, Plan, Progress, Toll, Wish, create, plan, prune, restore,
+};
+use planaria_engine::{ClonePlace, CloneRole, Database, Options};
+use planaria_net::replica::Pace;
+use planaria_net::wire::control::Order;
+use planaria_net::wire::message::CloneRole as WireRole;
+use planaria_net::wire::stores::{BackupOrder, RestoreOrder};
+use planaria_replication::control::InstanceRole;
+use tokio::runtime::Handle;
+
+use super::super::leadership::Leadership;
+use super::{Home, Shared, told};
+
+/// Longer than anything takes.
+const FOREVER: Duration = Duration::from_secs(1 << 32);
+
+/// What went wrong: a code, and what.
+type Trouble = (String, String);
+
+fn trouble(code: &str, what: impl Into<String>) -> Trouble {
+    (code.to_owned(), what.into())
+}
+
+/// One job.
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: u64,
+    pub(super) pace: Arc<Pace>,
+    pub(super) is_cancelled: Arc<AtomicBool>,
+}
+
+/// A pace for what comes from stores and goes there.
+struct Paced(Arc<Pace>);
+
+impl Toll for Paced {
+    fn pay(&self, bytes: u64) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
+        Box::pin(async move { self.0.admit(bytes).await.map_err(|_| Error::Cancelled) })
+    }
+}
+
+impl Task {
+    /// Does what is ordered, and says how it ended.
+    pub(super) fn carry_out(&self, order: &Order, runtime: &Handle) {
+        let ended = match order {
+            Order::Backup(order) => runtime.block_on(self.heed(self.back_up(order))),
+            Order::Restore(order) => runtime.block_on(self.heed(self.bring_back(order))),
+            _ => Err(trouble("unsupported", "this release does not know that order")),
+        };
+        if let (Order::Restore(order), true) = (order, self.is_cancelled.load(Ordering::SeqCst)) {
+            self.remove_rest(order);
+        }
+        self.shared.ends(self.number, ended);
+        // What is in the store now is told with the outcome, or soon.
+        self.shared.changed.notify_one();
+    }
+
+    /// Does something unless it is given up, or the node stops.
+    async fn heed(&self, work: impl Future<Output = Result<String, Trouble>>) -> Result<String, Trouble> {
+        tokio::select! {
+            done = work => done,
+            _ = self.pace.rest(FOREVER) => Err(trouble("cancelled", "it was given up")),
+        }
+    }
+
+    fn shows(&self, progress: &Progress) {
+        if let Some(job) = self.shared.jobs.lock().get_mut(&self.number) {
+            let total = (progress.total_bytes > 0).then_some(progress.total_bytes);
+            (job.report.done_bytes, job.report.total_bytes) = (progress.done_bytes, total);
+        }
+    }
+
+    fn toll(&self) -> Arc<Paced> {
+        Arc::new(Paced(Arc::clone(&self.pace)))
+    }
+
+    async fn back_up(&self, order: &BackupOrder) -> Result<String, Trouble> {
+        let Home::Copy { leadership, .. } = &self.shared.home else {
+            return Err(trouble("spare", "this node hosts no database yet"));
+        };
+        let db = leadership.slot.get();
+        if db.instance() != order.instance {
+            let what = format!("copy {} is not here any more, but {}", order.instance, db.instance());
+            return Err(trouble("unknown_instance", what));
+        }
+        if db.portion().is_some() {
+            return Err(trouble("partial", "this copy holds a portion of the database alone"));
+        }
+        let store = self.shared.store(&order.place, true)?.with_toll(self.toll());
+        let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
+        let since = catalog.newest_of(order.instance).map(|backup| backup.position.uid);
+        let os = Arc::clone(&self.shared.engine.os);
+        let wish = Wish {
+            name: None,
+            id: u128::from(os.random_u64()) << 64 | u128::from(os.random_u64()),
+            // Told before the cut: what the backup says of the time after its last commit must hold.
+            taken_ms: os.now_millis(),
+            software: concat!("planaria ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        let source = pin(leadership, since).await?;
+        let shown = |progress: &Progress| self.shows(progress);
+        let created = create(&store, &catalog, &source, &wish, &self.is_cancelled, shown).await;
+        let Backup { name, bytes, sent_bytes, database, .. } = created.map_err(|error| told(&error))?.backup;
+        let mut what = format!("{} has the backup {name}: {bytes} bytes, {sent_bytes} sent", order.place);
+        if let Some(keep) = order.keep {
+            let kept = Kept { of: Some(database), last: Some(keep.max(1)), within_ms: None };
+            match prune(&store, &kept, None, false).await {
+                Ok(pruned) => what.push_str(&format!("; {} older ones removed", pruned.backups.len())),
+                // The backup is there. What should have gone is tried again with the next one.
+                Err(error) => what.push_str(&format!("; older ones stay: {error}")),
+            }
+        }
+        Ok(what)
+    }
+
+    async fn bring_back(&self, order: &RestoreOrder) -> Result<String, Trouble> {
+        let (target, role) = self.target(order)?;
+        let store = self.shared.store(&order.place, false)?.with_toll(self.toll());
+        let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
+        let backups: Vec<&Backup> =
+            catalog.backups.iter().filter(|backup| backup.database == order.database).collect();
+        let plan = plan(&backups, None, AsOf::Backup).map_err(|error| told(&error))?;
+        if self.is_there(&target, &plan) {
+            return Ok(format!("{} was whole already", target.display()));
+        }
+        let (options, shown) = (&self.shared.engine, |progress: &Progress| self.shows(progress));
+        let restored = restore(&store, &plan, &target, role, options, &self.is_cancelled, shown).await;
+        let restored = restored.map_err(|error| told(&error))?;
+        let (name, bytes) = (&plan.base.name, restored.bytes);
+        Ok(format!("{} has {bytes} bytes of the backup {name} in {}", target.display(), order.place))
+    }
+
+    /// Where a clone goes, and as what.
+    fn target(&self, order: &RestoreOrder) -> Result<(PathBuf, CloneRole), Trouble> {
+        match (&self.shared.home, order.role) {
+            (Home::Copy { beside, .. }, WireRole::Detached) if order.has_safe_name() => {
+                Ok((beside.join(&order.name), CloneRole::Detached))
+            }
+            (Home::Copy { .. }, WireRole::Detached) => {
+                Err(trouble("invalid", format!("{:?} is no name of a clone", order.name)))
+            }
+            (Home::Spare { dir, role: InstanceRole::Standby }, WireRole::Standby)
+            | (Home::Spare { dir, role: InstanceRole::Backup }, WireRole::Backup) => {
+                Ok((dir.clone(), CloneRole::Secondary))
+            }
+            (Home::Copy { .. }, _) => {
+                Err(trouble("not_spare", "this node hosts a database, and no second one"))
+            }
+            (Home::Spare { role, .. }, _) => {
+                Err(trouble("not_spare", format!("this node waits to become a {role}")))
+            }
+        }
+    }
+
+    /// Whether the clone is there already: the node ended after it was whole, and before it could say so.
+    fn is_there(&self, target: &Path, plan: &Plan<'_>) -> bool {
+        let options = Options { create: false, background: false, ..self.shared.engine.clone() };
+        let lineage = Database::open_with(target, options).ok().and_then(|db| db.lineage());
+        lineage.is_some_and(|lineage| {
+            (lineage.instance, lineage.position) == (plan.base.instance, plan.base.position)
+        })
+    }
+
+    /// Removes what came in of a clone that was given up, and the clone if it was whole before it heard of that.
+    fn remove_rest(&self, order: &RestoreOrder) {
+        let Ok((target, _)) = self.target(order) else { return };
+        let place = ClonePlace::new(&target, Arc::clone(&self.shared.engine.os));
+        if let Err(error) = place.abandon() {
+            tracing::warn!(%error, "what came in of a clone that was given up cannot be removed");
+        }
+    }
+}
+
+/// The files of a cut of the copy that this node hosts.
+async fn pin(leadership: &Arc<Leadership>, since: Option<planaria_types::Uid>) -> Result<Pinned, Trouble> {
+    let leadership = Arc::clone(leadership);
+    let pinned = tokio::task::spawn_blocking(move || {
+        let serving =
+            leadership.serving().ok_or_else(|| trouble("not_ready", "the copy is being opened anew"))?;
+        serving.pin_archive(since).map_err(|error| trouble(error.code(), error.to_string()))
+    });
+    let pin = pinned.await.map_err(|error| trouble("internal", error.to_string()))??;
+    Ok(Pinned::new(pin))
+}
