@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use planaria::replica::{Forward, Level, Replica, ReplicaError, ReplicaOf, State, Way};
-use planaria::{Batch, Database, Uid, Value};
+use planaria::{Batch, Column, ColumnType, Database, Schema, Uid, Value};
 use planaria_tests::cluster::{Node, PATIENCE, Site, wait_for};
 
 const COLUMNS: [&str; 9] =
@@ -92,6 +92,44 @@ fn a_replica_reads_what_it_wrote_through_the_primary() {
     );
     let how = Forward { level: Level::One, ..Forward::default() };
     assert_eq!(code(replica.write_with(&batch, how)), "too_few_copies");
+}
+
+#[test]
+fn a_replica_has_the_primary_make_tables_and_writes_into_them_at_once() {
+    let schema = || {
+        let columns = [Column::new("id", ColumnType::Int64), Column::new("bird", ColumnType::Text)];
+        let [id, bird] = columns;
+        Schema::builder().column(id).column(bird).key(["id"]).build().unwrap()
+    };
+    let site = Site::new();
+    let mut primary = Node::primary(&site, "primary");
+    let replica = open(&site, "copy", &primary).unwrap();
+    let seen = replica.create_table("seen", schema()).unwrap();
+    assert_eq!(seen.rows(&[]).unwrap().count(), 0);
+    let written = seen.insert(&row(1, "heron")).unwrap();
+    replica.wait_for(written, PATIENCE).unwrap();
+    assert_eq!(seen.find(&[1.into()]).unwrap(), Some(row(1, "heron")));
+    assert_eq!(primary.run(&["get", "seen", "1"]).json()[0]["bird"], "heron");
+    let notes = replica.create_raw_table("notes").unwrap();
+    let written = notes.put("page", "text").unwrap();
+    replica.wait_for(written, PATIENCE).unwrap();
+    assert_eq!(notes.get("page").unwrap().as_deref(), Some(&b"text"[..]));
+    // Neither the same one nor another one of that name is made twice, and what can be no table is told here.
+    assert_eq!(code(replica.create_table("seen", schema())), "table_exists");
+    assert_eq!(code(replica.create_raw_table("seen")), "table_exists");
+    assert_eq!(code(replica.create_raw_table("")), "schema");
+
+    wait_until_online(&replica);
+    primary.kill();
+    let failed = code(replica.create_raw_table("later"));
+    assert!(matches!(failed.as_str(), "unknown" | "no_primary"), "{failed}");
+    let failed = replica.create_raw_table("later").unwrap_err();
+    assert_eq!(failed.code(), "no_primary", "{failed}");
+    primary.start();
+    wait_until_online(&replica);
+    replica.create_raw_table("later").unwrap().put("page", "text").unwrap();
+    let listed = primary.run(&["table", "list"]).json();
+    assert_eq!(listed.len(), 3, "{listed:?}");
 }
 
 #[test]

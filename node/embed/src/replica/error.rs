@@ -38,6 +38,19 @@ pub enum ReplicaError {
         /// What was seen.
         why: String,
     },
+    /// The primary may have made a table, or not.
+    #[error(
+        "whether {primary} has made the table {name:?} is unknown: {why}. Look for it when the primary is back, or make \
+         it again: where it is there already, that is refused"
+    )]
+    TableUnknown {
+        /// The primary.
+        primary: SocketAddr,
+        /// The table.
+        name: String,
+        /// What was seen.
+        why: String,
+    },
     /// The primary refused a write; nothing was written.
     #[error("{0}")]
     Refused(RemoteError),
@@ -78,7 +91,7 @@ impl ReplicaError {
             Self::Engine(error) => error.code(),
             Self::Net(error) => error.code(),
             Self::NoPrimary { .. } => "no_primary",
-            Self::Unknown { .. } => "unknown",
+            Self::Unknown { .. } | Self::TableUnknown { .. } => "unknown",
             Self::Refused(error) | Self::NotShown(error) => &error.code,
             Self::TooMany { .. } => "too_large",
             Self::Portion(_) => "portion",

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use planaria_engine::TableDef;
 use planaria_net::Error as NetError;
 use planaria_net::quic::{Credentials, Endpoint, NODE_NAME, Transport};
 use planaria_net::wire::client::{Client, new_token};
@@ -14,7 +16,9 @@ use tokio::sync::Notify;
 use super::ReplicaError;
 
 /// How long a write may take if the application does not say.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// What is said of an answer that is none.
+const ANOTHER_QUESTION: &str = "the primary gave an answer to another question";
 /// Between two attempts to have a write answered.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 /// Silence after which the primary is taken for lost.
@@ -94,22 +98,46 @@ impl Forwarder {
         let mut progress = Progress { sent: false, why: "no answer in time".into() };
         let answered = self.until_answered(request, &mut progress);
         let answer = tokio::time::timeout(how.timeout, answered).await.unwrap_or(Err(None));
-        let Progress { sent, why } = progress;
         let primary = self.target().primary;
-        let unknown = |why| Err(ReplicaError::Unknown { primary, token, why });
+        let unknown = |why| ReplicaError::Unknown { primary, token, why };
         match answer {
             Ok(Response::Committed { uid, epoch, .. }) => Ok(Position { epoch, uid }),
-            Ok(_) => unknown("the primary gave an answer to another question".into()),
-            Err(Some(NetError::Remote(error))) if error.code == "unknown" => unknown(error.to_string()),
-            // Whatever is said now, an earlier attempt may have been made.
-            Err(failed) if sent => unknown(failed.map_or(why, |error| error.to_string())),
-            Err(Some(NetError::Remote(error))) => match error.code.as_str() {
-                "read_only" | "deposed" => Err(ReplicaError::NoPrimary { primary, why: error.to_string() }),
-                _ => Err(ReplicaError::Refused(error)),
-            },
-            Err(Some(error)) => Err(error.into()),
-            Err(None) => Err(ReplicaError::NoPrimary { primary, why }),
+            Ok(_) => Err(unknown(ANOTHER_QUESTION.to_owned())),
+            Err(failed) => Err(without_answer(primary, failed, progress, unknown)),
         }
+    }
+
+    /// Has the primary make a table, and gives a position at which it is there, at the level of the database.
+    pub(super) async fn create(&self, definition: TableDef) -> Result<Position, ReplicaError> {
+        let encoded = if definition.is_typed() { definition.encode()?.into() } else { Bytes::new() };
+        let request = Request::TableCreate { name: definition.name.clone(), definition: encoded };
+        let mut progress = Progress { sent: false, why: "no answer in time".into() };
+        let answered = self.until_answered(request, &mut progress);
+        let answer = tokio::time::timeout(PATIENCE, answered).await.unwrap_or(Err(None));
+        let (primary, name) = (self.target().primary, definition.name.clone());
+        let unknown = |why| ReplicaError::TableUnknown { primary, name, why };
+        match answer {
+            Ok(Response::Table(_)) => {}
+            Ok(_) => return Err(unknown(ANOTHER_QUESTION.to_owned())),
+            // An earlier attempt whose answer was lost has made it, or somebody else the same one.
+            Err(Some(NetError::Remote(error)))
+                if progress.sent && error.code == "table_exists" && self.has(&definition).await => {}
+            Err(failed) => return Err(without_answer(primary, failed, progress, unknown)),
+        }
+        // What is committed after it is where it is.
+        self.write(Vec::new(), Forward::default()).await.map_err(|error| unknown(error.to_string()))
+    }
+
+    /// Whether the primary has this table, under whatever number.
+    async fn has(&self, definition: &TableDef) -> bool {
+        let request = Request::TableShow { name: definition.name.clone() };
+        let mut progress = Progress::default();
+        let asked = self.until_answered(request, &mut progress);
+        let Ok(Ok(Response::Table(there))) = tokio::time::timeout(PATIENCE, asked).await else {
+            return false;
+        };
+        let there = TableDef::decode(&there.definition);
+        there.is_ok_and(|there| there == TableDef { id: there.id, ..definition.clone() })
     }
 
     /// Sends the request until there is an answer, or an error that another attempt would not mend; none if the
@@ -177,6 +205,26 @@ impl Forwarder {
 
     fn target(&self) -> MutexGuard<'_, Target> {
         self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a call comes to that has no answer, or a refusal; `unknown` if it may have been carried out.
+fn without_answer(
+    primary: SocketAddr,
+    failed: Option<NetError>,
+    progress: Progress,
+    unknown: impl FnOnce(String) -> ReplicaError,
+) -> ReplicaError {
+    match failed {
+        Some(NetError::Remote(error)) if error.code == "unknown" => unknown(error.to_string()),
+        // Whatever is said now, an earlier attempt may have been made.
+        failed if progress.sent => unknown(failed.map_or(progress.why, |error| error.to_string())),
+        Some(NetError::Remote(error)) => match error.code.as_str() {
+            "read_only" | "deposed" => ReplicaError::NoPrimary { primary, why: error.to_string() },
+            _ => ReplicaError::Refused(error),
+        },
+        Some(error) => error.into(),
+        None => ReplicaError::NoPrimary { primary, why: progress.why },
     }
 }
 

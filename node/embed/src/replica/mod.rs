@@ -24,12 +24,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use planaria_engine::{Batch, Database, Snapshot};
+use planaria_engine::{Batch, Database, Schema, Snapshot, TableDef};
 use planaria_net::replica::reads::{self, Wanted};
 use planaria_net::replica::{Follow, FollowStatus, Follower, Slot, database_at};
 use planaria_net::wire::limits::OPS_MAX;
 use planaria_net::wire::message::WriteOp;
-use planaria_types::Position;
+use planaria_types::{Position, TableId};
 
 pub use planaria_net::replica::CloneProgress;
 pub use planaria_net::wire::message::{Level, RemoteError};
@@ -39,7 +39,7 @@ pub use planaria_replication::{Reason, Way};
 use self::carrier::Carrier;
 pub use self::error::ReplicaError;
 pub use self::forward::Forward;
-use self::forward::Forwarder;
+use self::forward::{Forwarder, PATIENCE};
 use self::lead::Watch;
 pub use self::options::ReplicaOptions;
 use self::options::address_of;
@@ -111,6 +111,34 @@ impl Replica {
     /// `unknown_table` if the copy has none of that name (yet).
     pub fn table(&self, name: &str) -> Result<ReplicaTable, ReplicaError> {
         ReplicaTable::new(self.clone(), name)
+    }
+
+    /// Has the primary make a table of typed columns with a primary key, and waits until this copy has it too.
+    ///
+    /// # Errors
+    ///
+    /// `table_exists` if there is one of that name; `no_primary` if nobody leads there, and nothing was made; `unknown` if the answer
+    /// did not come; `not_reached` if it is made, and does not come here in 10 seconds; `unknown_table` if this copy is partial and
+    /// is to hold others.
+    pub fn create_table(&self, name: &str, schema: Schema) -> Result<ReplicaTable, ReplicaError> {
+        self.create(TableDef::typed(TableId(0), name, schema)?)
+    }
+
+    /// As [`Replica::create_table`], of keys and rows that are bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Replica::create_table`].
+    pub fn create_raw_table(&self, name: &str) -> Result<ReplicaTable, ReplicaError> {
+        self.create(TableDef::raw(TableId(0), name)?)
+    }
+
+    /// The primary gives the table its number.
+    fn create(&self, definition: TableDef) -> Result<ReplicaTable, ReplicaError> {
+        let (name, forwarder) = (definition.name.clone(), Arc::clone(&self.0.inner.forwarder));
+        let made = self.0.inner.carrier.run(async move { forwarder.create(definition).await })??;
+        self.wait_for(made, PATIENCE)?;
+        self.table(&name)
     }
 
     /// A consistent view of all tables as of now.
