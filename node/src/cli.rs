@@ -204,8 +204,8 @@ pub(crate) struct ServeArgs {
     /// Host nothing until the control center gives this node a copy, of the kind that --role says
     #[arg(long, requires = "control", conflicts_with = "replica_of")]
     pub(crate) spare: bool,
-    /// Let the control center have backups brought to this store and clones taken from it: a directory, or s3://BUCKET/PREFIX with the
-    /// keys of the environment; may be repeated
+    /// Let the control center have backups brought to this store and clones taken from it: a directory, or a bucket and a prefix with the
+    /// keys of the environment, as for `planaria backup`; may be repeated
     #[arg(long, value_name = "URL", requires = "control")]
     pub(crate) backup_to: Vec<planaria_backup::Place>,
     /// On how many copies a commit is durable before it is acknowledged, unless it says otherwise: local, one, quorum or

@@ -44,7 +44,7 @@ Examples:
 pub(crate) struct StoreAddArgs {
     /// The database, by name or id
     pub(crate) database: String,
-    /// Where the store is: a directory by its whole path, or s3://BUCKET/PREFIX
+    /// Where the store is: a directory by its whole path, or a bucket and a prefix as in the examples
     #[arg(value_name = "URL")]
     place: Place,
     /// Where that is: region, datacenter, rack

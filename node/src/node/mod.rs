@@ -149,11 +149,8 @@ impl Node {
         let watch = Watch::start(Arc::clone(&leadership))?;
         let shaper = Arc::new(NodeShaper::new(&options.dir, &options.engine, runtime.handle().clone()));
         let clones = Arc::new(Clones::open(&options.dir, taker(runtime, options, &credentials))?);
-        let companion = NodeCompanion {
-            leadership: Arc::clone(&leadership),
-            shaper: Some(shaper),
-            clones: Arc::clone(&clones),
-        };
+        let (leads, takes) = (Arc::clone(&leadership), Arc::clone(&clones));
+        let companion = NodeCompanion { leadership: leads, shaper: Some(shaper), clones: takes };
         let handler = Arc::new(DatabaseHandler::new(slot.clone(), &name, &name, Box::new(companion)));
         let _inside = runtime.enter();
         let server = serve(endpoint, handler, ServeLimits::default());

@@ -113,11 +113,12 @@ impl Task {
         let mut what = format!("{} has the backup {name}: {bytes} bytes, {sent_bytes} sent", order.place);
         if let Some(keep) = order.keep {
             let kept = Kept { of: Some(database), last: Some(keep.max(1)), within_ms: None };
-            match prune(&store, &kept, None, false).await {
-                Ok(pruned) => what.push_str(&format!("; {} older ones removed", pruned.backups.len())),
+            let rest = match prune(&store, &kept, None, false).await {
+                Ok(pruned) => format!("; {} older ones removed", pruned.backups.len()),
                 // The backup is there. What should have gone is tried again with the next one.
-                Err(error) => what.push_str(&format!("; older ones stay: {error}")),
-            }
+                Err(error) => format!("; older ones stay: {error}"),
+            };
+            what.push_str(&rest);
         }
         Ok(what)
     }
