@@ -129,20 +129,9 @@ class FileSync(Rsync):
         os.makedirs(source)
         os.makedirs(target)
         self.write(source, sorted(key(number) for number in range(self.work.records)), set())
-        port = free_port()
-        config = os.path.join(self.directory, "rsyncd.conf")
-        with open(config, "w", encoding="ascii") as file:
-            file.write(f"use chroot = no\nuid = {os.getuid()}\ngid = {os.getgid()}\n[source]\npath = {source}\nread only = yes\n")
-        command = ["rsync", "--daemon", "--no-detach", f"--port={port}", "--address=127.0.0.1", f"--config={config}"]
-        daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_until("the start of rsync", lambda: self.is_up(port))
+        with self.serve(source) as port:
             seconds, _ = self.copy(port, target)
-        finally:
-            daemon.kill()
-            daemon.wait()
-        equal = subprocess.run(["diff", "-rq", source, target], stdout=subprocess.DEVNULL).returncode == 0
-        return {"seconds": seconds, "stored": size_of(target), "equal": equal}
+        return {"seconds": seconds, "stored": size_of(target), "equal": self.are_equal(source, target)}
 
 
 class SqliteRsync:

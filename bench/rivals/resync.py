@@ -15,6 +15,7 @@ On Debian: apt-get install postgresql redis-server rsync
 """
 
 import argparse
+import contextlib
 import glob
 import json
 import os
@@ -276,6 +277,15 @@ class Rsync:
         records = sorted(key(number) for number in range(self.work.records))
         changed = {key(number) for number in range(int(self.work.records * self.work.changed))}
         self.write(source, records, set())
+        with self.serve(source) as port:
+            full, _ = self.copy(port, target)
+            self.write(source, records, changed)
+            seconds, received = self.copy(port, target)
+        return {"way": "blocks", "seconds": seconds, "bytes": received, "full_copy_seconds": full, "equal": self.are_equal(source, target)}
+
+    @contextlib.contextmanager
+    def serve(self, source):
+        """Rsync's own daemon, which gives away a directory for as long as this lasts; answers its port."""
         port = free_port()
         config = os.path.join(self.directory, "rsyncd.conf")
         with open(config, "w", encoding="ascii") as file:
@@ -284,14 +294,13 @@ class Rsync:
         daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_until("the start of rsync", lambda: self.is_up(port))
-            full, _ = self.copy(port, target)
-            self.write(source, records, changed)
-            seconds, received = self.copy(port, target)
+            yield port
         finally:
             daemon.kill()
             daemon.wait()
-        equal = subprocess.run(["diff", "-rq", source, target], stdout=subprocess.DEVNULL).returncode == 0
-        return {"way": "blocks", "seconds": seconds, "bytes": received, "full_copy_seconds": full, "equal": equal}
+
+    def are_equal(self, source, target):
+        return subprocess.run(["diff", "-rq", source, target], stdout=subprocess.DEVNULL).returncode == 0
 
     def is_up(self, port):
         with socket.socket() as probe:
