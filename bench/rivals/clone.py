@@ -32,7 +32,7 @@ import time
 # The script beside this one is read as it lies; nothing is left behind there.
 sys.dont_write_bytecode = True
 import resync
-from resync import PostgreSQL, Redis, Rsync, free_port, key, log, median, row, wait_until
+from resync import PostgreSQL, Redis, Rsync, free_port, key, log, median, row
 
 
 def size_of(directory):
