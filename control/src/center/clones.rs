@@ -21,13 +21,12 @@ const SHAPE_PARTS_MAX: usize = 256;
 const RATE_MIN: u64 = 64 << 10;
 
 /// Errors of a node that another source would not help with: what the node says of itself.
-const OWN_ERRORS: [&str; 10] = [
+const OWN_ERRORS: [&str; 9] = [
     "exists",
     "not_empty",
     "no_space",
     "disk_full",
     "in_use",
-    "busy",
     "too_many",
     "invalid",
     "unsupported",
@@ -328,6 +327,9 @@ impl Center {
             self.end_clone(now, clone, CloneState::Complete, "", what)?;
         } else if clone.role != CloneRole::Store && OWN_ERRORS.contains(&&*outcome.code) {
             self.end_clone(now, clone, CloneState::Failed, &outcome.code, format!("{name}: {what}"))?;
+        } else if clone.state == CloneState::Running && outcome.code == "busy" {
+            // Another one is worked on in the same place, and may be about to be given up.
+            self.queue_again(now, clone, "busy", format!("{name}: {what}"))?;
         } else if clone.state == CloneState::Running {
             // The rule starts over without that source.
             clone.failed.extend(clone.source);
@@ -344,7 +346,8 @@ impl Center {
         let own = own.filter(|clone| clone.state == CloneState::Running && clone.maker() == name);
         let orders = own.filter_map(|clone| self.clone_order(clone));
         let strays = self.live.get(name).map(|node| node.stray_clones.clone()).unwrap_or_default();
-        orders.chain(strays.into_iter().map(|job| Order::CancelClone { job })).collect()
+        // What is given up goes first: another one may be to take its place.
+        strays.into_iter().map(|job| Order::CancelClone { job }).chain(orders).collect()
     }
 
     /// What a node is told: to make a clone of a copy or of a backup, or a backup of its own copy.

@@ -89,7 +89,7 @@ impl Database {
     pub fn pin_files(&self) -> Result<FilePin> {
         // Much of what is in memory goes into runs first: they are smaller than the log, and hashed already. Little is fetched
         // in less time than it takes to write a run.
-        if self.store().log_to_replay() > self.store().little_log() {
+        if !self.store().has_little_to_replay() {
             self.store().write_out()?;
         }
         self.pin_cut(None)

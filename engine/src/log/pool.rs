@@ -103,14 +103,14 @@ pub(super) fn begin_segment(
     header: &SegmentHeader,
 ) -> Result<(Arc<dyn OsFile>, PathBuf), NotBegun> {
     let from = FileName::Spare(spare.serial).path(dir);
-    let file =
-        os.open(&from, OpenMode::Write).map_err(|error| NotBegun::Clean(Error::io("open", &from, error)))?;
-    let begun = begin(os, dir, &*file, &from, header);
+    let opened =
+        os.open(&from, OpenMode::Write).map_err(|error| NotBegun::Clean(Error::io("open", &from, error)));
+    let begun = opened.and_then(|file| Ok((begin(os, dir, &*file, &from, header)?, file)));
     if begun.is_err() {
         // The file has no records: what became of its header does not matter once it is gone.
         let _ = os.remove_file(&from);
     }
-    begun.map(|path| (file, path))
+    begun.map(|(path, file)| (file, path))
 }
 
 /// Gives a file a segment's header, and then a segment's name.

@@ -172,6 +172,23 @@ impl Log {
         }
     }
 
+    /// As [`Log::append`], at the beginning of a segment of its own, in which the log goes on.
+    ///
+    /// # Errors
+    /// Those of `append`; after `NoSpace` the log goes on where it was.
+    pub(crate) fn append_apart(&self, records: &[(u8, &[u8])]) -> Result<Appended> {
+        let bytes = self.shared.check_records(records)?;
+        let mut state = self.shared.state.lock();
+        loop {
+            state.check()?;
+            if !state.syncing {
+                self.shared.roll(&mut state, bytes)?;
+                return self.shared.write(&mut state, records);
+            }
+            self.shared.sync_ended.wait(&mut state);
+        }
+    }
+
     /// Makes durable all that was appended before the call. Appends go on meanwhile; calls that come together share
     /// their syncs.
     ///

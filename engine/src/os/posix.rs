@@ -17,6 +17,8 @@ use super::{DirEntry, DirLock, DiskSpace, OpenMode, Os, OsFile, map};
 const DIRECTORY_MODE: u32 = 0o700;
 /// Files are for their owner alone.
 const FILE_MODE: u32 = 0o600;
+/// How often a lock is tried whose file is removed or moved meanwhile, or which the file system names now so, now so.
+const LOCK_TRIES: usize = 64;
 
 /// The operating system of this machine, through the standard library and `rustix`.
 ///
@@ -122,7 +124,7 @@ impl Os for Posix {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-        loop {
+        for _ in 0..LOCK_TRIES {
             let file = options.open(path).map_err(room)?;
             // A lock of `flock` belongs to the open file, not to the process: a second open here is refused as well.
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
@@ -136,6 +138,7 @@ impl Os for Posix {
                 _ => {}
             }
         }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     fn disk_space(&self, path: &Path) -> io::Result<DiskSpace> {

@@ -90,9 +90,11 @@ impl Store {
 
     /// Writes everything in memory out as runs, and leaves the log behind that held it.
     pub(crate) fn write_out(&self) -> Result<()> {
-        // Where there is no room for a segment, the one that is there goes on.
-        let _ = self.begin_short_segment();
-        self.flush_all()
+        match self.begin_short_segment() {
+            // Where there is no room for a segment, the one that is there goes on.
+            Ok(()) | Err(Error::NoSpace { .. }) => self.flush_all(),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes everything in memory out as runs.

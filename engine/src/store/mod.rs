@@ -139,6 +139,9 @@ impl Floors {
     }
 }
 
+/// So many segments are few: each takes the room of a whole one, on both sides of a clone.
+const FEW_SEGMENTS: usize = 2;
+
 impl Store {
     /// The fragments and the cut to read them at.
     pub(crate) fn pin(&self) -> (Arc<StoreVersion>, Uid) {
@@ -200,15 +203,16 @@ impl Store {
         group.version_floor = group.version_floor.max(dropped.thinned_to);
     }
 
-    /// Bytes of the log that a start would read: all that is not known to lie in runs, and what came beside it.
-    pub(crate) fn log_to_replay(&self) -> u64 {
+    /// Whether a start would read little of the log, and few segments: what is not known to lie in runs, and what came beside it.
+    pub(crate) fn has_little_to_replay(&self) -> bool {
         let version = self.published.version();
         let from =
             version.fragments().iter().map(|fragment| fragment.first_segment()).min().unwrap_or(u64::MAX);
         let segments = self.log.segments();
         let newest = segments.last().map_or(0, |segment| segment.number);
         let needed = segments.iter().filter(|segment| segment.number >= from.min(newest));
-        needed.map(|segment| segment.end_offset).sum()
+        let needed: Vec<_> = needed.map(|segment| segment.end_offset).collect();
+        needed.len() <= FEW_SEGMENTS && needed.iter().sum::<u64>() <= self.little_log()
     }
 
     /// What is little to read of a log, in bytes: less than a run is worth, or a segment.

@@ -169,10 +169,9 @@ impl Store {
         if self.log.active_bytes() <= self.little_log() {
             return Ok(());
         }
-        self.log.seal()?;
         // A bound that is known already changes nothing.
         let reserved = self.reserved.load(Ordering::Acquire);
-        let begun = self.log.append(&[(record_kind::RESERVE, &reserved.to_le_bytes()[..])])?;
+        let begun = self.log.append_apart(&[(record_kind::RESERVE, &reserved.to_le_bytes()[..])])?;
         self.enter_segment(&mut writer, begun.segment);
         Ok(())
     }

@@ -26,12 +26,18 @@ impl Removal {
             return;
         }
         let (places, os) = (self.places.clone(), Arc::clone(&self.os));
-        // What cannot be removed now is removed by the next start.
-        let remove = move || drop(places.discard(&*os));
-        self.thread = std::thread::Builder::new().name("planaria-remove".into()).spawn(remove).ok();
+        let work = move || remove(&places, &*os);
+        self.thread = std::thread::Builder::new().name("planaria-remove".into()).spawn(work).ok();
         if self.thread.is_none() {
-            let _ = self.places.discard(&*self.os);
+            remove(&self.places, &*self.os);
         }
+    }
+}
+
+/// What cannot be removed now is removed by the next start.
+fn remove(places: &Places, os: &dyn Os) {
+    if let Err(error) = places.discard(os) {
+        tracing::warn!(%error, "the copy that was replaced cannot be removed: the next start tries again");
     }
 }
 

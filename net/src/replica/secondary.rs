@@ -446,6 +446,10 @@ impl Loop {
 
     fn failed(&mut self, error: &Error) {
         tracing::warn!(%error, "an action of the secondary failed");
+        if let Some(removal) = &mut self.removal {
+            // Perhaps what it takes is what was lacking.
+            removal.begin();
+        }
         self.copy.failed(&error.to_string(), &mut self.machine, now());
     }
 

@@ -600,7 +600,7 @@ fn check_name(name: &str) -> Result<(), RemoteError> {
 }
 
 /// What lies beside a directory under its name and such an ending is made and removed with it.
-fn check_ending(dir: &Path) -> Result<(), RemoteError> {
+pub(crate) fn check_ending(dir: &Path) -> Result<(), RemoteError> {
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match ENDINGS.iter().find(|ending| name.ends_with(**ending)) {
         Some(ending) => {

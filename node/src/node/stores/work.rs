@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 
 use super::super::leadership::Leadership;
 use super::{Home, Shared, told};
+use crate::clones::check_ending;
 
 /// Longer than anything takes.
 const FOREVER: Duration = Duration::from_secs(1 << 32);
@@ -29,6 +30,14 @@ type Trouble = (String, String);
 
 fn trouble(code: &str, what: impl Into<String>) -> Trouble {
     (code.to_owned(), what.into())
+}
+
+/// A clone that was taken from a store.
+struct Brought {
+    /// For people.
+    what: String,
+    /// It was not there before this job.
+    is_new: bool,
 }
 
 /// One job.
@@ -53,19 +62,22 @@ impl Task {
     pub(super) fn carry_out(&self, order: &Order, runtime: &Handle) {
         let ended = match order {
             Order::Backup(order) => runtime.block_on(self.heed(self.back_up(order))),
-            Order::Restore(order) => runtime.block_on(self.heed(self.bring_back(order))),
+            Order::Restore(order) => {
+                let brought = runtime.block_on(self.bring_back(order));
+                if self.is_cancelled.load(Ordering::SeqCst) {
+                    self.remove_rest(order, brought.as_ref().is_ok_and(|brought| brought.is_new));
+                }
+                brought.map(|brought| brought.what)
+            }
             _ => Err(trouble("unsupported", "this release does not know that order")),
         };
-        if let (Order::Restore(order), true) = (order, self.is_cancelled.load(Ordering::SeqCst)) {
-            self.remove_rest(order);
-        }
         self.shared.ends(self.number, ended);
         // What is in the store now is told with the outcome, or soon.
         self.shared.changed.notify_one();
     }
 
     /// Does something unless it is given up, or the node stops.
-    async fn heed(&self, work: impl Future<Output = Result<String, Trouble>>) -> Result<String, Trouble> {
+    async fn heed<T>(&self, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
         tokio::select! {
             done = work => done,
             _ = self.pace.rest(FOREVER) => Err(trouble("cancelled", "it was given up")),
@@ -95,7 +107,7 @@ impl Task {
         if db.portion().is_some() {
             return Err(trouble("partial", "this copy holds a portion of the database alone"));
         }
-        let store = self.shared.store(&order.place, true)?.with_toll(self.toll());
+        let store = self.shared.store(&order.place, false)?.with_toll(self.toll());
         let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
         let since = catalog.newest_of(order.instance).map(|backup| backup.position.uid);
         let os = Arc::clone(&self.shared.engine.os);
@@ -123,28 +135,37 @@ impl Task {
         Ok(what)
     }
 
-    async fn bring_back(&self, order: &RestoreOrder) -> Result<String, Trouble> {
+    /// Takes a clone from a store. Once it writes it is given up between two objects alone, so that nothing is renamed after
+    /// whoever gave it up has tidied.
+    async fn bring_back(&self, order: &RestoreOrder) -> Result<Brought, Trouble> {
         let (target, role) = self.target(order)?;
         let store = self.shared.store(&order.place, false)?.with_toll(self.toll());
-        let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
+        let load = async { Catalog::load(&store).await.map_err(|error| told(&error)) };
+        let catalog = self.heed(load).await?;
         let backups: Vec<&Backup> =
             catalog.backups.iter().filter(|backup| backup.database == order.database).collect();
         let plan = plan(&backups, None, AsOf::Backup).map_err(|error| told(&error))?;
         if self.is_there(&target, &plan) {
-            return Ok(format!("{} was whole already", target.display()));
+            return Ok(Brought { what: format!("{} was whole already", target.display()), is_new: false });
         }
         let (options, shown) = (&self.shared.engine, |progress: &Progress| self.shows(progress));
         let restored = restore(&store, &plan, &target, role, options, &self.is_cancelled, shown).await;
         let restored = restored.map_err(|error| told(&error))?;
         let (name, bytes) = (&plan.base.name, restored.bytes);
-        Ok(format!("{} has {bytes} bytes of the backup {name} in {}", target.display(), order.place))
+        let what = format!("{} has {bytes} bytes of the backup {name} in {}", target.display(), order.place);
+        Ok(Brought { what, is_new: true })
     }
 
     /// Where a clone goes, and as what.
     fn target(&self, order: &RestoreOrder) -> Result<(PathBuf, CloneRole), Trouble> {
         match (&self.shared.home, order.role) {
-            (Home::Copy { beside, .. }, WireRole::Detached) if order.has_safe_name() => {
-                Ok((beside.join(&order.name), CloneRole::Detached))
+            (Home::Copy { beside, leadership }, WireRole::Detached) if order.has_safe_name() => {
+                let target = beside.join(&order.name);
+                check_ending(&target).map_err(|error| trouble(&error.code, error.what))?;
+                if target == leadership.slot.get().path() {
+                    return Err(trouble("exists", format!("{:?} is this node's own database", order.name)));
+                }
+                Ok((target, CloneRole::Detached))
             }
             (Home::Copy { .. }, WireRole::Detached) => {
                 Err(trouble("invalid", format!("{:?} is no name of a clone", order.name)))
@@ -172,10 +193,11 @@ impl Task {
     }
 
     /// Removes what came in of a clone that was given up, and the clone if it was whole before it heard of that.
-    fn remove_rest(&self, order: &RestoreOrder) {
+    fn remove_rest(&self, order: &RestoreOrder, is_whole: bool) {
         let Ok((target, _)) = self.target(order) else { return };
         let place = ClonePlace::new(&target, Arc::clone(&self.shared.engine.os));
-        if let Err(error) = place.abandon() {
+        let removed = place.abandon().and_then(|_| if is_whole { place.remove().map(drop) } else { Ok(()) });
+        if let Err(error) = removed {
             tracing::warn!(%error, "what came in of a clone that was given up cannot be removed");
         }
     }
