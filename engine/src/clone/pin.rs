@@ -54,10 +54,12 @@ impl Store {
         }
         let writer = self.lock_writer();
         let sealed = self.log.seal()?;
+        // What is given away counts as durable from now on here, too, before anybody else shows it.
+        self.sync_log()?;
         let structure = self.lock_structure();
         let version = self.pin().0;
         let last = writer.last;
-        // At a primary all that is sealed is durable by now, and shown in a moment if it is not shown yet.
+        // At a primary all that is sealed is shown in a moment if it is not shown yet.
         let uid = if self.role() == Role::Primary { last } else { self.visible() };
         drop(writer);
         if uid < last {
