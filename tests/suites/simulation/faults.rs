@@ -247,7 +247,7 @@ impl World {
     pub(crate) fn become_primary(&mut self, node: usize, db: Database) -> Checked {
         if self.moves && !self.oracle.leads(node) {
             // It died after its promotion, and before anybody heard of that.
-            self.was_promoted(node, &db)?;
+            self.finds_itself_promoted(node, &db)?;
         }
         let lost = self.oracle.restart(node, &db)?;
         if node == self.leader {

@@ -117,8 +117,11 @@ impl Leading {
             if self.given_up.contains_key(instance) == given_up.is_some() {
                 continue;
             }
+            let registered = self.db.registrations().map_err(|error| error.to_string())?;
+            let address = registered.iter().find(|known| known.instance == *instance);
+            let address = address.and_then(|known| known.address);
             let known = Registration::new(*instance, member.name.clone(), member.durable);
-            let known = Registration { given_up, ..known };
+            let known = Registration { given_up, address, ..known };
             self.registrar.persist(&[known], now).map_err(|error| error.to_string())?;
             match given_up {
                 Some(given_up) => self.given_up.insert(*instance, given_up),
@@ -311,11 +314,12 @@ impl World {
         let moves = self.moves;
         let holds = |other: &usize| {
             let node = &self.nodes[*other];
-            node.database().map_or(node.acknowledged.max(node.greeted) >= last, |db| {
-                (moves || promotable.contains(&db.instance()))
-                    && db.durable() >= last
-                    && db.history().position_of(last) == position
-            })
+            node.buried >= last
+                || node.database().map_or(node.acknowledged.max(node.greeted) >= last, |db| {
+                    (moves || promotable.contains(&db.instance()))
+                        && db.durable() >= last
+                        && db.history().position_of(last) == position
+                })
         };
         if !(0..self.nodes.len()).filter(|other| *other != node).any(|other| holds(&other)) {
             return Err(format!(

@@ -55,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) acknowledged: Uid,
     /// What it last said in a hello to be durable, which counts as well until it turns out to be of another history.
     pub(crate) greeted: Uid,
+    /// What it had acknowledged when its disk was lost: whoever was told of that counts on it still, and may.
+    pub(crate) buried: Uid,
     /// The newest epoch that it promised to follow.
     pub(crate) promised: Epoch,
     /// What its readers saw last, in this process.
@@ -79,6 +81,7 @@ impl Node {
             made: false,
             acknowledged: Uid::ZERO,
             greeted: Uid::ZERO,
+            buried: Uid::ZERO,
             promised: Epoch::NONE,
             shown: Uid::ZERO,
             mark_floor: Uid::ZERO,
@@ -132,6 +135,7 @@ impl Node {
         self.put_disk(empty_disk(seed));
         self.disk.set_now_millis(now);
         self.made = false;
+        self.buried = self.acknowledged.max(self.greeted);
         self.acknowledged = Uid::ZERO;
         self.greeted = Uid::ZERO;
         self.promised = Epoch::NONE;

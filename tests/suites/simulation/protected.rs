@@ -3,7 +3,7 @@
 use planaria_engine::{Database, Written};
 use planaria_replication::ack::Level;
 use planaria_replication::secondary::Action;
-use planaria_types::{Position, Uid};
+use planaria_types::{EpochOrder, Position, Uid};
 
 use crate::leading::Waiting;
 use crate::workload::Write;
@@ -106,12 +106,26 @@ impl World {
     /// A node was promoted: it has all that a protected level acknowledged.
     pub(crate) fn was_promoted(&mut self, node: usize, db: &Database) -> Checked {
         self.leader = node;
+        self.begins_reign(node, db);
+        self.holds_protected(db).map_err(|what| format!("R7: node {node} is to lead: {what}"))
+    }
+
+    /// A node that died after its promotion, and before anybody heard of that, starts again. Where another one has led under a
+    /// newer epoch meanwhile, it is over: it lacks what that one acknowledged, and finds nobody who acknowledges to it.
+    pub(crate) fn finds_itself_promoted(&mut self, node: usize, db: &Database) -> Checked {
+        if db.epoch().order(&self.newest_led) == EpochOrder::Older {
+            self.begins_reign(node, db);
+            return Ok(());
+        }
+        self.was_promoted(node, db)
+    }
+
+    fn begins_reign(&mut self, node: usize, db: &Database) {
         self.oracle.promoted(node, db);
         let state = &mut self.nodes[node];
         (state.acknowledged, state.greeted, state.shown) = (db.log_end().0, Uid::ZERO, Uid::ZERO);
         state.promised = db.promised();
         state.mark_floor = db.mark_floor();
-        self.holds_protected(db).map_err(|what| format!("R7: node {node} is to lead: {what}"))
     }
 
     /// In the end the one that leads has everything that was acknowledged at a protected level, each batch once.
