@@ -196,7 +196,8 @@ impl World {
         let Some(epoch) = self.nodes[leader].database().map(Database::epoch) else { return Ok(()) };
         let conflicts = |node: &crate::node::Node| {
             node.database().is_some_and(|db| {
-                db.promised().order(&epoch) == EpochOrder::Conflict && db.position().epoch == db.promised()
+                let newest = newest_of(db);
+                newest.order(&epoch) == EpochOrder::Conflict && db.position().epoch == newest
             })
         };
         if !self.is_undeposed(leader) || !self.nodes.iter().any(conflicts) {
