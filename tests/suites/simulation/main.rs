@@ -143,9 +143,15 @@ const REPLAYED_MOVES: [(u64, &str); 10] = [
         7_000_133,
         "a file of run files that a full disk or a death had left short stayed short, and the copy did not open",
     ),
-    (82_002_036, "a promotion that another one had overtaken was expected to hold what that one acknowledged"),
+    (
+        82_002_036,
+        "a promotion that another one had overtaken was expected to hold what that one acknowledged",
+    ),
     (70_001_006, "what a copy had acknowledged before its disk was lost was not counted on any more"),
-    (82_001_018, "a registration lost its address with the last that was preserved for it, and two went on to lead"),
+    (
+        82_001_018,
+        "a registration lost its address with the last that was preserved for it, and two went on to lead",
+    ),
     (90_000_076, "two led under one number, each without having promised it, and no operator saw it"),
 ];
 
