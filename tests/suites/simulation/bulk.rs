@@ -152,7 +152,6 @@ impl World {
         let position = db.position();
         self.note(format_args!("node {node} is taken anew at {position:?}"));
         self.nodes[node].end();
-        self.copy_was_replaced(node);
         Ok(self.became_secondary(node, db, source))
     }
 

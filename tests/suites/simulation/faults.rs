@@ -285,6 +285,11 @@ impl World {
     /// A copy was opened, or taken anew: what it acknowledged and promised before must be in it.
     pub(crate) fn became_secondary(&mut self, node: usize, db: Database, primary: usize) -> Checked {
         let (end, promised) = (db.log_end().0, db.promised());
+        let before = self.nodes[node].instance.replace(db.instance());
+        if before.is_some_and(|before| before != db.instance()) {
+            // Run files took its place, perhaps within the call that the process died in.
+            self.copy_was_replaced(node);
+        }
         let state = &mut self.nodes[node];
         state.made = true;
         if end < state.acknowledged {

@@ -142,6 +142,9 @@ impl World {
         let leader = self.leader;
         let Some(leading) = self.leading(leader) else { return Ok(()) };
         let is_gone = |instance: &&InstanceId| !there.contains(instance);
+        if leading.db.is_gated() {
+            return Ok(());
+        }
         let gone: Vec<_> = leading.group.members().keys().filter(is_gone).copied().collect();
         for instance in gone {
             leading.db.forget(instance).map_err(|error| error.to_string())?;

@@ -10,7 +10,7 @@ use planaria_net::replica::executor::FollowingCopy;
 use planaria_net::replica::settle;
 use planaria_replication::secondary::Replica;
 use planaria_replication::{Millis, Options as Protocol};
-use planaria_types::{Epoch, Uid};
+use planaria_types::{Epoch, InstanceId, Uid};
 
 use crate::bulk::Transfer;
 use crate::leading::Leading;
@@ -51,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) paused_until: u64,
     /// The directory was made durable once, so that it must be found.
     pub(crate) made: bool,
+    /// The copy that its process had open last as a secondary.
+    pub(crate) instance: Option<InstanceId>,
     /// What it acknowledged to its primary.
     pub(crate) acknowledged: Uid,
     /// What it last said in a hello to be durable, which counts as well until it turns out to be of another history.
@@ -79,6 +81,7 @@ impl Node {
             doomed_for: 0,
             paused_until: 0,
             made: false,
+            instance: None,
             acknowledged: Uid::ZERO,
             greeted: Uid::ZERO,
             buried: Uid::ZERO,

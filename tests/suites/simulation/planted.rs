@@ -20,8 +20,13 @@ impl Fault {
     }
 }
 
-/// Those that take clients who come again to be caught.
-pub(crate) const FAULTS_OF_MOVES: [(Fault, u64); 1] = [(Fault::Engine(Engine::ForgetTokens), 0)];
+/// Those that take promotions to be caught, or clients who come again.
+pub(crate) const FAULTS_OF_MOVES: [(Fault, u64); 4] = [
+    (Fault::Engine(Engine::ForgetTokens), 0),
+    (Fault::Protocol(Protocol::PromoteUnheard), 0),
+    (Fault::Protocol(Protocol::PromoteBehind), 0),
+    (Fault::Protocol(Protocol::SetAlone), 0),
+];
 
 pub(crate) const FAULTS: [(Fault, u64); 17] = [
     (Fault::Engine(Engine::SkipSettle), 0),
