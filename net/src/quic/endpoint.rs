@@ -80,7 +80,7 @@ impl Endpoint {
         }
         let mut config = ServerConfig::with_crypto(Arc::new(credentials.server_config()?));
         config
-            .transport_config(transport.config()?)
+            .transport_config(transport.config(address.ip().is_loopback())?)
             .migration(false)
             .max_incoming(limits.handshakes_max)
             .incoming_buffer_size(64 << 10)
@@ -122,7 +122,7 @@ impl Endpoint {
             address: quic.local_addr().map_err(refused)?,
             quic,
             credentials: credentials.clone(),
-            transport: transport.config()?,
+            transport: transport.config(address.ip().is_loopback())?,
             gate: Arc::new(Gate::new(limits)),
         })
     }
