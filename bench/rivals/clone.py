@@ -15,7 +15,7 @@ Rates are of the records as they were given: keys and rows, whatever a system ma
 
 Needs PostgreSQL (its server programs), redis-server, rsync and sqlite3_rsync; what is missing is left out and said so.
 On Debian: apt-get install postgresql redis-server rsync. sqlite3_rsync is part of SQLite's own tools since 3.47; Debian 12 has no
-package of it, so it has to be on the PATH.
+package of it, so it has to be on the PATH. The package apsw of PyPI carries it (in apsw/sqlite_extra_binaries).
 """
 
 import argparse
