@@ -388,3 +388,53 @@ fn what_was_kept_for_an_absent_copy_takes_no_room_once_it_is_back() {
     assert_eq!(files(), flushed);
     assert_eq!(db.snapshot().scan(table.id(), KeyRange::ALL).count(), 1_500);
 }
+
+/// Starts of one commit each, whose segments are short; `each` sees the database of each before it ends.
+fn start_often(starts: u32, options: &Options, mut each: impl FnMut(u32, &Database)) {
+    for start in 0..starts {
+        let db = Database::open_with("/db", options.clone()).unwrap();
+        let table = if start == 0 { db.create_raw_table("t") } else { db.table("t") }.unwrap();
+        let mut batch = Batch::new();
+        batch.put(table.id(), start.to_be_bytes(), "row");
+        db.write(batch, Durability::Synced).unwrap();
+        each(start, &db);
+    }
+}
+
+#[test]
+fn the_tail_of_the_log_is_as_long_as_its_files_and_not_as_their_number() {
+    let os = Arc::new(MemOs::new(7));
+    let options = Options {
+        log_segment_bytes: 1 << 20,
+        log_bytes_max: 4 << 20,
+        log_tail_bytes: 2 << 20,
+        ..small_options(&os)
+    };
+    let mut longest = 0;
+    start_often(40, &options, |start, db| {
+        db.flush().unwrap();
+        longest = db.status().unwrap().log_bytes.max(longest);
+        assert!(longest <= 3 << 20, "{longest} bytes after {start} starts");
+    });
+    // Short ones take the room of two whole ones before the first of them goes, and not the place of two.
+    assert!(longest >= 3 << 19, "{longest} bytes");
+}
+
+#[test]
+fn memory_is_written_out_for_the_log_by_the_length_of_its_files() {
+    let os = Arc::new(MemOs::new(8));
+    let options = Options { log_segment_bytes: 1 << 20, log_bytes_max: 2 << 20, ..small_options(&os) };
+    let mut first = None;
+    start_often(12, &options, |start, db| {
+        let before = db.status().unwrap().log_bytes;
+        db.work_once(crate::Task::Sync).unwrap();
+        db.work_once(crate::Task::Flush).unwrap();
+        let status = db.status().unwrap();
+        assert!(status.log_bytes <= 3 << 20, "{} bytes of log", status.log_bytes);
+        if status.run_bytes > 0 {
+            first.get_or_insert((start, before));
+        }
+    });
+    let (start, before) = first.expect("idle memory is written out in the end");
+    assert!(before >= 2 << 20, "written out after {start} starts, at {before} bytes of log");
+}

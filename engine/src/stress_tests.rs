@@ -125,3 +125,27 @@ fn writers_readers_and_background_work_do_not_disturb_one_another() {
     assert_eq!(scan(&db.snapshot(), &db.table("one").unwrap()), last);
     assert_eq!(scan(&db.snapshot(), &db.table("two").unwrap()), last);
 }
+
+#[test]
+fn the_next_log_segment_is_prepared_beside_commits_that_all_wait_for_the_disk() {
+    let db = Database::open_with("/db", options()).unwrap();
+    let table = db.create_raw_table("t").unwrap();
+    let write = |commit| {
+        let mut batch = Batch::new();
+        batch.put(table.id(), key(0, 0), row(commit));
+        db.write(batch, Durability::Synced).unwrap();
+    };
+    for commit in 0.. {
+        write(commit);
+        if db.store().log.lacks_spare() {
+            break;
+        }
+        assert!(commit < 10_000, "a segment of 64 KiB is never half full");
+    }
+    // Nothing more is written: it comes by itself.
+    let begun = std::time::Instant::now();
+    while db.store().log.lacks_spare() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "nobody prepares the next segment");
+        std::thread::yield_now();
+    }
+}

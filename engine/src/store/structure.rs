@@ -90,11 +90,18 @@ impl Store {
         manifest
     }
 
-    /// The segments that are kept: what recovery needs, and before that as much tail as the options allow.
+    /// The segments that are kept: what recovery needs, and before that as much tail as the options allow, by the lengths of the
+    /// files. The newest one, which commits go to, is no part of the tail.
     fn retained_segments(&self, log_start: u64, mut segments: Vec<SegmentRecord>) -> Vec<SegmentRecord> {
-        let tail = self.options.log_tail_bytes / self.options.log_segment_bytes;
-        let newest = segments.last().map_or(0, |segment| segment.number);
-        let from = log_start.min(newest.saturating_sub(tail));
+        let on_disk = self.log.segments();
+        let newest = on_disk.last().map_or(0, |segment| segment.number);
+        let mut room = self.options.log_tail_bytes;
+        let tail = on_disk.iter().rev().skip(1).take_while(|segment| {
+            let fits = segment.file_bytes <= room;
+            room = room.saturating_sub(segment.file_bytes);
+            fits
+        });
+        let from = log_start.min(tail.last().map_or(newest, |segment| segment.number));
         segments.retain(|segment| segment.number >= from);
         segments
     }

@@ -207,11 +207,14 @@ impl Store {
 
     /// Idle fragments must not pin the log: beyond its limit the fragment that needs the oldest segment is written out.
     fn freeze_oldest_beyond_log_limit(&self) {
-        let newest = self.segments.lock().back().map_or(0, |segment| segment.number);
         let version = self.pin().0;
-        let oldest = version.fragments().iter().map(|fragment| fragment.active.first_segment()).min();
-        let segments_max = self.options.log_bytes_max / self.options.log_segment_bytes;
-        if let Some(oldest) = oldest.filter(|oldest| newest.saturating_sub(*oldest) >= segments_max) {
+        let Some(oldest) = version.fragments().iter().map(|fragment| fragment.active.first_segment()).min()
+        else {
+            return;
+        };
+        let segments = self.log.segments();
+        let later = segments.iter().filter(|segment| segment.number > oldest);
+        if later.map(|segment| segment.file_bytes).sum::<u64>() >= self.options.log_bytes_max {
             self.freeze(|fragment| fragment.active.first_segment() == oldest);
         }
     }

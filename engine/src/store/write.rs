@@ -128,7 +128,8 @@ impl Store {
         }
         self.publish(next.last);
         drop(writer);
-        if !sync {
+        if !sync || self.log.lacks_spare() {
+            // Or the commit that does not fit any more would wait until a segment is filled.
             self.work.signal_sync();
         }
         self.rotate_if_full(logged_bytes(&logged));

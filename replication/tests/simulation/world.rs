@@ -470,6 +470,11 @@ impl World {
         let state = &mut self.nodes[node];
         state.answers.clear();
         state.store.pins.clear();
+        if state.led == state.store.promised {
+            // It led before, and its log has kept more than it knew to be durable.
+            let known = self.durable.entry(state.led).or_default();
+            *known = (*known).max(state.store.synced);
+        }
         let identity = secondary::Identity {
             database: DatabaseId(7),
             group: GroupId(1),
