@@ -20,6 +20,8 @@ use crate::output::CliError;
 
 /// How long another node has to answer a question about the lead.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How many are asked the same at a time.
+const ASKED_AT_ONCE: usize = 32;
 /// How long a successor has to reach the end of a primary that hands its lead over.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a primary that has handed its lead over waits for the newer epoch before it takes updates again. Longer than
@@ -188,9 +190,11 @@ impl Leadership {
             return;
         }
         let is_away = |replica: &ReplicaState| matches!(replica.state, "offline" | "paused");
-        let away = primary.replicas().into_iter().filter(is_away);
-        for address in away.filter_map(|replica| replica.address) {
-            match self.ask_promise(address, primary.database().epoch()) {
+        let away = primary.replicas().into_iter().filter(is_away).filter_map(|replica| replica.address);
+        let away: Vec<SocketAddr> = away.collect();
+        let answers = self.ask_each(&away, &self.promise_of(primary.database().epoch()));
+        for (address, answer) in away.into_iter().zip(answers) {
+            match answer.and_then(|answer| promised_in(answer, address)) {
                 Ok(promised) if promised.promised.order(&primary.database().epoch()) == EpochOrder::Newer => {
                     self.change(|standing| standing.elsewhere = promised.leader);
                     primary.depose(promised.promised);
@@ -375,23 +379,23 @@ impl Leadership {
 
     /// How another node is.
     pub(super) fn ask_status(&self, address: SocketAddr) -> Result<DatabaseStatus, RemoteError> {
-        match self.ask(address, Request::Status)? {
-            Response::Status(status) => {
-                status.databases.into_iter().next().ok_or_else(|| {
-                    RemoteError::new("protocol", format!("the node at {address} hosts nothing"))
-                })
-            }
-            _ => Err(wrong_answer(address)),
-        }
+        status_in(self.ask(address, Request::Status)?, address)
+    }
+
+    /// How other nodes are, each.
+    pub(super) fn ask_statuses(&self, addresses: &[SocketAddr]) -> Vec<Result<DatabaseStatus, RemoteError>> {
+        let answers = self.ask_each(addresses, &Request::Status);
+        let each = addresses.iter().zip(answers);
+        each.map(|(address, answer)| answer.and_then(|answer| status_in(answer, *address))).collect()
     }
 
     /// Asks another node to promise an epoch, and to follow this one.
     pub(super) fn ask_promise(&self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError> {
-        let port = self.circumstances.address.port();
-        match self.ask(address, Request::Promise { epoch, port })? {
-            Response::Promised(promised) => Ok(promised),
-            _ => Err(wrong_answer(address)),
-        }
+        promised_in(self.ask(address, self.promise_of(epoch))?, address)
+    }
+
+    fn promise_of(&self, epoch: Epoch) -> Request {
+        Request::Promise { epoch, port: self.circumstances.address.port() }
     }
 
     /// Asks the primary to hand its lead over to this node.
@@ -404,21 +408,27 @@ impl Leadership {
 
     /// Asks another node something, and waits for the answer as long as it may take.
     pub(super) fn ask(&self, address: SocketAddr, request: Request) -> Result<Response, RemoteError> {
-        let patience = match request {
-            Request::HandOver { .. } => HAND_OVER_WITHIN + ANSWER_WITHIN,
-            _ => ANSWER_WITHIN,
-        };
-        let asked = async {
-            let client = Client::connect(address, &self.circumstances.credentials).await?;
-            let answer = client.call(request).await;
-            client.close().await;
-            answer
-        };
-        let asked = async { tokio::time::timeout(patience, asked).await };
-        match self.circumstances.runtime.block_on(asked) {
-            Ok(answer) => answer.map_err(net_failed),
-            Err(_) => Err(RemoteError::new("timed_out", format!("no answer from {address} in time"))),
+        self.circumstances.runtime.block_on(exchange(
+            self.circumstances.credentials.clone(),
+            address,
+            request,
+        ))
+    }
+
+    /// Asks several nodes the same: those that are dead cost the time of one.
+    fn ask_each(&self, addresses: &[SocketAddr], request: &Request) -> Vec<Result<Response, RemoteError>> {
+        let Circumstances { runtime, credentials, .. } = &self.circumstances;
+        let ask =
+            |address: &SocketAddr| runtime.spawn(exchange(credentials.clone(), *address, request.clone()));
+        let mut answers = Vec::with_capacity(addresses.len());
+        for some in addresses.chunks(ASKED_AT_ONCE) {
+            let asked: Vec<_> = some.iter().map(ask).collect();
+            for answer in asked {
+                let lost = |_| Err(RemoteError::new("closed", "this node stops"));
+                answers.push(runtime.block_on(answer).unwrap_or_else(lost));
+            }
         }
+        answers
     }
 
     /// Where this node listens.
@@ -432,6 +442,40 @@ impl Leadership {
 
     fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> T {
         change(&mut self.standing.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn exchange(
+    credentials: Credentials,
+    address: SocketAddr,
+    request: Request,
+) -> Result<Response, RemoteError> {
+    let patience = match request {
+        Request::HandOver { .. } => HAND_OVER_WITHIN + ANSWER_WITHIN,
+        _ => ANSWER_WITHIN,
+    };
+    let asked = async {
+        let client = Client::connect(address, &credentials).await?;
+        let answer = client.call(request).await;
+        client.close().await;
+        answer
+    };
+    match tokio::time::timeout(patience, asked).await {
+        Ok(answer) => answer.map_err(net_failed),
+        Err(_) => Err(RemoteError::new("timed_out", format!("no answer from {address} in time"))),
+    }
+}
+
+fn status_in(answer: Response, address: SocketAddr) -> Result<DatabaseStatus, RemoteError> {
+    let Response::Status(status) = answer else { return Err(wrong_answer(address)) };
+    let first = status.databases.into_iter().next();
+    first.ok_or_else(|| RemoteError::new("protocol", format!("the node at {address} hosts nothing")))
+}
+
+fn promised_in(answer: Response, address: SocketAddr) -> Result<Promised, RemoteError> {
+    match answer {
+        Response::Promised(promised) => Ok(promised),
+        _ => Err(wrong_answer(address)),
     }
 }
 

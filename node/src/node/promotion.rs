@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use planaria_engine::Database;
 use planaria_net::replica::executor::promotion::{self, Contender, Standing, Terms};
-use planaria_net::wire::message::{Promised, Promotion, PromotionWish, RemoteError};
+use planaria_net::wire::message::{DatabaseStatus, Promised, Promotion, PromotionWish, RemoteError};
 use planaria_replication::Options;
 use planaria_types::{Epoch, Position, Uid};
 
@@ -47,15 +47,18 @@ impl Contender for &Leadership {
         self.following().map_or(Uid::ZERO, |(_, status)| status.replica.primary_durable)
     }
 
-    fn ask_standing(&mut self, address: SocketAddr) -> Option<Standing> {
+    fn ask_standings(&mut self, addresses: &[SocketAddr]) -> Vec<Option<Standing>> {
         let db = self.slot.get();
-        let status = self.ask_status(address).ok().filter(|status| status.database == db.id());
-        status.filter(|status| status.instance != db.instance()).map(|status| Standing {
+        let statuses = self.ask_statuses(addresses).into_iter();
+        let statuses = statuses.map(|status| status.ok().filter(|status| status.database == db.id()));
+        let others = statuses.map(|status| status.filter(|status| status.instance != db.instance()));
+        let standing = |status: DatabaseStatus| Standing {
             instance: status.instance,
             position: Position { epoch: status.position_epoch, uid: status.durable },
             promised: status.promised,
             leads: status.state == "primary",
-        })
+        };
+        others.map(|status| status.map(standing)).collect()
     }
 
     fn ask_promise(&mut self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError> {

@@ -435,6 +435,16 @@ impl Candidate<'_> {
         self.world.faults && self.world.random.once_in(8)
     }
 
+    fn ask_standing(&mut self, address: SocketAddr) -> Option<Standing> {
+        let node = node_of(address);
+        if !self.hears(node) || self.loses() {
+            return None;
+        }
+        let leads = self.world.is_undeposed(node);
+        let db = self.world.nodes[node].database().filter(|db| db.id() == self.db.id())?;
+        Some(Standing { instance: db.instance(), position: db.position(), promised: newest_of(db), leads })
+    }
+
     /// Whether the primary knows that the candidate holds everything up to `end`.
     fn has(&mut self, primary: usize, end: Uid) -> bool {
         let instance = self.db.instance();
@@ -472,14 +482,8 @@ impl Contender for Candidate<'_> {
         }
     }
 
-    fn ask_standing(&mut self, address: SocketAddr) -> Option<Standing> {
-        let node = node_of(address);
-        if !self.hears(node) || self.loses() {
-            return None;
-        }
-        let leads = self.world.is_undeposed(node);
-        let db = self.world.nodes[node].database().filter(|db| db.id() == self.db.id())?;
-        Some(Standing { instance: db.instance(), position: db.position(), promised: newest_of(db), leads })
+    fn ask_standings(&mut self, addresses: &[SocketAddr]) -> Vec<Option<Standing>> {
+        addresses.iter().map(|address| self.ask_standing(*address)).collect()
     }
 
     fn ask_promise(&mut self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError> {

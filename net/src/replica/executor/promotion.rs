@@ -60,8 +60,9 @@ pub trait Contender {
     }
     /// What the primary that it follows had durable when it was last heard; zero if it follows nobody.
     fn primary_durable(&self) -> Uid;
-    /// Asks another node how it is; none if it cannot be heard, hosts another database, or is this one.
-    fn ask_standing(&mut self, address: SocketAddr) -> Option<Standing>;
+    /// Asks other nodes how they are, all at once where that takes time; none for one that cannot be heard, hosts another
+    /// database, or is this one.
+    fn ask_standings(&mut self, addresses: &[SocketAddr]) -> Vec<Option<Standing>>;
     /// Asks another node to promise an epoch, and to follow this one.
     fn ask_promise(&mut self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError>;
     /// Asks the primary to hand its lead over to this node; gives the end of its log.
@@ -229,11 +230,10 @@ fn ask_all(
             places.push((name.unwrap_or_else(|| "the copy that is followed".to_owned()), primary, false));
         }
     }
-    let ask = |(name, address, is_partial)| {
-        let answer = contender.ask_standing(address);
-        Other { name, address, is_partial, answer }
-    };
-    Ok(places.into_iter().map(ask).collect())
+    let addresses: Vec<SocketAddr> = places.iter().map(|(_, address, _)| *address).collect();
+    let answers = contender.ask_standings(&addresses).into_iter().chain(std::iter::repeat(None));
+    let other = |((name, address, is_partial), answer)| Other { name, address, is_partial, answer };
+    Ok(places.into_iter().zip(answers).map(other).collect())
 }
 
 /// Has all that can be heard promise the epoch; what they have is what they say then.

@@ -59,9 +59,10 @@ impl Contender for Successor {
         self.db.durable()
     }
 
-    fn ask_standing(&mut self, _: SocketAddr) -> Option<Standing> {
+    fn ask_standings(&mut self, addresses: &[SocketAddr]) -> Vec<Option<Standing>> {
         let position = self.db.position();
-        Some(Standing { instance: InstanceId(1), position, promised: position.epoch, leads: true })
+        let standing = Standing { instance: InstanceId(1), position, promised: position.epoch, leads: true };
+        vec![Some(standing); addresses.len()]
     }
 
     fn ask_promise(&mut self, _: SocketAddr, promised: Epoch) -> Result<Promised, RemoteError> {
