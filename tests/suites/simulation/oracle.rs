@@ -201,23 +201,27 @@ impl Oracle {
         Ok(lost.len() as u64)
     }
 
-    /// Takes in what is new in the log of a primary.
-    pub(crate) fn absorb(&mut self, node: usize, db: &Database) -> Result<Absorbed, String> {
+    /// Takes in what is new in the log of a primary; else what is wrong with it, or why it cannot be read.
+    pub(crate) fn absorb(
+        &mut self,
+        node: usize,
+        db: &Database,
+    ) -> Result<Absorbed, Result<String, planaria_engine::Error>> {
         let mut absorbed = Absorbed::default();
         if db.log_end().0 == self.reigns[node].end() {
             return Ok(absorbed);
         }
         let mut follower = db.follow(self.reigns[node].end());
         loop {
-            let commits = match follower.next(1 << 20).map_err(|error| error.to_string())? {
+            let commits = match follower.next(1 << 20).map_err(Err)? {
                 Followed::Commits(commits) => commits,
-                Followed::NotRetained => return Err("the harness missed commits".into()),
+                Followed::NotRetained => return Err(Ok("the harness missed commits".into())),
             };
             if commits.is_empty() {
                 return Ok(absorbed);
             }
             for logged in &commits {
-                self.append(node, db, logged, &mut absorbed)?;
+                self.append(node, db, logged, &mut absorbed).map_err(Ok)?;
             }
         }
     }

@@ -401,8 +401,8 @@ impl World {
                 Ok(())
             }
             // A disk that fails may not be readable either; what was missed is found at the next start.
-            Err(error) if self.nodes[node].hurt && !error.contains(": ") => self.check_refusal(node, &error),
-            Err(error) => Err(error),
+            Err(Err(error)) => self.check_refusal(node, &error.to_string()),
+            Err(Ok(what)) => Err(what),
         }
     }
 }
