@@ -469,6 +469,10 @@ impl crate::Toll for Counted {
         let paid = self.bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
         Box::pin(async move { if paid > self.upto { Err(Error::Cancelled) } else { Ok(()) } })
     }
+
+    fn given_up(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 #[test]
@@ -489,6 +493,75 @@ fn whoever_has_a_toll_paid_counts_what_comes_and_goes_and_may_end_it() {
     assert!(bench.catalog().backups.is_empty());
     let (created, paid) = send(u64::MAX, "whole");
     assert!(paid >= created.unwrap().backup.sent_bytes);
+}
+
+/// A toll that ends what goes on as soon as it waits for the store.
+struct Impatient;
+
+impl crate::Toll for Impatient {
+    fn pay(&self, _: u64) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn given_up(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_waited_for_until_it_is_given_up() {
+    let bench = Bench::new();
+    // Whoever opens it to read waits for somebody who opens it to write.
+    let manifest = bench.dir.path().join("store").join(BACKUPS).join("silent");
+    std::fs::create_dir_all(manifest.parent().unwrap()).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&manifest).status().unwrap();
+    assert!(made.success());
+    let store = bench.store.clone().with_toll(Arc::new(Impatient));
+    let refused = bench.runtime.block_on(store.get("backups/silent", 100)).unwrap_err();
+    assert_eq!(refused.code(), "cancelled");
+    // The thread that waits there is let go.
+    std::fs::File::options().read(true).write(true).open(&manifest).unwrap();
+    bench.runtime.shutdown_background();
+}
+
+#[test]
+fn whoever_looks_again_and_again_reads_what_is_new_and_forgets_what_is_gone() {
+    let bench = Bench::new();
+    let toll = Arc::new(Counted { upto: u64::MAX, ..Counted::default() });
+    let store = bench.store.clone().with_toll(Arc::clone(&toll) as Arc<dyn crate::Toll>);
+    let folder = bench.dir.path().join("store").join(BACKUPS);
+    let mut index = crate::Index::default();
+    // The names that it sees, and the bytes that it reads for it.
+    let mut look = || {
+        let before = toll.bytes.load(std::sync::atomic::Ordering::Relaxed);
+        bench.runtime.block_on(index.refresh(&store)).unwrap();
+        let names: Vec<String> = index.backups().iter().map(|backup| backup.name.clone()).collect();
+        (names, toll.bytes.load(std::sync::atomic::Ordering::Relaxed) - before)
+    };
+    let bytes_of = |name: &str| std::fs::metadata(folder.join(name)).unwrap().len();
+    let back_up = |name: &str| {
+        bench.write(0, 10);
+        bench.back_up(name);
+        bytes_of(name)
+    };
+    let remove = |name: &str| {
+        let catalog = bench.catalog();
+        bench.runtime.block_on(delete(&bench.store, catalog.find(name).unwrap())).unwrap();
+    };
+    assert_eq!(look(), (vec![], 0));
+    let both = back_up("first") + back_up("second");
+    assert_eq!(look(), (vec!["first".into(), "second".into()], both));
+    assert_eq!(look().1, 0, "nothing is new");
+    std::fs::write(folder.join("damaged"), b"no manifest").unwrap();
+    let third = back_up("third");
+    assert_eq!(look(), (vec!["first".into(), "second".into(), "third".into()], third + 11));
+    assert_eq!(look().1, 0, "what cannot be read is not read again");
+    remove("first");
+    assert_eq!(look(), (vec!["second".into(), "third".into()], 0));
+    // A backup of the same name is another one.
+    remove("second");
+    let again = back_up("second");
+    assert_eq!(look(), (vec!["third".into(), "second".into()], again));
 }
 
 #[test]

@@ -27,29 +27,18 @@ impl Catalog {
 
     pub(crate) async fn load_from(store: &Store, folder: &str) -> Result<Self> {
         let entries = store.list(folder).await?;
-        let read = |entry: Entry| async move {
-            let name = entry.path;
-            let found = match store.get(&name, MANIFEST_BYTES_MAX).await {
-                Ok(bytes) => Backup::decode(&name, &bytes),
-                // Removed since it was listed.
-                Err(Error::Missing { .. }) => return Ok(None),
-                Err(error @ Error::Damaged { .. }) => Err(error),
-                Err(error) => return Err(error),
-            };
-            Ok(Some((name, found)))
-        };
-        let found: Vec<_> =
-            futures_util::stream::iter(entries).map(read).buffered(AT_ONCE).try_collect().await?;
+        let found: Vec<_> = futures_util::stream::iter(entries)
+            .map(|entry| async move { Ok::<_, Error>((read(store, folder, &entry).await?, entry.path)) })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
         let mut catalog = Self::default();
-        for (name, found) in found.into_iter().flatten() {
+        for (found, name) in found {
             match found {
-                // A copy under another name would have that one removed in its stead.
-                Ok(backup) if folder == BACKUPS && Backup::path(&backup.name) != name => {
-                    let what = format!("it says that it is the backup {:?}", backup.name);
-                    catalog.unreadable.push((name.clone(), Error::Damaged { object: name, what }));
-                }
-                Ok(backup) => catalog.backups.push(backup),
-                Err(error) => catalog.unreadable.push((name, error)),
+                Some(Ok(backup)) => catalog.backups.push(backup),
+                Some(Err(error)) => catalog.unreadable.push((name, error)),
+                // Removed since it was listed.
+                None => {}
             }
         }
         catalog.backups.sort_by_key(|backup| (backup.position.uid, backup.taken_ms));
@@ -103,4 +92,28 @@ impl Catalog {
             }),
         }
     }
+}
+
+/// What a manifest says, or what is wrong with it; nothing if there is none any more.
+///
+/// # Errors
+///
+/// The store's.
+pub(crate) async fn read(store: &Store, folder: &str, entry: &Entry) -> Result<Option<Result<Backup>>> {
+    let name = &entry.path;
+    let bytes = match store.get(name, MANIFEST_BYTES_MAX).await {
+        Ok(bytes) => bytes,
+        Err(Error::Missing { .. }) => return Ok(None),
+        Err(error @ Error::Damaged { .. }) => return Ok(Some(Err(error))),
+        Err(error) => return Err(error),
+    };
+    let found = Backup::decode(name, &bytes).and_then(|backup| {
+        // A copy under another name would have that one removed in its stead.
+        if folder == BACKUPS && Backup::path(&backup.name) != *name {
+            let what = format!("it says that it is the backup {:?}", backup.name);
+            return Err(Error::Damaged { object: name.clone(), what });
+        }
+        Ok(backup)
+    });
+    Ok(Some(found))
 }

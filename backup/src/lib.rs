@@ -14,6 +14,7 @@ mod error;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod index;
 mod manifest;
 mod object;
 mod place;
@@ -27,6 +28,7 @@ mod verify;
 pub use catalog::Catalog;
 pub use create::{Created, Wish, create};
 pub use error::{Error, Result};
+pub use index::{Brief, Index};
 pub use manifest::{Backup, Segment};
 pub use place::{Access, Place};
 pub use plan::{AsOf, Plan, plan};

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use futures_util::future::{Either, select};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
@@ -35,6 +36,9 @@ pub trait Toll: Send + Sync {
     ///
     /// [`Error::Cancelled`] has whatever goes on be given up.
     fn pay(&self, bytes: u64) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>;
+
+    /// Comes to its end once whatever goes on is to be given up: a store that does not answer is not waited for then.
+    fn given_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 impl fmt::Debug for Store {
@@ -99,6 +103,15 @@ impl Store {
         }
     }
 
+    /// Waits for the store, unless it is given up meanwhile. What it does then it does without us.
+    async fn heed<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let Some(toll) = &self.toll else { return Ok(work.await) };
+        match select(pin!(work), toll.given_up()).await {
+            Either::Left((done, _)) => Ok(done),
+            Either::Right(_) => Err(Error::Cancelled),
+        }
+    }
+
     /// What it is called.
     pub fn place(&self) -> &str {
         &self.place
@@ -114,7 +127,7 @@ impl Store {
         if self.root.is_some() {
             return self.put_file(path, bytes, true).await.map(drop);
         }
-        let put = self.objects.put(&Path::from(path), bytes.into()).await;
+        let put = self.heed(self.objects.put(&Path::from(path), bytes.into())).await?;
         put.map(drop).map_err(|error| self.told("write", path, &error))
     }
 
@@ -124,7 +137,7 @@ impl Store {
             return self.put_file(path, bytes, false).await;
         }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(&Path::from(path), bytes.into(), options).await {
+        match self.heed(self.objects.put_opts(&Path::from(path), bytes.into(), options)).await? {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Ok(false)
@@ -153,7 +166,7 @@ impl Store {
         work: impl FnOnce(&FilePath) -> std::io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(root) = self.root.clone() else { return Ok(T::default()) };
-        let done = tokio::task::spawn_blocking(move || work(&root)).await;
+        let done = self.heed(tokio::task::spawn_blocking(move || work(&root))).await?;
         let done = done.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         done.map_err(|error| {
             let (place, object, why) = (self.place.clone(), path.to_owned(), error.to_string());
@@ -172,19 +185,19 @@ impl Store {
             }
             error => self.told("read", path, &error),
         };
-        let found = self.objects.get(&Path::from(path)).await.map_err(failed)?;
+        let found = self.heed(self.objects.get(&Path::from(path))).await?.map_err(failed)?;
         if found.meta.size > len_max {
             let what = format!("it has {} bytes, of at most {len_max}", found.meta.size);
             return Err(Error::Damaged { object: path.to_owned(), what });
         }
-        let bytes = found.bytes().await.map_err(failed)?;
+        let bytes = self.heed(found.bytes()).await?.map_err(failed)?;
         self.pay(bytes.len() as u64).await?;
         Ok(bytes)
     }
 
     /// Removes an object, if there is one.
     pub(crate) async fn delete(&self, path: &str) -> Result<()> {
-        match self.objects.delete(&Path::from(path)).await {
+        match self.heed(self.objects.delete(&Path::from(path))).await? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.told("remove", path, &error)),
         }
@@ -198,7 +211,7 @@ impl Store {
             len: meta.size,
             modified_ms: u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0),
         };
-        let found = listing.map_ok(entry).try_collect::<Vec<_>>().await;
+        let found = self.heed(listing.map_ok(entry).try_collect::<Vec<_>>()).await?;
         let mut found = found.map_err(|error| self.told("list", folder, &error))?;
         found.sort_unstable_by(|left, right| left.path.cmp(&right.path));
         Ok(found)
@@ -207,7 +220,7 @@ impl Store {
     /// The store's own time, in milliseconds since 1970: what its objects are dated by.
     pub(crate) async fn now_ms(&self) -> Result<u64> {
         self.put(CLOCK, Bytes::from_static(b"what time is it")).await?;
-        let found = self.objects.head(&Path::from(CLOCK)).await;
+        let found = self.heed(self.objects.head(&Path::from(CLOCK))).await?;
         let found = found.map_err(|error| self.told("read", CLOCK, &error))?;
         Ok(u64::try_from(found.last_modified.timestamp_millis()).unwrap_or(0))
     }

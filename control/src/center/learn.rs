@@ -278,16 +278,25 @@ fn is_sane(copy: &CopyReport) -> bool {
 
 /// A report with as much of its text as is kept: a copy with much to say of its damage is heard all the same.
 fn clipped(copy: &CopyReport) -> CopyReport {
-    let damage = copy.damage.get(..copy.damage.floor_char_boundary(DAMAGE_BYTES_MAX)).unwrap_or_default();
     CopyReport {
         name: copy.name.clone(),
-        damage: damage.to_owned(),
+        damage: shortened(&copy.damage, DAMAGE_BYTES_MAX),
         level: copy.level.clone(),
         promotable: copy.promotable.clone(),
         next_promotable: copy.next_promotable.clone(),
         history: copy.history.clone(),
         ..*copy
     }
+}
+
+/// A text of at most so many bytes, which says so if it was longer.
+pub(super) fn shortened(text: &str, bytes_max: usize) -> String {
+    const MORE: &str = "…";
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let kept = text.floor_char_boundary(bytes_max.saturating_sub(MORE.len()));
+    format!("{}{MORE}", text.get(..kept).unwrap_or_default())
 }
 
 pub(super) fn is_name(name: &str) -> bool {

@@ -97,6 +97,34 @@ fn failed(job: u64, code: &str) -> Outcome {
 }
 
 #[test]
+fn what_a_node_has_no_room_to_tell_of_is_neither_gone_nor_hidden() {
+    let mut world = World::with_store();
+    world.looks(1, sees(vec![stored(50, "first")]), vec![]);
+    let other = StoredBackup { database: DatabaseId(8), ..stored(90, "other") };
+    let crowded = StoreReport { left_out: 3, ..sees(vec![other]).remove(0) };
+    world.looks(1, vec![crowded.clone()], vec![]);
+    let now = world.now();
+    let info = world.center().stores(now).remove(0);
+    assert_eq!((info.state.as_str(), info.newest.unwrap().name.as_str()), ("stored", "first"));
+    assert!(info.note.contains("3 more databases"), "{}", info.note);
+    // A name that is none is not shown, and its database not taken for one without backups.
+    let nameless = StoreReport { left_out: 0, ..sees(vec![stored(60, "a\nb")]).remove(0) };
+    world.looks(1, vec![nameless], vec![]);
+    let info = world.center().stores(now).remove(0);
+    assert_eq!((info.state.as_str(), info.newest.unwrap().name.as_str()), ("stored", "first"));
+    assert!(info.note.contains("1 more databases"), "{}", info.note);
+    // Whoever is to take it from there takes what others have seen.
+    world.looks(1, vec![crowded], vec![]);
+    let place = world.center().stores(now)[0].instance;
+    let sources = world.center().stored_sources("b", DatabaseId(7), None, true);
+    let source = sources.iter().find(|source| source.copy.instance == place).unwrap();
+    assert_eq!(
+        (source.copy.store, source.copy.update),
+        (planaria_replication::control::StoreAccess::Open, Uid::new(50))
+    );
+}
+
+#[test]
 fn a_store_is_declared_seen_and_removed_and_outlives_the_control_center() {
     let mut world = World::with_store();
     assert_eq!(world.store_state(), "not_allowed", "no node has it");

@@ -10,7 +10,7 @@ use planaria_replication::control::{
 };
 use planaria_types::{DatabaseId, InstanceId, Position, Uid};
 
-use super::learn::{is_label, is_name};
+use super::learn::{is_label, is_name, shortened};
 use super::live::LiveCopy;
 use super::{Center, Now};
 use crate::catalog::{Change, CloneRecord, CloneState, EventKind, StoreRecord};
@@ -128,6 +128,10 @@ impl Center {
                 continue;
             };
             let newest = newest_of(report, known.database);
+            // It may be among those that there was no room for.
+            if newest.is_none() && report.left_out > 0 {
+                continue;
+            }
             let is_newer = newest.map(age) > known.newest.as_ref().map(age);
             // What is gone is believed whoever told of it: others may not have looked since it came.
             let is_other = newest != known.newest.as_ref() && (is_newer || known.told_by == name);
@@ -171,7 +175,13 @@ impl Center {
     ) -> Vec<QueuedSource> {
         let source = |known: &StoreRecord| {
             let seen = self.seen_by(to, &known.place);
-            let newest = seen.ok().and_then(|report| newest_of(report, database));
+            let is_told =
+                |report: &&StoreReport| report.left_out == 0 || newest_of(report, database).is_some();
+            // What a node has no room to tell of it can take all the same: as others have seen it.
+            let newest = match seen {
+                Ok(report) if is_told(&report) => newest_of(report, database),
+                _ => known.newest.as_ref(),
+            };
             let store = match (seen, newest) {
                 (Err(access), _) => access,
                 (Ok(_), _) if !is_as_it_is => StoreAccess::AsItIs,
@@ -275,14 +285,16 @@ impl Center {
             let report = self.live.get(node)?.stores.get(&known.place)?;
             Some((node, report))
         });
-        let trouble: Vec<String> = reports
-            .clone()
-            .filter(|(_, report)| !report.code.is_empty())
-            .map(|(node, report)| format!("{node}: {}", report.what))
-            .collect();
+        let is_away = |report: &StoreReport| !report.code.is_empty();
+        let words = |(node, report): (&String, &StoreReport)| match report.left_out {
+            _ if is_away(report) => Some(format!("{node}: {}", report.what)),
+            0 => None,
+            more => Some(format!("{node} does not tell of {more} more databases that have backups there")),
+        };
+        let trouble: Vec<String> = reports.clone().filter_map(words).collect();
         let state = match reports.clone().count() {
             0 => "not_allowed",
-            all if all == trouble.len() => "away",
+            _ if reports.clone().all(|(_, report)| is_away(report)) => "away",
             _ if known.newest.is_none() => "empty",
             _ => "stored",
         };
@@ -368,11 +380,11 @@ fn age(backup: &StoredBackup) -> (Uid, u64) {
     (backup.position.uid, backup.taken_ms)
 }
 
-/// A report with as much of its text as is kept.
+/// A report with as much of its text as is kept. A backup whose name is none counts as one that is not told of.
 fn clipped(report: &StoreReport) -> StoreReport {
-    let what = report.what.get(..report.what.floor_char_boundary(WORDS_BYTES_MAX)).unwrap_or_default();
-    let named = report.backups.iter().filter(|backup| is_name(&backup.name));
-    StoreReport { what: what.to_owned(), backups: named.cloned().collect(), ..report.clone() }
+    let named: Vec<_> = report.backups.iter().filter(|backup| is_name(&backup.name)).cloned().collect();
+    let left_out = report.left_out.saturating_add((report.backups.len() - named.len()) as u64);
+    StoreReport { what: shortened(&report.what, WORDS_BYTES_MAX), backups: named, left_out, ..report.clone() }
 }
 
 /// Whether a backup is part of the leader's history, as far as that is told: its epoch is one of those, and its last commit lies

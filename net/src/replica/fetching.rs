@@ -17,6 +17,7 @@ use super::connections::Connections;
 use super::executor::bulk::{self, Range};
 use super::pieces::{Claim, Pieces, Portions};
 use crate::quic::session::ReplicaSession;
+use crate::wire::FrameError;
 use crate::wire::limits::FILE_CHUNK_BYTES_MAX;
 use crate::wire::replica::FileRequest;
 use crate::{Error, Result};
@@ -165,18 +166,13 @@ impl<P: Fn(&CloneProgress) + Send + Sync + 'static> Line<P> {
         while let Some(ended) = running.join_next().await {
             match joined(ended) {
                 Ok(()) => {}
-                Err(error) if self.is_lost_by(&error) => lost = lost.or(Some(error)),
+                Err(error) if is_lost_by(&error, self.session.connection().is_lost()) => {
+                    lost = lost.or(Some(error));
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(lost)
-    }
-
-    /// Whether an error says no more than that the connection has ended.
-    fn is_lost_by(&self, error: &Error) -> bool {
-        let is_ours =
-            matches!(error, Error::GivenUp | Error::Engine(_) | Error::File { .. } | Error::Remote(_));
-        !is_ours && self.session.connection().is_lost()
     }
 
     /// One of its streams. What it could not fetch is there for others before it ends.
@@ -269,4 +265,37 @@ impl<P: Fn(&CloneProgress) + Send + Sync + 'static> Line<P> {
 /// Makes a file that is there durable while others come.
 async fn sync<P: Send + Sync + 'static>(shared: Arc<Fetching<P>>, kind: FileKind, number: u64) -> Result<()> {
     blocking(move || Ok(shared.target.sync_complete(kind, number)?)).await
+}
+
+/// Whether an error of a stream says no more than that its connection ends. A source that goes gives its streams up before it closes
+/// the connection, and what has come of one is read before that is known: such an error says it by itself. And whoever lies may close
+/// the connection right after, so that an error which is about what came says it never.
+fn is_lost_by(error: &Error, is_connection_lost: bool) -> bool {
+    match error {
+        Error::Ended(_) | Error::Closed | Error::Frame(FrameError::Truncated | FrameError::Missing(_)) => {
+            true
+        }
+        Error::GivenUp | Error::Engine(_) | Error::File { .. } | Error::Remote(_) | Error::Frame(_) => false,
+        _ => is_connection_lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::FrameKind;
+
+    #[test]
+    fn what_a_stream_says_of_its_end_does_not_hang_on_when_that_of_the_connection_is_known() {
+        for is_known in [false, true] {
+            for gone in [Error::Ended("it gave up sending"), FrameError::Truncated.into(), Error::Closed] {
+                assert!(is_lost_by(&gone, is_known), "{gone}");
+            }
+            for about_what_came in [FrameError::Checksum(FrameKind::FileChunk).into(), Error::GivenUp] {
+                assert!(!is_lost_by(&about_what_came, is_known), "{about_what_came}");
+            }
+        }
+        let silent = Error::Protocol("nothing came".into());
+        assert_eq!([false, true].map(|is_known| is_lost_by(&silent, is_known)), [false, true]);
+    }
 }

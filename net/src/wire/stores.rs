@@ -49,6 +49,8 @@ pub struct StoreReport {
     /// The newest backup of each database.
     #[serde(deserialize_with = "bounded::<_, _, STORED_MAX>")]
     pub backups: Vec<StoredBackup>,
+    /// Databases that have backups there, too, and that there was no room for: those that were backed up the longest ago.
+    pub left_out: u64,
 }
 
 /// A store of a database, as an operator declares it.

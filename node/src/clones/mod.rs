@@ -9,7 +9,7 @@ mod own;
 mod preserve;
 mod taking;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -174,12 +174,13 @@ impl Clones {
         if job.rate_bytes_per_s == Some(0) {
             return Err(usage("a clone at no rate at all").with_hint("cancel it instead"));
         }
+        let found = shared.look(&job);
         let mut state = shared.state.lock();
         if state.is_closing {
             return Err(RemoteError::cancelled());
         }
-        shared.check_free(&state, &job)?;
-        let forgotten = shared.make_room(&mut state, &job.name)?;
+        found.check_free(&state, &job)?;
+        let forgotten = found.make_room(&mut state, &job.name)?;
         let name = job.name.clone();
         let now_ms = shared.taker.engine.os.now_millis();
         let entry = Entry { job, created_ms: now_ms, ..Entry::default() };
@@ -401,54 +402,20 @@ impl Shared {
         Ok(entry)
     }
 
-    fn check_free(&self, state: &State, job: &CloneJob) -> Result<(), RemoteError> {
-        let name = &job.name;
-        let exists = |what: String| {
-            RemoteError::new("exists", what).with_hint("give it another name, or take it with --replace")
+    /// What the disk says of what a new clone depends on, asked without the lock: others go on meanwhile, however long that takes.
+    fn look(&self, job: &CloneJob) -> Found {
+        let complete: Vec<PathBuf> = {
+            let state = self.state.lock();
+            let is_full = state.clones.len() >= CLONES_MAX;
+            let matters = |known: &&Known| is_full || known.entry.job.name == job.name;
+            let complete = |known: &&Known| known.entry.state == CloneState::Complete;
+            let dirs = state.clones.values().filter(complete).filter(matters);
+            dirs.map(|known| known.entry.job.dir.clone()).collect()
         };
-        if let Some(known) = state.clones.get(name) {
-            let is_whole =
-                known.entry.state == CloneState::Complete && self.place(&known.entry.job.dir).is_there();
-            if !known.is_idle() || (is_whole && !job.replace) {
-                return Err(exists(format!(
-                    "there is a clone {name:?} already: it is {}",
-                    known.busy.map_or(known.entry.state.name().to_owned(), |doing| format!("being {doing}"))
-                )));
-            }
+        Found {
+            is_taken: self.taker.engine.os.exists(&job.dir),
+            gone: complete.into_iter().filter(|dir| !self.place(dir).is_there()).collect(),
         }
-        let others = state.clones.values().filter(|known| !known.entry.state.is_over());
-        if let Some(other) = others.into_iter().find(|known| known.entry.job.dir == job.dir) {
-            return Err(exists(format!(
-                "the clone {:?} is made in {}",
-                other.entry.job.name,
-                job.dir.display()
-            )));
-        }
-        if !job.replace && self.taker.engine.os.exists(&job.dir) {
-            return Err(exists(format!("there is something in {} already", job.dir.display())));
-        }
-        Ok(())
-    }
-
-    /// Has there be room for one more clone, of that name, and returns what is forgotten for it: the oldest of which nothing is left, then
-    /// the oldest that is whole and needs nobody to end its life.
-    fn make_room(&self, state: &mut State, name: &str) -> Result<Option<Known>, RemoteError> {
-        if state.clones.len() < CLONES_MAX || state.clones.contains_key(name) {
-            return Ok(None);
-        }
-        let rank = |known: &Known| {
-            let is_whole =
-                known.entry.state == CloneState::Complete && self.place(&known.entry.job.dir).is_there();
-            let is_needed = !known.is_idle() || (is_whole && known.entry.expires_ms.is_some());
-            (!is_needed).then_some((is_whole, known.entry.created_ms))
-        };
-        let ranked = state.clones.iter().filter_map(|(name, known)| Some((rank(known)?, name)));
-        let Some(oldest) = ranked.min().map(|(_, name)| name.clone()) else {
-            let what = format!("the node takes or keeps {CLONES_MAX} clones, and remembers no more");
-            return Err(RemoteError::new("too_many", what).with_hint("cancel some, or end their lives"));
-        };
-        tracing::info!(clone = oldest, "a clone that is over is forgotten, as there are many younger ones");
-        Ok(state.clones.remove(&oldest))
     }
 
     /// Starts the thread of a clone that is queued or was interrupted.
@@ -568,6 +535,68 @@ impl Shared {
         if !state.is_closing {
             self.changed.wait_for(state, at_most);
         }
+    }
+}
+
+/// What was found on the disk before a clone is begun.
+struct Found {
+    /// There is something where it is to be.
+    is_taken: bool,
+    /// Directories of complete clones in which there is nothing any more.
+    gone: BTreeSet<PathBuf>,
+}
+
+impl Found {
+    fn is_whole(&self, known: &Known) -> bool {
+        known.entry.state == CloneState::Complete && !self.gone.contains(&known.entry.job.dir)
+    }
+
+    fn check_free(&self, state: &State, job: &CloneJob) -> Result<(), RemoteError> {
+        let name = &job.name;
+        let exists = |what: String| {
+            RemoteError::new("exists", what).with_hint("give it another name, or take it with --replace")
+        };
+        if let Some(known) = state.clones.get(name) {
+            let is_whole = self.is_whole(known);
+            if !known.is_idle() || (is_whole && !job.replace) {
+                return Err(exists(format!(
+                    "there is a clone {name:?} already: it is {}",
+                    known.busy.map_or(known.entry.state.name().to_owned(), |doing| format!("being {doing}"))
+                )));
+            }
+        }
+        let others = state.clones.values().filter(|known| !known.entry.state.is_over());
+        if let Some(other) = others.into_iter().find(|known| known.entry.job.dir == job.dir) {
+            return Err(exists(format!(
+                "the clone {:?} is made in {}",
+                other.entry.job.name,
+                job.dir.display()
+            )));
+        }
+        if !job.replace && self.is_taken {
+            return Err(exists(format!("there is something in {} already", job.dir.display())));
+        }
+        Ok(())
+    }
+
+    /// Has there be room for one more clone, of that name, and returns what is forgotten for it: the oldest of which nothing is left, then
+    /// the oldest that is whole and needs nobody to end its life.
+    fn make_room(&self, state: &mut State, name: &str) -> Result<Option<Known>, RemoteError> {
+        if state.clones.len() < CLONES_MAX || state.clones.contains_key(name) {
+            return Ok(None);
+        }
+        let rank = |known: &Known| {
+            let is_whole = self.is_whole(known);
+            let is_needed = !known.is_idle() || (is_whole && known.entry.expires_ms.is_some());
+            (!is_needed).then_some((is_whole, known.entry.created_ms))
+        };
+        let ranked = state.clones.iter().filter_map(|(name, known)| Some((rank(known)?, name)));
+        let Some(oldest) = ranked.min().map(|(_, name)| name.clone()) else {
+            let what = format!("the node takes or keeps {CLONES_MAX} clones, and remembers no more");
+            return Err(RemoteError::new("too_many", what).with_hint("cancel some, or end their lives"));
+        };
+        tracing::info!(clone = oldest, "a clone that is over is forgotten, as there are many younger ones");
+        Ok(state.clones.remove(&oldest))
     }
 }
 

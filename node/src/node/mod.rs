@@ -165,7 +165,7 @@ impl Node {
                 os: Arc::clone(&options.engine.os),
                 subject: Subject::Copy(Arc::clone(&leadership)),
                 cloning: Cloning::new(berth_beside(&options.dir, &clones)),
-                stores: stores_of(runtime, options, &leadership)?,
+                stores: stores_of(options, &leadership)?,
                 credentials: credentials.clone(),
                 runtime: runtime.handle().clone(),
             })
@@ -259,13 +259,9 @@ fn taker(runtime: &Arc<Runtime>, options: &NodeOptions, credentials: &Credential
 }
 
 /// The stores of backups that a node may speak to.
-fn stores_of(
-    runtime: &Arc<Runtime>,
-    options: &NodeOptions,
-    leadership: &Arc<Leadership>,
-) -> Result<Stores, CliError> {
+fn stores_of(options: &NodeOptions, leadership: &Arc<Leadership>) -> Result<Stores, CliError> {
     let home = Home::Copy { leadership: Arc::clone(leadership), beside: parent_of(&options.dir) };
-    Stores::start(&options.stores, home, &options.engine, runtime.handle())
+    Stores::start(&options.stores, home, &options.engine)
 }
 
 /// Where the clones go that a node is told to make: beside its directory.

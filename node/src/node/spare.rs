@@ -70,7 +70,7 @@ impl Spare {
             runtime: runtime.handle().clone(),
         });
         let home = Home::Spare { dir: options.dir.clone(), role: membership.role };
-        let stores = Stores::start(&options.stores, home, &options.engine, runtime.handle())?;
+        let stores = Stores::start(&options.stores, home, &options.engine)?;
         let (tell, seeded) = oneshot::channel();
         let reporter = Reporter::start(Reporting {
             name: membership.name.clone().unwrap_or_else(|| name.clone()),

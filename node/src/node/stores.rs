@@ -2,6 +2,7 @@
 //!
 //! A control center chooses among these stores and no others, and knows no credentials: they are in the node's own environment.
 
+mod look;
 mod work;
 
 use std::collections::BTreeMap;
@@ -12,23 +13,28 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use planaria_backup::{Access, Catalog, Error, Place, Store};
+use planaria_backup::{Error, Place, Store};
 use planaria_engine::Options;
 use planaria_net::replica::Pace;
 use planaria_net::wire::control::{Order, Outcome};
 use planaria_net::wire::jobs::{CLONES_MAX, CloneReport};
-use planaria_net::wire::stores::{STORED_MAX, STORES_MAX, StoreReport, StoredBackup};
+use planaria_net::wire::stores::{PLACE_BYTES_MAX, STORES_MAX, StoreReport, is_place};
 use planaria_replication::control::InstanceRole;
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::runtime::Runtime;
 
+use self::look::{Rhythm, Sights};
 use super::leadership::Leadership;
 use crate::output::CliError;
 
-/// How often a node looks what its stores have.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// A store that says nothing for so long is away.
-const LOOK_WITHIN: Duration = Duration::from_secs(30);
+/// When a node looks what its stores have.
+const RHYTHM: Rhythm = Rhythm { every: Duration::from_secs(15), within: Duration::from_secs(30) };
+
+/// What went wrong: a code, and what.
+type Trouble = (String, String);
+
+fn trouble(code: &str, what: impl Into<String>) -> Trouble {
+    (code.to_owned(), what.into())
+}
 
 /// What a node has that speaks to stores.
 pub(super) enum Home {
@@ -42,8 +48,9 @@ pub(super) enum Home {
 pub(super) struct Stores {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    looking: Option<tokio::task::JoinHandle<()>>,
-    runtime: Handle,
+    /// Where stores are waited for: apart from what the node does, as nothing ends the wait for a disk that hangs. None where the
+    /// node has no stores.
+    runtime: Option<Runtime>,
 }
 
 /// What the threads of a node's stores share.
@@ -51,10 +58,8 @@ struct Shared {
     places: BTreeMap<String, Place>,
     home: Home,
     engine: Options,
-    seen: Mutex<BTreeMap<String, StoreReport>>,
+    sights: Arc<Sights>,
     jobs: Mutex<BTreeMap<u64, Job>>,
-    /// Something may have changed in a store.
-    changed: Notify,
 }
 
 /// A backup that is brought to a store, or a clone that is taken from one.
@@ -69,37 +74,42 @@ struct Job {
 
 impl Stores {
     /// The stores at these places. A directory that is not there is made now, and not later: then it is one whose disk is away.
-    pub(super) fn start(
-        places: &[Place],
-        home: Home,
-        engine: &Options,
-        runtime: &Handle,
-    ) -> Result<Self, CliError> {
+    pub(super) fn start(places: &[Place], home: Home, engine: &Options) -> Result<Self, CliError> {
+        Self::start_with(places, home, engine, RHYTHM)
+    }
+
+    fn start_with(places: &[Place], home: Home, engine: &Options, rhythm: Rhythm) -> Result<Self, CliError> {
         if places.len() > STORES_MAX {
             let what = format!("a node speaks to at most {STORES_MAX} stores of backups");
             return Err(CliError::usage(what).hint("give --backup-to less often"));
         }
-        for place in places {
-            if let Err(error) = place.open(&Access::default(), true) {
-                tracing::warn!(store = %place, code = error.code(), %error, "a store of backups cannot be opened");
-            }
+        // It could not be told of under its name, nor under another one.
+        if let Some(place) = places.iter().find(|place| !is_place(&place.to_string())) {
+            let what = format!("{:?} is no place of a store of backups", place.to_string());
+            let hint = format!("give --backup-to at most {PLACE_BYTES_MAX} bytes, all of which can be shown");
+            return Err(CliError::usage(what).hint(hint));
+        }
+        let places: BTreeMap<String, Place> =
+            places.iter().map(|place| (place.to_string(), place.clone())).collect();
+        let runtime = (!places.is_empty()).then(runtime).transpose()?;
+        let sights = Sights::new();
+        if let Some(runtime) = &runtime {
+            sights.watch(places.values(), rhythm, runtime.handle());
         }
         let shared = Arc::new(Shared {
-            places: places.iter().map(|place| (place.to_string(), place.clone())).collect(),
+            places,
             home,
             // What is taken from a store is read once: with a cache of its own rather than maps.
             engine: Options { read_mode: planaria_engine::ReadMode::default(), ..engine.clone() },
-            seen: Mutex::default(),
+            sights,
             jobs: Mutex::default(),
-            changed: Notify::new(),
         });
-        let looking = (!shared.places.is_empty()).then(|| runtime.spawn(look_again(Arc::clone(&shared))));
-        Ok(Self { shared, threads: Mutex::default(), looking, runtime: runtime.clone() })
+        Ok(Self { shared, threads: Mutex::default(), runtime })
     }
 
     /// The stores, as this node saw them last. One that it has not seen yet is told of once it has.
     pub(super) fn seen(&self) -> Vec<StoreReport> {
-        self.shared.seen.lock().values().cloned().collect()
+        self.shared.sights.seen()
     }
 
     /// How far each job has come.
@@ -154,8 +164,12 @@ impl Stores {
             },
         );
         drop(jobs);
+        let Some(runtime) = self.runtime.as_ref().map(|runtime| runtime.handle().clone()) else {
+            let what = "this node was started without --backup-to";
+            return self.shared.ends(number, Err(trouble("store_not_allowed", what)));
+        };
         let task = work::Task { shared: Arc::clone(&self.shared), number, pace, is_cancelled };
-        let (order, runtime) = (order.clone(), self.runtime.clone());
+        let order = order.clone();
         let begun = std::thread::Builder::new()
             .name("planaria-store".into())
             .spawn(move || task.carry_out(&order, &runtime));
@@ -184,9 +198,6 @@ impl Stores {
 impl Drop for Stores {
     /// What has not come to its end is ordered again when the node is back.
     fn drop(&mut self) {
-        if let Some(looking) = self.looking.take() {
-            looking.abort();
-        }
         for job in self.shared.jobs.lock().values() {
             job.pace.stop();
         }
@@ -194,20 +205,24 @@ impl Drop for Stores {
             // A panic was reported by the thread itself.
             let _ = thread.join();
         }
+        if let Some(runtime) = self.runtime.take() {
+            // A look at a disk that hangs ends with the process.
+            runtime.shutdown_background();
+        }
     }
 }
 
 impl Shared {
     /// The store at a place, if this node may speak to it.
-    fn store(&self, place: &str, create: bool) -> Result<Store, (String, String)> {
+    async fn store(&self, place: &str) -> Result<Store, Trouble> {
         let allowed = self.places.get(place).ok_or_else(|| {
-            let what = format!("this node was not started with --backup-to {place}");
-            ("store_not_allowed".to_owned(), what)
+            trouble("store_not_allowed", format!("this node was not started with --backup-to {place}"))
         })?;
-        allowed.open(&Access::default(), create).map_err(|error| told(&error))
+        self.sights.answers(place)?;
+        look::open(allowed, false).await
     }
 
-    fn ends(&self, number: u64, ended: Result<String, (String, String)>) {
+    fn ends(&self, number: u64, ended: Result<String, Trouble>) {
         let outcome = match ended {
             Ok(what) => Outcome { job: number, code: String::new(), what },
             Err((code, what)) => {
@@ -226,50 +241,17 @@ impl Shared {
     }
 }
 
-fn told(error: &Error) -> (String, String) {
+/// Where stores are waited for.
+fn runtime() -> Result<Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("planaria-store")
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new("io", format!("cannot start the threads of stores: {error}")))
+}
+
+fn told(error: &Error) -> Trouble {
     let why = error.why().map(|why| format!(": {why}"));
     (error.code().to_owned(), format!("{error}{}", why.unwrap_or_default()))
-}
-
-/// Looks into all stores, again and again.
-async fn look_again(shared: Arc<Shared>) {
-    loop {
-        for place in shared.places.keys() {
-            let looked = tokio::time::timeout(LOOK_WITHIN, look(&shared, place)).await;
-            let late = || ("timed_out".to_owned(), format!("{place} gave no answer in {LOOK_WITHIN:?}"));
-            let report = match looked.unwrap_or_else(|_| Err(late())) {
-                Ok(backups) => StoreReport { place: place.clone(), backups, ..StoreReport::default() },
-                Err((code, what)) => {
-                    tracing::debug!(store = place, code, what, "a store of backups is away");
-                    StoreReport { place: place.clone(), code, what, ..StoreReport::default() }
-                }
-            };
-            shared.seen.lock().insert(place.clone(), report);
-        }
-        // Woken early or not, the next look is due.
-        let _ = tokio::time::timeout(LOOK_EVERY, shared.changed.notified()).await;
-    }
-}
-
-/// The newest backup of each database in a store.
-async fn look(shared: &Arc<Shared>, place: &str) -> Result<Vec<StoredBackup>, (String, String)> {
-    let (opening, name) = (Arc::clone(shared), place.to_owned());
-    let opened = tokio::task::spawn_blocking(move || opening.store(&name, false)).await;
-    let store = opened.map_err(|error| ("internal".to_owned(), error.to_string()))??;
-    let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
-    let mut newest: BTreeMap<_, StoredBackup> = BTreeMap::new();
-    // In the order of their update times, the newest last.
-    for backup in &catalog.backups {
-        let count = newest.get(&backup.database).map_or(0, |older| older.count) + 1;
-        let stored = StoredBackup {
-            database: backup.database,
-            name: backup.name.clone(),
-            position: backup.position,
-            taken_ms: backup.taken_ms,
-            bytes: backup.bytes,
-            count,
-        };
-        newest.insert(backup.database, stored);
-    }
-    Ok(newest.into_values().take(STORED_MAX).collect())
 }

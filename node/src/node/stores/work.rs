@@ -19,18 +19,11 @@ use planaria_replication::control::InstanceRole;
 use tokio::runtime::Handle;
 
 use super::super::leadership::Leadership;
-use super::{Home, Shared, told};
+use super::{Home, Shared, Trouble, told, trouble};
 use crate::clones::check_ending;
 
 /// Longer than anything takes.
 const FOREVER: Duration = Duration::from_secs(1 << 32);
-
-/// What went wrong: a code, and what.
-type Trouble = (String, String);
-
-fn trouble(code: &str, what: impl Into<String>) -> Trouble {
-    (code.to_owned(), what.into())
-}
 
 /// A clone that was taken from a store.
 struct Brought {
@@ -55,6 +48,10 @@ impl Toll for Paced {
     fn pay(&self, bytes: u64) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
         Box::pin(async move { self.0.admit(bytes).await.map_err(|_| Error::Cancelled) })
     }
+
+    fn given_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move { drop(self.0.rest(FOREVER).await) })
+    }
 }
 
 impl Task {
@@ -73,7 +70,7 @@ impl Task {
         };
         self.shared.ends(self.number, ended);
         // What is in the store now is told with the outcome, or soon.
-        self.shared.changed.notify_one();
+        self.shared.sights.look_again();
     }
 
     /// Does something unless it is given up, or the node stops.
@@ -107,7 +104,7 @@ impl Task {
         if db.portion().is_some() {
             return Err(trouble("partial", "this copy holds a portion of the database alone"));
         }
-        let store = self.shared.store(&order.place, false)?.with_toll(self.toll());
+        let store = self.shared.store(&order.place).await?.with_toll(self.toll());
         let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
         let since = catalog.newest_of(order.instance).map(|backup| backup.position.uid);
         let os = Arc::clone(&self.shared.engine.os);
@@ -139,9 +136,8 @@ impl Task {
     /// whoever gave it up has tidied.
     async fn bring_back(&self, order: &RestoreOrder) -> Result<Brought, Trouble> {
         let (target, role) = self.target(order)?;
-        let store = self.shared.store(&order.place, false)?.with_toll(self.toll());
-        let load = async { Catalog::load(&store).await.map_err(|error| told(&error)) };
-        let catalog = self.heed(load).await?;
+        let store = self.heed(self.shared.store(&order.place)).await?.with_toll(self.toll());
+        let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
         let backups: Vec<&Backup> =
             catalog.backups.iter().filter(|backup| backup.database == order.database).collect();
         let plan = plan(&backups, None, AsOf::Backup).map_err(|error| told(&error))?;

@@ -1,0 +1,70 @@
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt};
+use planaria_types::{DatabaseId, Position};
+
+use crate::catalog::{AT_ONCE, read};
+use crate::error::Result;
+use crate::manifest::{BACKUPS, Backup};
+use crate::store::{Entry, Store};
+
+/// A backup, as whoever looks for one sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Brief {
+    /// What it is called.
+    pub name: String,
+    /// The database.
+    pub database: DatabaseId,
+    /// The last commit that it has.
+    pub position: Position,
+    /// When it was taken, in milliseconds since 1970.
+    pub taken_ms: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// The backups of a store, for whoever looks there again and again: a manifest is never changed, so that each is read once. One that
+/// was removed and made anew under its name is another one, by its age or its length.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    /// By path. What cannot be read is not read again either.
+    known: BTreeMap<String, (Entry, Option<Brief>)>,
+}
+
+impl Index {
+    /// Reads what is new in the store, and forgets what is gone. What was read counts even if this fails later on.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn refresh(&mut self, store: &Store) -> Result<()> {
+        let there = store.list(BACKUPS).await?;
+        let there: BTreeMap<String, Entry> =
+            there.into_iter().map(|entry| (entry.path.clone(), entry)).collect();
+        self.known.retain(|path, (entry, _)| there.get(path) == Some(entry));
+        let new: Vec<Entry> =
+            there.into_values().filter(|entry| !self.known.contains_key(&entry.path)).collect();
+        let mut coming = futures_util::stream::iter(new)
+            .map(|entry| async move { Ok::<_, crate::Error>((read(store, BACKUPS, &entry).await?, entry)) })
+            .buffered(AT_ONCE);
+        while let Some((found, entry)) = coming.try_next().await? {
+            let Some(found) = found else { continue };
+            let brief = found.ok().map(|backup: Backup| Brief {
+                name: backup.name,
+                database: backup.database,
+                position: backup.position,
+                taken_ms: backup.taken_ms,
+                bytes: backup.bytes,
+            });
+            self.known.insert(entry.path.clone(), (entry, brief));
+        }
+        Ok(())
+    }
+
+    /// The backups that can be read, the oldest first.
+    pub fn backups(&self) -> Vec<&Brief> {
+        let mut backups: Vec<_> = self.known.values().filter_map(|(_, brief)| brief.as_ref()).collect();
+        backups.sort_by_key(|backup| (backup.position.uid, backup.taken_ms));
+        backups
+    }
+}
