@@ -274,7 +274,14 @@ impl Center {
         let is_running = |report: &&CloneReport| {
             self.contents.clones.get(&report.job).is_some_and(|clone| clone.maker() == name)
         };
-        let strays = clones.iter().filter(|report| !is_running(report)).map(|report| report.job).collect();
+        let mut strays = Vec::new();
+        for report in clones.iter().filter(|report| !is_running(report)) {
+            // One that is complete is kept: its node was not told that this is known.
+            let ended = self.catalog.clone_of(report.job)?;
+            if !ended.is_some_and(|clone| clone.state == CloneState::Complete && clone.maker() == name) {
+                strays.push(report.job);
+            }
+        }
         if let Some(node) = self.live.get_mut(name) {
             node.stray_clones = strays;
         }

@@ -232,6 +232,21 @@ fn a_backup_goes_on_elsewhere_when_its_node_is_lost_and_ends_with_its_store() {
 }
 
 #[test]
+fn what_is_complete_is_not_given_up_where_its_node_says_so_twice() {
+    let mut world = World::with_store();
+    world.looks(1, sees(vec![]), vec![]);
+    let run = world.backs_up();
+    backup_of(&world.looks(1, sees(vec![]), vec![]));
+    let making = CloneReport { job: run, done_bytes: 9, total_bytes: Some(9) };
+    let done = Outcome { job: run, code: String::new(), what: "done".into() };
+    // The answer to the first one is lost on its way.
+    for _ in 0..2 {
+        assert_eq!(world.works(1, sees(vec![]), vec![done.clone()], vec![making]), []);
+    }
+    assert_eq!(world.run(run).state, "complete");
+}
+
+#[test]
 fn a_schedule_asks_for_backups_and_a_rule_does() {
     let mut world = World::with_store();
     world.looks(1, sees(vec![]), vec![]);

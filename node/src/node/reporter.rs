@@ -167,9 +167,10 @@ impl Reporting {
             ControlResponse::Orders { orders, report_every_ms, measure } => {
                 links.told(measured_count);
                 links.measure(measure, |address| self.round_trip_of_session(address));
+                // What was given up before it was told of goes, though it is whole.
+                self.stores.take(&orders);
                 let seeded = self.cloning.told(&outcomes) | self.stores.told(&outcomes);
                 self.cloning.take(&orders);
-                self.stores.take(&orders);
                 if let Some(errands) = errands {
                     errands.told(&outcomes);
                     errands.take(&orders);

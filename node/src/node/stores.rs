@@ -18,7 +18,7 @@ use planaria_engine::Options;
 use planaria_net::replica::Pace;
 use planaria_net::wire::control::{Order, Outcome};
 use planaria_net::wire::jobs::{CLONES_MAX, CloneReport};
-use planaria_net::wire::stores::{PLACE_BYTES_MAX, STORES_MAX, StoreReport, is_place};
+use planaria_net::wire::stores::{PLACE_BYTES_MAX, RestoreOrder, STORES_MAX, StoreReport, is_place};
 use planaria_replication::control::InstanceRole;
 use tokio::runtime::Runtime;
 
@@ -66,6 +66,8 @@ struct Shared {
 struct Job {
     report: CloneReport,
     outcome: Option<Outcome>,
+    /// The clone that it has made, of which nobody was told yet.
+    made: Option<RestoreOrder>,
     pace: Arc<Pace>,
     is_cancelled: Arc<AtomicBool>,
     /// It gives a node that hosts nothing its copy.
@@ -158,6 +160,7 @@ impl Stores {
             Job {
                 report: CloneReport { job: number, ..CloneReport::default() },
                 outcome: None,
+                made: None,
                 pace: Arc::clone(&pace),
                 is_cancelled: Arc::clone(&is_cancelled),
                 is_seed: matches!((order, &self.shared.home), (Order::Restore(_), Home::Spare { .. })),
@@ -166,31 +169,41 @@ impl Stores {
         drop(jobs);
         let Some(runtime) = self.runtime.as_ref().map(|runtime| runtime.handle().clone()) else {
             let what = "this node was started without --backup-to";
-            return self.shared.ends(number, Err(trouble("store_not_allowed", what)));
+            self.shared.ends(number, Err(trouble("store_not_allowed", what)), None);
+            return;
         };
         let task = work::Task { shared: Arc::clone(&self.shared), number, pace, is_cancelled };
         let order = order.clone();
-        let begun = std::thread::Builder::new()
-            .name("planaria-store".into())
-            .spawn(move || task.carry_out(&order, &runtime));
-        match begun {
+        self.begin(number, move || task.carry_out(&order, &runtime));
+    }
+
+    /// Has a thread work for a job.
+    fn begin(&self, number: u64, work: impl FnOnce() + Send + 'static) {
+        match std::thread::Builder::new().name("planaria-store".into()).spawn(work) {
             Ok(thread) => {
                 let mut threads = self.threads.lock();
                 threads.retain(|thread| !thread.is_finished());
                 threads.push(thread);
             }
             Err(error) => {
-                self.shared.ends(number, Err(("io".to_owned(), format!("cannot start a thread: {error}"))));
+                let failed = trouble("io", format!("cannot start a thread: {error}"));
+                self.shared.ends(number, Err(failed), None);
             }
         }
     }
 
     /// Ends a job, and leaves nothing of it here. What it has brought to a store is no backup, and goes with a later prune.
     fn cancel(&self, number: u64) {
-        if let Some(job) = self.shared.jobs.lock().remove(&number) {
+        let job = self.shared.jobs.lock().remove(&number);
+        if let Some(job) = job {
             tracing::info!(job = number, "what was to be brought to a store, or taken from it, is given up");
             job.is_cancelled.store(true, Ordering::SeqCst);
             job.pace.stop();
+            // Nobody works for it any more who would do so.
+            if let Some(order) = job.made {
+                let shared = Arc::clone(&self.shared);
+                self.begin(number, move || shared.remove_rest(&order, true));
+            }
         }
     }
 }
@@ -222,7 +235,8 @@ impl Shared {
         look::open(allowed, false).await
     }
 
-    fn ends(&self, number: u64, ended: Result<String, Trouble>) {
+    /// Takes in how a job ended, and the clone that it has made. Whether it is wanted: it may have been given up.
+    fn ends(&self, number: u64, ended: Result<String, Trouble>, made: Option<RestoreOrder>) -> bool {
         let outcome = match ended {
             Ok(what) => Outcome { job: number, code: String::new(), what },
             Err((code, what)) => {
@@ -235,9 +249,9 @@ impl Shared {
                 Outcome { job: number, code, what }
             }
         };
-        if let Some(job) = self.jobs.lock().get_mut(&number) {
-            job.outcome = Some(outcome);
-        }
+        let mut jobs = self.jobs.lock();
+        let job = jobs.get_mut(&number);
+        job.map(|job| (job.outcome, job.made) = (Some(outcome), made)).is_some()
     }
 }
 
@@ -255,3 +269,7 @@ fn told(error: &Error) -> Trouble {
     let why = error.why().map(|why| format!(": {why}"));
     (error.code().to_owned(), format!("{error}{}", why.unwrap_or_default()))
 }
+
+#[cfg(test)]
+#[path = "stores_tests.rs"]
+mod tests;

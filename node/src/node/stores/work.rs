@@ -4,13 +4,13 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use planaria_backup::{
     AsOf, Backup, Catalog, Error, Kept, Pinned, Plan, Progress, Toll, Wish, create, plan, prune, restore,
 };
-use planaria_engine::{ClonePlace, CloneRole, Database, Options};
+use planaria_engine::{ClonePlace, CloneRole, Database, Lineage, Options, Role};
 use planaria_net::replica::Pace;
 use planaria_net::wire::control::Order;
 use planaria_net::wire::message::CloneRole as WireRole;
@@ -57,18 +57,24 @@ impl Toll for Paced {
 impl Task {
     /// Does what is ordered, and says how it ended.
     pub(super) fn carry_out(&self, order: &Order, runtime: &Handle) {
-        let ended = match order {
-            Order::Backup(order) => runtime.block_on(self.heed(self.back_up(order))),
+        match order {
+            Order::Backup(order) => {
+                let ended = runtime.block_on(self.heed(self.back_up(order)));
+                self.shared.ends(self.number, ended, None);
+            }
             Order::Restore(order) => {
                 let brought = runtime.block_on(self.bring_back(order));
-                if self.is_cancelled.load(Ordering::SeqCst) {
-                    self.remove_rest(order, brought.as_ref().is_ok_and(|brought| brought.is_new));
+                let is_new = brought.as_ref().is_ok_and(|brought| brought.is_new);
+                let made = is_new.then(|| order.clone());
+                if !self.shared.ends(self.number, brought.map(|brought| brought.what), made) {
+                    self.shared.remove_rest(order, is_new);
                 }
-                brought.map(|brought| brought.what)
             }
-            _ => Err(trouble("unsupported", "this release does not know that order")),
-        };
-        self.shared.ends(self.number, ended);
+            _ => {
+                let unknown = trouble("unsupported", "this release does not know that order");
+                self.shared.ends(self.number, Err(unknown), None);
+            }
+        }
         // What is in the store now is told with the outcome, or soon.
         self.shared.sights.look_again();
     }
@@ -135,13 +141,13 @@ impl Task {
     /// Takes a clone from a store. Once it writes it is given up between two objects alone, so that nothing is renamed after
     /// whoever gave it up has tidied.
     async fn bring_back(&self, order: &RestoreOrder) -> Result<Brought, Trouble> {
-        let (target, role) = self.target(order)?;
+        let (target, role) = self.shared.target(order)?;
         let store = self.heed(self.shared.store(&order.place)).await?.with_toll(self.toll());
         let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
         let backups: Vec<&Backup> =
             catalog.backups.iter().filter(|backup| backup.database == order.database).collect();
         let plan = plan(&backups, None, AsOf::Backup).map_err(|error| told(&error))?;
-        if self.is_there(&target, &plan) {
+        if self.shared.is_there(&target, role, &plan) {
             return Ok(Brought { what: format!("{} was whole already", target.display()), is_new: false });
         }
         let (options, shown) = (&self.shared.engine, |progress: &Progress| self.shows(progress));
@@ -151,10 +157,12 @@ impl Task {
         let what = format!("{} has {bytes} bytes of the backup {name} in {}", target.display(), order.place);
         Ok(Brought { what, is_new: true })
     }
+}
 
+impl Shared {
     /// Where a clone goes, and as what.
     fn target(&self, order: &RestoreOrder) -> Result<(PathBuf, CloneRole), Trouble> {
-        match (&self.shared.home, order.role) {
+        match (&self.home, order.role) {
             (Home::Copy { beside, leadership }, WireRole::Detached) if order.has_safe_name() => {
                 let target = beside.join(&order.name);
                 check_ending(&target).map_err(|error| trouble(&error.code, error.what))?;
@@ -179,19 +187,30 @@ impl Task {
         }
     }
 
-    /// Whether the clone is there already: the node ended after it was whole, and before it could say so.
-    fn is_there(&self, target: &Path, plan: &Plan<'_>) -> bool {
-        let options = Options { create: false, background: false, ..self.shared.engine.clone() };
-        let lineage = Database::open_with(target, options).ok().and_then(|db| db.lineage());
+    /// Whether the clone is there already, as it was made: the node ended after it was whole, and before it could say so. One that was
+    /// written to since, or has followed a primary, is somebody's own.
+    fn is_there(&self, target: &Path, role: CloneRole, plan: &Plan<'_>) -> bool {
+        let lineage = self.untouched(target, role);
         lineage.is_some_and(|lineage| {
             (lineage.instance, lineage.position) == (plan.base.instance, plan.base.position)
         })
     }
 
-    /// Removes what came in of a clone that was given up, and the clone if it was whole before it heard of that.
-    fn remove_rest(&self, order: &RestoreOrder, is_whole: bool) {
-        let Ok((target, _)) = self.target(order) else { return };
-        let place = ClonePlace::new(&target, Arc::clone(&self.shared.engine.os));
+    /// What the clone in a directory was taken of, if it is one of that role and has nothing else.
+    fn untouched(&self, target: &Path, role: CloneRole) -> Option<Lineage> {
+        let options = Options { create: false, background: false, ..self.engine.clone() };
+        let db = Database::open_with(target, options).ok()?;
+        let lineage = db.lineage()?;
+        let is_as_made = (db.position(), db.log_end().0) == (lineage.position, lineage.position.uid);
+        let is_secondary = db.role() == Role::Secondary;
+        (is_as_made && is_secondary == (role == CloneRole::Secondary)).then_some(lineage)
+    }
+
+    /// Removes what came in of a clone that was given up, and the clone if it was whole before it heard of that and nobody has used it.
+    pub(super) fn remove_rest(&self, order: &RestoreOrder, is_whole: bool) {
+        let Ok((target, role)) = self.target(order) else { return };
+        let place = ClonePlace::new(&target, Arc::clone(&self.engine.os));
+        let is_whole = is_whole && self.untouched(&target, role).is_some();
         let removed = place.abandon().and_then(|_| if is_whole { place.remove().map(drop) } else { Ok(()) });
         if let Err(error) = removed {
             tracing::warn!(%error, "what came in of a clone that was given up cannot be removed");
