@@ -31,7 +31,8 @@ pub struct CloneRecord {
 }
 
 impl Database {
-    /// Notes a clone that was taken, durable some milliseconds later. Of those before it the youngest stay noted.
+    /// Notes a clone that was taken, durably: a secondary that took run files has this commit to show next, and waits for nothing else. Of
+    /// those before it the youngest stay noted.
     pub fn record_clone(&self, record: &CloneRecord) -> Result<Uid> {
         let row = postcard::to_stdvec(record)
             .map_err(|error| Error::Invalid(format!("a clone's record cannot be written: {error}")))?;
@@ -45,7 +46,7 @@ impl Database {
             batch.delete(TableId::SYSTEM, oldest?.0);
         }
         batch.put(TableId::SYSTEM, key, row);
-        self.commit(batch, Durability::Background)
+        self.commit(batch, Durability::Synced)
     }
 
     /// The clones that were taken, oldest first.

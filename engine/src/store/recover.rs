@@ -27,6 +27,8 @@ use crate::version::{
 };
 
 pub(crate) const LOCK: &str = "LOCK";
+/// Run files that are opened at a time.
+const OPENING_THREADS: usize = 4;
 /// Names of a store's directory that may be there before its manifest is: an interrupted creation.
 const NAMES_OF_A_START: [&str; 5] = [LOCK, "MANIFEST.new", "runs", "log", "tls"];
 
@@ -61,7 +63,8 @@ impl Store {
             let path = run_path(dir, record.file);
             Run::open(&os, &path, record.meta.identity, &record.meta, &cache, options.read_mode)
         };
-        let version = open_runs(dir, &manifest, read_first)?;
+        let threads = if options.background { OPENING_THREADS } else { 1 };
+        let version = open_runs(dir, &manifest, threads, read_first)?;
         Self::replay(dir, options, lock, manifest, cache, version)
     }
 
@@ -73,7 +76,7 @@ impl Store {
             let path = run_path(dir, record.file);
             Run::open_unread(&options.os, &path, &record.meta, &cache, options.read_mode)
         };
-        let version = open_runs(dir, &manifest, unread)?;
+        let version = open_runs(dir, &manifest, 1, unread)?;
         Self::replay(dir, options, Box::new(Unlocked), manifest, cache, version)
     }
 
@@ -334,14 +337,36 @@ fn remove_garbage(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest) -> Result<(
     Ok(())
 }
 
+/// Opens the runs, some at a time: what is read of each may have to come from the disk.
+fn open_all(
+    records: &[RunRecord],
+    threads: usize,
+    open: &(impl Fn(&RunRecord) -> Result<Arc<Run>> + Sync),
+) -> Vec<Result<Arc<Run>>> {
+    if threads < 2 || records.len() < 2 {
+        return records.iter().map(open).collect();
+    }
+    let (own, others) = records.split_at(records.len().div_ceil(threads));
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("planaria-open".into());
+        let Ok(opening) = builder.spawn_scoped(scope, || open_all(others, threads - 1, open)) else {
+            return records.iter().map(open).collect();
+        };
+        let mut opened: Vec<_> = own.iter().map(open).collect();
+        opened.extend(opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        opened
+    })
+}
+
 fn open_runs(
     dir: &Path,
     manifest: &Manifest,
-    open: impl Fn(&RunRecord) -> Result<Arc<Run>>,
+    threads: usize,
+    open: impl Fn(&RunRecord) -> Result<Arc<Run>> + Sync,
 ) -> Result<StoreVersion> {
     let mut runs: HashMap<FileId, Arc<Run>> = HashMap::new();
-    for record in &manifest.runs {
-        runs.insert(record.file, open(record)?);
+    for (record, opened) in manifest.runs.iter().zip(open_all(&manifest.runs, threads, &open)) {
+        runs.insert(record.file, opened?);
     }
     let fragments = manifest.fragments.iter().map(|record| {
         let mut fragment = Fragment::new(record.id, record.table, record.range.clone(), record.flushed);

@@ -256,6 +256,8 @@ impl Registrar {
     pub fn register(&self, registration: &Registration, now: Millis) -> Result<()> {
         let known = self.known()?.into_iter().find(|known| known.instance == registration.instance);
         let last = *self.last.lock();
+        // A copy that just came is online once it has this commit, and the primary has it durable.
+        let durability = if known.is_none() { Durability::Synced } else { Durability::Background };
         let due = known.is_none_or(|known| {
             // The commit that wrote the last registration down needs no registration of its own, and a copy that comes
             // back as it left need not wait for one.
@@ -266,7 +268,7 @@ impl Registrar {
                     && now.since(last.at).0 >= REGISTER_AFTER_MS
         });
         if due {
-            self.write(registration, Durability::Background, now)?;
+            self.write(registration, durability, now)?;
         }
         Ok(())
     }
