@@ -43,8 +43,8 @@ impl Default for Options {
         Self {
             live_window_bytes: 8 << 20,
             live_batch_bytes: 256 << 10,
-            chunk_bytes: 1 << 20,
-            chunks_in_flight: 8,
+            chunk_bytes: 256 << 10,
+            chunks_in_flight: 32,
             held_bytes_max: 256 << 20,
             rewind_request_bytes: 256 << 10,
             compare_first_parts: 512,
