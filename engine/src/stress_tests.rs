@@ -127,6 +127,7 @@ fn writers_readers_and_background_work_do_not_disturb_one_another() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test gives up by the clock")]
 fn the_next_log_segment_is_prepared_beside_commits_that_all_wait_for_the_disk() {
     let db = Database::open_with("/db", options()).unwrap();
     let table = db.create_raw_table("t").unwrap();

@@ -194,7 +194,7 @@ impl Leadership {
         let away: Vec<SocketAddr> = away.collect();
         let answers = self.ask_each(&away, &self.promise_of(primary.database().epoch()));
         for (address, answer) in away.into_iter().zip(answers) {
-            match answer.and_then(|answer| promised_in(answer, address)) {
+            match answer.and_then(|answer| promised_in(&answer, address)) {
                 Ok(promised) if promised.promised.order(&primary.database().epoch()) == EpochOrder::Newer => {
                     self.change(|standing| standing.elsewhere = promised.leader);
                     primary.depose(promised.promised);
@@ -391,7 +391,7 @@ impl Leadership {
 
     /// Asks another node to promise an epoch, and to follow this one.
     pub(super) fn ask_promise(&self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError> {
-        promised_in(self.ask(address, self.promise_of(epoch))?, address)
+        promised_in(&self.ask(address, self.promise_of(epoch))?, address)
     }
 
     fn promise_of(&self, epoch: Epoch) -> Request {
@@ -472,8 +472,8 @@ fn status_in(answer: Response, address: SocketAddr) -> Result<DatabaseStatus, Re
     first.ok_or_else(|| RemoteError::new("protocol", format!("the node at {address} hosts nothing")))
 }
 
-fn promised_in(answer: Response, address: SocketAddr) -> Result<Promised, RemoteError> {
-    match answer {
+fn promised_in(answer: &Response, address: SocketAddr) -> Result<Promised, RemoteError> {
+    match *answer {
         Response::Promised(promised) => Ok(promised),
         _ => Err(wrong_answer(address)),
     }
