@@ -12,6 +12,7 @@ mod database;
 mod error;
 mod fed;
 mod follow;
+mod former;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -53,6 +54,7 @@ pub use cursor::{RecordKind, Version};
 pub use database::{Database, Durability, Snapshot};
 pub use error::{Error, Result};
 pub use follow::{Followed, Follower};
+pub use former::FORMER_MAX;
 pub use ingest::{Ingest, Ingested};
 pub use inspect::{Status, TableDigest, TableStatus, Verified};
 pub use leadership::Lead;

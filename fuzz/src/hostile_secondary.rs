@@ -101,12 +101,16 @@ impl World<'_> {
 
     fn drain(&mut self) {
         while let Some(action) = self.group.poll_action() {
-            if let GroupAction::PersistPromotable(sets) = action {
-                // Written down by a commit.
-                let uid = Uid::new(self.group.appended().get() + 1);
-                self.group.handle_appended(uid);
-                self.group.handle_durable(uid);
-                self.group.handle_promotable(&sets, uid);
+            match action {
+                GroupAction::PersistPromotable(sets) => {
+                    // Written down by a commit.
+                    let uid = Uid::new(self.group.appended().get() + 1);
+                    self.group.handle_appended(uid);
+                    self.group.handle_durable(uid);
+                    self.group.handle_promotable(&sets, uid);
+                }
+                GroupAction::LetGo(instance) => self.group.handle_let_go(instance),
+                GroupAction::Deposed(_) | GroupAction::BeginAbove(_) => {}
             }
         }
         let numbers: Vec<u64> = self.sessions.keys().copied().collect();
@@ -269,10 +273,12 @@ impl World<'_> {
                 _ => None,
             },
             portion: None,
+            former: Vec::new(),
         };
         match hello.promised.term % 3 {
             // Nothing is drawn for it, so that inputs keep their meaning.
             0 => Hello { features: 1, portion: Some(Choices::portion()), ..hello },
+            1 => Hello { former: (0..4).map(InstanceId).collect(), ..hello },
             _ => hello,
         }
     }

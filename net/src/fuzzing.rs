@@ -106,5 +106,6 @@ fn partial_hello() -> planaria_replication::Hello {
         bulk: None,
         asked: None,
         portion: Portion::new(tables).ok(),
+        former: vec![InstanceId(3)],
     }
 }

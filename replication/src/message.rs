@@ -19,6 +19,8 @@ pub(crate) const FEATURE_PORTIONS: u64 = 1;
 pub(crate) const FEATURES: u64 = FEATURE_PORTIONS;
 
 const NAME_BYTES_MAX: usize = 255;
+/// The most former instances that a hello names.
+pub(crate) const FORMER_MAX: usize = 8;
 const TEXT_BYTES_MAX: usize = 4_096;
 const HISTORY_ENTRIES_MAX: usize = 65_536;
 const ITEMS_MAX: usize = 1 << 20;
@@ -106,6 +108,9 @@ pub struct Hello {
     pub asked: Option<Way>,
     /// What a partial copy is to hold; none of a copy that holds everything. It takes the feature bit 0.
     pub portion: Option<Portion>,
+    /// The copies that this one has taken the place of in its directory, newest first; at most 8. They are gone for good, and this
+    /// one has at least what they had acknowledged and promised.
+    pub former: Vec<InstanceId>,
 }
 
 /// The answer to a hello.
@@ -414,6 +419,9 @@ impl Message {
 fn validate_hello(hello: &Hello) -> Result<(), InvalidMessage> {
     if hello.name.len() > NAME_BYTES_MAX {
         return Err(InvalidMessage("a name is too long"));
+    }
+    if hello.former.len() > FORMER_MAX {
+        return Err(InvalidMessage("too many former instances"));
     }
     if hello.version_min > hello.version_max {
         return Err(InvalidMessage("the protocol versions are in the wrong order"));

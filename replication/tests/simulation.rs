@@ -245,6 +245,9 @@ fn what_failed_once_does_not_fail_again() {
             "a former primary that was being refreshed took back what the copy it fed had acknowledged",
         ),
         (100_001_340, "what the log of a former primary had kept over its death did not count as durable"),
+        (32_752, "what a former primary made durable once it fed others did not count as durable"),
+        (80_533, "the mark of a key that a rewind found absent was gone for those who were fed"),
+        (124_257, "nobody saw that a copy of a copy had promised a newer incarnation of the term"),
     ];
     for (seed, why) in of_chains {
         assert!(run_cascading(seed, None).is_ok(), "seed {seed} fails again: {why}");
@@ -284,7 +287,7 @@ fn every_planted_fault_is_caught() {
     ];
     catch(&of_a_reconcile, run_reconciling);
     let of_a_chain =
-        [(Planted::FeedBeyondCut, 795), (Planted::FeedThroughFork, 550), (Planted::TakeBackToFeeder, 360)];
+        [(Planted::FeedBeyondCut, 795), (Planted::FeedThroughFork, 66_090), (Planted::TakeBackToFeeder, 360)];
     catch(&of_a_chain, run_cascading);
     let of_a_promotion = [
         (Planted::PromoteUnheard, 12),

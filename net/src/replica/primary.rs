@@ -444,13 +444,16 @@ impl Primary {
 
     fn carry_out(&self) {
         // One at a time, so that sets are written down in the order in which they were asked for.
-        let Duty::Leads(lead) = &self.duty else { return };
-        let mut lead = lead.lock();
+        let mut lead = match &self.duty {
+            Duty::Leads(lead) => Some(lead.lock()),
+            Duty::Feeds(_) => None,
+        };
         loop {
             let action = self.group.lock().poll_action();
-            match action {
-                Some(GroupAction::PersistPromotable(sets)) => {
-                    match executor::persist_sets(&self.db, &mut lead, &sets) {
+            match (action, &mut lead) {
+                (Some(GroupAction::LetGo(instance)), _) => self.let_go(instance),
+                (Some(GroupAction::PersistPromotable(sets)), Some(lead)) => {
+                    match executor::persist_sets(&self.db, lead, &sets) {
                         Ok(uid) => {
                             let mut group = self.group.lock();
                             group.handle_appended(self.db.log_end().0);
@@ -463,20 +466,40 @@ impl Primary {
                         }
                     }
                 }
-                Some(GroupAction::Deposed(epoch)) => {
+                (Some(GroupAction::Deposed(epoch)), _) => {
                     tracing::error!(%epoch, "a newer primary leads this group: this one takes no more updates");
                     if let Err(error) = self.db.promise(epoch) {
                         tracing::error!(%error, "the newer epoch could not be promised");
                     }
                 }
-                Some(GroupAction::BeginAbove(epoch)) => {
+                (Some(GroupAction::BeginAbove(epoch)), Some(lead)) => {
                     tracing::warn!(%epoch, "a copy has promised an epoch of this number that never began: begins a newer one");
                     let begun = executor::begin_above(&self.db, &mut self.group.lock(), epoch);
-                    if let Err(error) = begun.and_then(|()| executor::tell_epoch(&self.db, &mut lead)) {
+                    if let Err(error) = begun.and_then(|()| executor::tell_epoch(&self.db, lead)) {
                         tracing::warn!(%error, "no newer epoch could begin: it is tried again when the copy is met again");
                     }
                 }
-                None => break,
+                // A copy that feeds others has no set and begins no epoch.
+                (Some(_), None) => {}
+                (None, _) => break,
+            }
+        }
+    }
+
+    /// Forgets a copy whose place another one has taken.
+    fn let_go(&self, instance: InstanceId) {
+        let forgotten = self.registrar.forget(instance);
+        let mut group = self.group.lock();
+        match forgotten {
+            Ok(()) => {
+                let name = group.members().get(&instance).map(|member| member.name.clone());
+                tracing::info!(secondary = name, %instance, "another copy has this one's place in its directory: it is forgotten");
+                group.handle_let_go(instance);
+                self.wards.remove(instance);
+            }
+            Err(error) => {
+                tracing::warn!(%instance, %error, "a copy whose place another one has taken could not be forgotten yet");
+                group.handle_let_go_failed(instance);
             }
         }
     }

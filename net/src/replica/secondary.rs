@@ -541,6 +541,7 @@ impl Loop {
         })?;
         self.meter.session_ended(traffic);
         let fetched = fetched?;
+        places.name_successor(self.copy.database())?;
         let options = self.follow.options.clone();
         // From here on nobody is fed by the copy that goes.
         self.feeder.feed(None);

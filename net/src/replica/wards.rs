@@ -98,6 +98,11 @@ impl Wards {
         Registration { paused, given_up, address, portion, ..known }
     }
 
+    /// Nothing is kept of a secondary that was forgotten.
+    pub(super) fn remove(&self, instance: InstanceId) {
+        self.0.lock().remove(&instance);
+    }
+
     pub(super) fn is_given_up(&self, instance: InstanceId) -> bool {
         self.0.lock().get(&instance).is_some_and(|ward| ward.given_up.is_some())
     }
@@ -219,7 +224,7 @@ impl Primary {
         }
         self.registrar.forget(instance)?;
         self.group.lock().forget(instance);
-        self.wards.0.lock().remove(&instance);
+        self.wards.remove(instance);
         self.after_input();
         Ok(Ok(()))
     }

@@ -17,6 +17,9 @@ pub enum GroupAction {
     /// under that number. Begin the next incarnation, durably, unless the epoch led under is newer by now; then call
     /// [`super::Group::handle_began`] before anything more is committed or told, and commit something under it.
     BeginAbove(Epoch),
+    /// This copy is gone for good, and another one has its place: forget its position, durably; then call
+    /// [`super::Group::handle_let_go`], or [`super::Group::handle_let_go_failed`].
+    LetGo(InstanceId),
 }
 
 /// What a [`super::Session`] wants done, in this order.

@@ -4,6 +4,7 @@ use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, History, InstanceId
 
 use super::action::GroupAction;
 use super::feeding::Feeding;
+use super::former::Successor;
 use crate::ack::{Level, Tracker};
 use crate::options::planted;
 use crate::{Millis, Options, PromotableSets, Refusal};
@@ -75,15 +76,17 @@ pub struct Group {
     pub(super) closed: Uid,
     /// What this epoch began from: above it lie its own commits.
     inherited: Uid,
-    members: BTreeMap<InstanceId, Member>,
-    promotable: BTreeSet<InstanceId>,
+    pub(super) members: BTreeMap<InstanceId, Member>,
+    pub(super) promotable: BTreeSet<InstanceId>,
     pending: Option<Change>,
     /// Copies that have been away for so long that no floor waits for them.
-    absent: BTreeSet<InstanceId>,
+    pub(super) absent: BTreeSet<InstanceId>,
+    /// Copies that are gone for good, and who has their places.
+    pub(super) successors: BTreeMap<InstanceId, Successor>,
     deposed: Option<Epoch>,
     /// Rises with each incarnation that begins while it leads: sessions that began before it are over.
     pub(super) incarnations: u64,
-    actions: VecDeque<GroupAction>,
+    pub(super) actions: VecDeque<GroupAction>,
     /// There if the copy leads nothing, and feeds others on what it follows.
     pub(super) feeding: Option<Feeding>,
 }
@@ -108,6 +111,7 @@ impl Group {
             promotable: BTreeSet::new(),
             pending: None,
             absent: BTreeSet::new(),
+            successors: BTreeMap::new(),
             deposed: None,
             incarnations: 0,
             actions: VecDeque::new(),
@@ -246,9 +250,7 @@ impl Group {
 
     /// Why a copy cannot be partial now, or whole, if it was the other before.
     pub(super) fn contradicts(&self, instance: InstanceId, is_partial: bool) -> Option<Refusal> {
-        let counts = |set: &BTreeSet<InstanceId>| set.contains(&instance);
-        let next = self.pending.as_ref().is_some_and(|change| counts(&change.next));
-        if is_partial && (counts(&self.promotable) || next) {
+        if is_partial && (self.promotable.contains(&instance) || self.joins(instance)) {
             return Some(Refusal::CountsAsWhole);
         }
         let was_partial = self.members.get(&instance).is_some_and(|member| member.partial);
@@ -259,6 +261,7 @@ impl Group {
     pub fn forget(&mut self, instance: InstanceId) {
         self.members.remove(&instance);
         self.absent.remove(&instance);
+        self.successors.remove(&instance);
         if self.deposed.is_some() {
             return;
         }
@@ -281,9 +284,9 @@ impl Group {
             self.pending.iter_mut().for_each(|again| again.inherited = change.inherited);
         }
         let limit = self.options.leave_after;
-        let members = &self.members;
         let away = |id: InstanceId| {
-            members.get(&id).is_none_or(|member| !member.online && now.since(member.away_since) >= limit)
+            let member = self.members.get(&self.stands_for(id));
+            member.is_none_or(|member| !member.online && now.since(member.away_since) >= limit)
         };
         let gone: BTreeSet<InstanceId> = self.promotable.iter().copied().filter(|id| away(*id)).collect();
         let joiners = self.pending.iter().flat_map(|change| change.next.difference(&self.promotable));
@@ -292,6 +295,7 @@ impl Group {
         self.join_without(&lost);
         self.propose_without(|id| gone.contains(&id));
         self.propose();
+        self.let_go_of_former();
     }
 
     /// When [`Group::handle_tick`] should be called next, if at all.
@@ -299,7 +303,7 @@ impl Group {
         let away = self
             .promotable
             .difference(&self.absent)
-            .filter_map(|id| self.members.get(id))
+            .filter_map(|id| self.members.get(&self.stands_for(*id)))
             .filter(|member| !member.online);
         away.map(|member| member.away_since.plus(self.options.leave_after)).min()
     }
@@ -341,7 +345,7 @@ impl Group {
         if let Some(feeding) = &self.feeding {
             return Some(feeding.stable());
         }
-        let is_online = |id| self.members.get(&id).is_some_and(|member| member.online);
+        let is_online = |id| self.members.get(&self.stands_for(id)).is_some_and(|member| member.online);
         let next = self.pending.iter().flat_map(|change| &change.next);
         let mut others = self.promotable.iter().chain(next);
         others.any(|id| is_online(*id)).then(|| self.lowest_durable(is_online))
@@ -461,17 +465,29 @@ impl Group {
         let joined = online && !member.online;
         member.online |= online;
         if joined {
-            self.absent.remove(&instance);
+            let successors = &self.successors;
+            let here = |id: &InstanceId| successors.get(id).map_or(*id, Successor::instance) == instance;
+            self.absent.retain(|id| !here(id));
+            // Whatever was said of it: it is not gone.
+            self.successors.remove(&instance);
             self.rejoin(instance);
             self.propose();
         }
         self.settle_change();
+        self.let_go_of_former();
+    }
+
+    /// Whether a copy is about to be in the promotable set.
+    pub(super) fn joins(&self, instance: InstanceId) -> bool {
+        self.pending.as_ref().is_some_and(|change| change.next.contains(&instance))
     }
 
     fn tracker(&self, set: &BTreeSet<InstanceId>) -> Tracker {
         let mut tracker = Tracker::new(self.durable);
         for id in set {
-            tracker.set(*id, self.members.get(id).map_or(Uid::ZERO, |member| member.durable));
+            let successor = Some(self.stands_for(*id)).filter(|other| !set.contains(other));
+            let member = self.members.get(&successor.unwrap_or(*id));
+            tracker.set(*id, member.map_or(Uid::ZERO, |member| member.durable));
         }
         tracker
     }
@@ -486,6 +502,7 @@ impl Group {
                 next.remove(id);
             }
         }
+        next.retain(|id| !self.is_succeeded(*id));
         self.propose_set(next);
     }
 

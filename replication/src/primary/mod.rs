@@ -3,6 +3,7 @@
 mod action;
 mod compare;
 mod feeding;
+mod former;
 mod group;
 mod serve;
 mod session;

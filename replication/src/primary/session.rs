@@ -341,6 +341,8 @@ impl Session {
         self.portion.clone_from(&hello.portion);
         if self.portion.is_some() {
             group.note_partial(hello.instance);
+        } else {
+            group.succeed(hello.instance, &hello.former);
         }
         self.registered = shared.uid;
         let (instance, name) = (hello.instance, hello.name.clone());

@@ -49,6 +49,7 @@ fn hello(durable: u64) -> Hello {
         bulk: None,
         asked: None,
         portion: None,
+        former: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use super::refresh::Refresh;
 use super::rounds::{Partial, Rest};
 use super::status::{State, Status};
 use super::tail::Tail;
+use crate::message::FORMER_MAX;
 use crate::{Ack, Bye, ByeCode, Live, Message, Millis, Options, Reason, Way, Welcome, backoff};
 
 /// A reconcile that failed this often in a row is tried no more: the copy is taken anew.
@@ -63,6 +64,8 @@ pub struct Replica {
     pub(super) asked: Option<Way>,
     /// What a copy that is partial holds, and how its rounds go.
     pub(super) partial: Option<Partial>,
+    /// Whose place it has taken in its directory.
+    pub(super) former: Vec<InstanceId>,
     /// The engine holds ranges that an earlier round replaced.
     pub(super) kept: bool,
     /// Reconciles that the engine failed at, one after the other.
@@ -133,6 +136,7 @@ impl Replica {
             bulk: None,
             asked: None,
             partial: None,
+            former: Vec::new(),
             kept: false,
             reconcile_failures: 0,
             acked: None,
@@ -142,6 +146,15 @@ impl Replica {
             status: Status { since: now, ..Status::default() },
             actions: VecDeque::new(),
         }
+    }
+
+    /// Names the copies that this one has taken the place of in its directory, newest first: its primary lets go of them. At most
+    /// eight; more are not told.
+    #[must_use]
+    pub fn succeeding(mut self, mut former: Vec<InstanceId>) -> Self {
+        former.truncate(FORMER_MAX);
+        self.former = former;
+        self
     }
 
     /// Has the copy hold a portion alone; `holds_it` says whether it does already, or holds another one, or nothing yet.

@@ -59,6 +59,7 @@ impl Replica {
             bulk: self.bulk.or_else(|| self.other_portion()),
             asked: self.asked,
             portion: self.partial.as_ref().map(|partial| partial.portion.clone()),
+            former: self.former.clone(),
         };
         self.actions.push_back(Action::Send(Message::Hello(Box::new(hello))));
     }

@@ -6,7 +6,7 @@ use planaria_replication::{Lane, Message, RewindItem};
 use planaria_types::{Epoch, EpochOrder, Uid};
 
 use crate::store::Store;
-use crate::world::{Answer, Checked, Node, Role, World};
+use crate::world::{Answer, Checked, Node, Role, World, note_durable};
 
 impl World {
     pub(crate) fn act(&mut self, node: usize) -> Checked {
@@ -62,6 +62,8 @@ impl World {
             }
             GroupAction::Deposed(_) => self.follow(node),
             GroupAction::BeginAbove(other) => self.begin_above(node, other),
+            // Copies of the model keep their names, whatever they take.
+            GroupAction::LetGo(instance) => unreachable!("{instance} is in its place"),
         }
     }
 
@@ -120,11 +122,7 @@ impl World {
             Action::Sync => {
                 store.synced = store.appended;
                 let synced = store.synced;
-                if state.led == store.promised {
-                    // It led before, and makes durable what it shows.
-                    let known = self.durable.entry(state.led).or_default();
-                    *known = (*known).max(synced);
-                }
+                note_durable(&mut self.durable, state);
                 if let Role::Secondary { replica, .. } = &mut state.role {
                     replica.handle_durable(synced, now);
                 }

@@ -4,7 +4,7 @@ use crate::store::{KEYS, Op};
 use planaria_replication::{Heard, Planted, Way, assess};
 use planaria_types::{Epoch, EpochOrder, HistoryEntry, Uid};
 
-use crate::world::{Checked, NODES, Node, Role, World, id};
+use crate::world::{Checked, NODES, Node, Role, World, id, note_durable};
 
 impl World {
     pub(crate) fn primaries(&self) -> Vec<usize> {
@@ -103,8 +103,9 @@ impl World {
 
     pub(crate) fn sync(&mut self, node: usize) {
         let now = self.time(node);
+        self.nodes[node].store.synced = self.nodes[node].store.appended;
+        note_durable(&mut self.durable, &self.nodes[node]);
         let Node { store, role, .. } = &mut self.nodes[node];
-        store.synced = store.appended;
         match role {
             Role::Primary { group, .. } => {
                 self.durable.insert(group.epoch(), store.synced);

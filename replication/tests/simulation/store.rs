@@ -215,7 +215,7 @@ impl Store {
         if install.reconciled {
             self.install_ranges(install)?;
         } else {
-            self.install_records()?;
+            self.install_records(install.sparse_from)?;
         }
         self.log.clear();
         self.log_base = install.base;
@@ -246,11 +246,15 @@ impl Store {
         Ok(())
     }
 
-    fn install_records(&mut self) -> Result<(), String> {
+    fn install_records(&mut self, fork: Uid) -> Result<(), String> {
         let collected = self.collecting.take().ok_or("an installation without a refresh")?;
         for record in collected.rewound {
             let versions = self.records.entry(record.key[0]).or_default();
             versions.clear();
+            if record.kind == RecordKind::Absent {
+                // The mark that said so goes with the older versions, and those who are behind need one.
+                versions.insert(fork.next(), None);
+            }
             insert(versions, &record);
         }
         for record in &collected.delta {

@@ -337,7 +337,8 @@ impl World {
             let own = node.store.history.epoch_of(node.store.appended);
             own == node.store.promised && own.order(&led) == EpochOrder::Conflict
         });
-        if self.careful && (follows || conflict || newest > led.term) {
+        let outnumbered = self.nodes.iter().any(|node| node.store.promised.order(&led) == EpochOrder::Newer);
+        if self.careful && (follows || conflict || outnumbered) {
             self.lead(self.leader, newest + 1);
         }
     }
@@ -470,11 +471,8 @@ impl World {
         let state = &mut self.nodes[node];
         state.answers.clear();
         state.store.pins.clear();
-        if state.led == state.store.promised {
-            // It led before, and its log has kept more than it knew to be durable.
-            let known = self.durable.entry(state.led).or_default();
-            *known = (*known).max(state.store.synced);
-        }
+        // A log may have kept more over the death of its primary than that knew to be durable.
+        note_durable(&mut self.durable, state);
         let identity = secondary::Identity {
             database: DatabaseId(7),
             group: GroupId(1),
@@ -506,5 +504,14 @@ impl World {
                 connection.down_open &= !to;
             }
         }
+    }
+}
+
+/// Notes what is durable of the epoch that a node led last, if it has promised no newer one: what it makes durable of that counts also
+/// once it follows, and feeds others.
+pub(crate) fn note_durable(durable: &mut HashMap<Epoch, Uid>, node: &Node) {
+    if node.led == node.store.promised {
+        let known = durable.entry(node.led).or_default();
+        *known = (*known).max(node.store.synced);
     }
 }

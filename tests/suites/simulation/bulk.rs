@@ -128,6 +128,7 @@ impl World {
         let places = Places::of(Path::new(DIR));
         let os = Arc::new(self.nodes[node].faulty.clone());
         if let Some(db) = self.nodes[node].database() {
+            places.name_successor(db).map_err(|error| error.to_string())?;
             db.close();
         }
         self.doom(node, 5);

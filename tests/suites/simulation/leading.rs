@@ -86,6 +86,13 @@ impl Leading {
                         outcome = Err(error.to_string());
                     }
                 }
+                GroupAction::LetGo(instance) => match self.registrar.forget(instance) {
+                    Ok(()) => self.group.handle_let_go(instance),
+                    Err(error) => {
+                        self.group.handle_let_go_failed(instance);
+                        outcome = Err(error.to_string());
+                    }
+                },
                 GroupAction::BeginAbove(other) => {
                     let begun = executor::begin_above(&self.db, &mut self.group, other);
                     let told = begun.and_then(|()| executor::tell_epoch(&self.db, &mut self.lead));
@@ -315,11 +322,16 @@ impl World {
         let Some(last) = done.iter().map(|waiting| waiting.uid).max() else { return Ok(()) };
         let position = history.position_of(last);
         let moves = self.moves;
+        // One that has taken a copy's place counts for it until the set names it.
+        let counts = |db: &Database| {
+            let former = db.former_instances().unwrap_or_default();
+            std::iter::once(db.instance()).chain(former).any(|instance| promotable.contains(&instance))
+        };
         let holds = |other: &usize| {
             let node = &self.nodes[*other];
             node.buried >= last
                 || node.database().map_or(node.acknowledged.max(node.greeted) >= last, |db| {
-                    (moves || promotable.contains(&db.instance()))
+                    (moves || counts(db))
                         && db.durable() >= last
                         && db.history().position_of(last) == position
                 })

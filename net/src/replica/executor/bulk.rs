@@ -132,6 +132,11 @@ impl Places {
         remove(os, &self.next)
     }
 
+    /// Tells the complete successor whose place it will take. That comes before [`Places::swap`].
+    pub fn name_successor(&self, copy: &Database) -> Result<()> {
+        Ok(copy.hand_place_to(&self.next)?)
+    }
+
     /// Puts the complete successor in the copy's place, durably. The copy must be closed. Where this ends in between,
     /// [`Places::settle`] goes on.
     pub fn swap(&self, os: &dyn Os) -> Result<()> {

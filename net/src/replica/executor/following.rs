@@ -50,7 +50,12 @@ impl FollowingCopy {
         let InstanceId(seed) = self.db.instance();
         let identity =
             Identity { database: self.db.id(), group: GroupId(1), instance: self.db.instance(), name };
-        let machine = Replica::new(identity, options, self.db.promised(), local(&self.db), seed as u64, now);
+        let former = self.db.former_instances().unwrap_or_else(|error| {
+            tracing::warn!(%error, "it is not known whose place this copy has taken: its primary keeps them until they are forgotten");
+            Vec::new()
+        });
+        let machine = Replica::new(identity, options, self.db.promised(), local(&self.db), seed as u64, now)
+            .succeeding(former);
         match &self.portion {
             Some(portion) => machine.holding(portion.clone(), self.db.portion().as_ref() == Some(portion)),
             None => machine,

@@ -1,0 +1,92 @@
+//! Copies that are gone for good because another one has taken their place in their directory.
+//!
+//! A copy that takes run files anew is another instance afterwards. It has at least what the one before had acknowledged
+//! and promised, so until the promotable set names it, it counts for the one before: with a set of two, nobody else could agree to
+//! the change. Then the one before is let go of.
+
+use planaria_types::InstanceId;
+
+use super::action::GroupAction;
+use super::group::Group;
+
+/// Who has taken a copy's place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Successor {
+    instance: InstanceId,
+    /// The engine is asked to forget the one before.
+    asked: bool,
+}
+
+impl Successor {
+    pub(super) fn instance(&self) -> InstanceId {
+        self.instance
+    }
+}
+
+impl Group {
+    /// The copy `instance` says that it has taken the place of these.
+    ///
+    /// One of them that is online is not gone, whatever is said: two directories go by one history of instances then, and
+    /// both are kept.
+    pub(super) fn succeed(&mut self, instance: InstanceId, former: &[InstanceId]) {
+        let own = self.identity().instance;
+        for before in former.iter().copied().filter(|before| *before != instance && *before != own) {
+            let is_online = self.members.get(&before).is_some_and(|member| member.online);
+            let counts = self.promotable.contains(&before) || self.joins(before);
+            if !is_online && (counts || self.members.contains_key(&before)) {
+                self.successors.insert(before, Successor { instance, asked: false });
+            }
+        }
+    }
+
+    /// The copy that counts where a set has `instance`: itself, or who has its place.
+    pub(super) fn stands_for(&self, instance: InstanceId) -> InstanceId {
+        self.successors.get(&instance).map_or(instance, |successor| successor.instance)
+    }
+
+    /// Whether a copy is to leave the promotable set, because the one that has its place is online and may join.
+    pub(super) fn is_succeeded(&self, instance: InstanceId) -> bool {
+        let successor = self.successors.get(&instance).and_then(|by| self.members.get(&by.instance));
+        successor.is_some_and(|member| member.online && member.eligible)
+    }
+
+    /// Lets go of those that no set has any more, and whose successors are online, and so registered.
+    pub(super) fn let_go_of_former(&mut self) {
+        if self.deposed().is_some() {
+            return;
+        }
+        let is_due = |before: InstanceId, by: &Successor| {
+            let is_there = self.members.get(&by.instance).is_some_and(|member| member.online);
+            !by.asked && is_there && !self.promotable.contains(&before) && !self.joins(before)
+        };
+        let due = self.successors.iter().filter(|(before, by)| is_due(**before, by));
+        let due: Vec<_> = due.map(|(before, _)| *before).collect();
+        for before in due {
+            if let Some(by) = self.successors.get_mut(&before) {
+                by.asked = true;
+                self.actions.push_back(GroupAction::LetGo(before));
+            }
+        }
+    }
+
+    /// The engine has forgotten a copy that is gone for good.
+    pub fn handle_let_go(&mut self, instance: InstanceId) {
+        self.successors.remove(&instance);
+        self.absent.remove(&instance);
+        // One that came back meanwhile, of a directory that was restored, is registered anew.
+        if self.members.get(&instance).is_some_and(|member| !member.online) {
+            self.members.remove(&instance);
+        }
+    }
+
+    /// The engine could not forget it; the next tick asks again.
+    pub fn handle_let_go_failed(&mut self, instance: InstanceId) {
+        if let Some(by) = self.successors.get_mut(&instance) {
+            by.asked = false;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "former_tests.rs"]
+mod tests;
