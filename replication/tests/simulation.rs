@@ -247,6 +247,7 @@ fn what_failed_once_does_not_fail_again() {
         (100_001_340, "what the log of a former primary had kept over its death did not count as durable"),
         (32_752, "what a former primary made durable once it fed others did not count as durable"),
         (80_533, "the mark of a key that a rewind found absent was gone for those who were fed"),
+        (300_046_313, "nobody saw that a copy of a copy had promised another epoch of the leader's number"),
         (124_257, "nobody saw that a copy of a copy had promised a newer incarnation of the term"),
     ];
     for (seed, why) in of_chains {

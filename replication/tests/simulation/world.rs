@@ -328,7 +328,8 @@ impl World {
     }
 
     /// Somebody promised a newer epoch that nobody began, or two led under one number: an operator has the last leader begin
-    /// one above it. An epoch of its number that was promised and never began the leader meets by itself.
+    /// one above it. An epoch of its number that was promised and never began the leader meets by itself, unless whoever promised it
+    /// follows a copy.
     fn lead_again_if_needed(&mut self) {
         let newest = self.nodes.iter().map(|node| node.store.promised.term).max().unwrap_or(0);
         let follows = matches!(self.nodes[self.leader].role, Role::Secondary { .. });
@@ -337,7 +338,12 @@ impl World {
             let own = node.store.history.epoch_of(node.store.appended);
             own == node.store.promised && own.order(&led) == EpochOrder::Conflict
         });
-        let outnumbered = self.nodes.iter().any(|node| node.store.promised.order(&led) == EpochOrder::Newer);
+        let feeds = self.cascading.is_some();
+        let outnumbered = self.nodes.iter().any(|node| match node.store.promised.order(&led) {
+            EpochOrder::Newer => true,
+            EpochOrder::Conflict => feeds,
+            EpochOrder::Older | EpochOrder::Same => false,
+        });
         if self.careful && (follows || conflict || outnumbered) {
             self.lead(self.leader, newest + 1);
         }
