@@ -7,7 +7,7 @@ use planaria_types::{DatabaseId, KeyRange, TableId, Uid};
 
 use crate::hash;
 use crate::os::{CrashStyle, MemOs};
-use crate::{Batch, Database, Durability, Options, RefreshEnd, Registration, Result, Role, Table};
+use crate::{Batch, Change, Database, Durability, Options, RefreshEnd, Registration, Result, Role, Table};
 
 /// The contents of the tables, by name.
 type Contents = BTreeMap<(String, Vec<u8>), Vec<u8>>;
@@ -328,7 +328,20 @@ fn follow_and_refresh(os: &MemOs, primary: &Primary, cuts: &mut Vec<Contents>) -
     let base = collected.last().unwrap();
     let snapshot = primary.db.snapshot();
     let chunk = snapshot.changes(refresh.from(), (TableId::SYSTEM, &[]), usize::MAX)?;
-    for change in &chunk.changes {
+    // It is interrupted twice: by a round of which nothing is kept, and by one that got half the way at a lower base.
+    let before = collected[collected.len() * 2 / 3].commit.uid();
+    let place = |change: &Change| (change.table, change.key.clone());
+    let upto = place(&chunk.changes[chunk.changes.len() / 2]);
+    let is_kept = |change: &&Change| place(change) <= upto && change.uid <= before;
+    let (kept, rest): (Vec<_>, Vec<_>) = chunk.changes.iter().partition(is_kept);
+    assert!(!kept.is_empty() && rest.iter().any(|change| place(change) <= upto));
+    refresh.add(&chunk.changes[0])?;
+    refresh.suspend(None)?;
+    for change in kept {
+        refresh.add(change)?;
+    }
+    refresh.suspend(Some((upto, before)))?;
+    for change in rest {
         refresh.add(change)?;
     }
     let end = RefreshEnd {

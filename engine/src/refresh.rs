@@ -8,7 +8,7 @@ use crate::cursor::RecordKind;
 use crate::database::{Database, Snapshot};
 use crate::error::{Error, Result};
 use crate::read::{Change, Changes};
-use crate::store::{Install, NewRun, NewRunWriter, Store};
+use crate::store::{Changed, Install, NewRun, NewRunWriter, Store};
 use crate::sync::Arc;
 use crate::version::Role;
 
@@ -154,6 +154,8 @@ impl Database {
             open: None,
             rewind: None,
             outputs: Vec::new(),
+            kept: Vec::new(),
+            resumed: None,
             boundaries: Vec::new(),
             last: None,
             records: 0,
@@ -166,14 +168,21 @@ pub struct Refresh {
     store: Arc<Store>,
     from: Uid,
     rewinds: bool,
-    open: Option<(TableId, NewRunWriter)>,
+    open: Option<(TableId, NewRunWriter, Uid)>,
     /// States of keys that are rewound, as far as the delta does not bring them.
     rewind: Option<Vec<Change>>,
-    outputs: Vec<(TableId, NewRun)>,
+    outputs: Vec<Changed>,
+    /// Those of rounds that were interrupted, oldest first.
+    kept: Vec<Changed>,
+    /// Up to which key they have everything that changed, and up to which UID.
+    resumed: Option<(Place, Uid)>,
     boundaries: Vec<(Bytes, Bytes)>,
-    last: Option<(TableId, Bytes)>,
+    last: Option<Place>,
     records: u64,
 }
+
+/// A key and the table that it is of, in the order in which records are collected.
+type Place = (TableId, Bytes);
 
 /// Where a refresh leads.
 #[derive(Clone, Debug)]
@@ -214,13 +223,16 @@ impl Refresh {
         if change.table == TableId::SYSTEM && change.kind == RecordKind::Put {
             self.boundaries.push((change.key.clone(), change.row.clone()));
         }
-        let full = self.open.take_if(|(table, writer)| {
-            *table != change.table || writer.bytes() >= self.store.options.run_file_bytes
+        // What an interrupted round has brought up to here lies beneath.
+        let is_new = |(upto, _): &&(Place, Uid)| place <= *upto;
+        let above = self.resumed.as_ref().filter(is_new).map_or(self.from, |(_, at)| *at);
+        let full = self.open.take_if(|(table, writer, beneath)| {
+            *table != change.table || *beneath != above || writer.bytes() >= self.store.options.run_file_bytes
         });
         self.close(full)?;
         let writer = match &mut self.open {
-            Some((_, writer)) => writer,
-            None => &mut self.open.insert((change.table, self.store.new_run(false)?)).1,
+            Some((_, writer, _)) => writer,
+            None => &mut self.open.insert((change.table, self.store.new_run(false)?, above)).1,
         };
         writer.add(&change.key, change.uid, change.kind, &change.row)?;
         self.records += 1;
@@ -265,10 +277,28 @@ impl Refresh {
         Ok(runs)
     }
 
-    fn close(&mut self, full: Option<(TableId, NewRunWriter)>) -> Result<()> {
-        if let Some((table, writer)) = full {
-            self.outputs.extend(writer.finish()?.map(|run| (table, run)));
+    fn close(&mut self, full: Option<(TableId, NewRunWriter, Uid)>) -> Result<()> {
+        if let Some((table, writer, above)) = full {
+            self.outputs.extend(writer.finish()?.map(|run| Changed { table, run, above, upto: None }));
         }
+        Ok(())
+    }
+
+    /// Interrupts the collecting, to go on with it later from the first key. With a key and a UID, what was added is kept: it is
+    /// everything that changed up to that key, and up to that UID. Without, it is dropped, and what was kept before stays.
+    pub fn suspend(&mut self, reached: Option<((TableId, Bytes), Uid)>) -> Result<()> {
+        let open = self.open.take();
+        self.close(open)?;
+        self.last = None;
+        let outputs = std::mem::take(&mut self.outputs);
+        let Some((upto, at)) = reached else {
+            for output in &outputs {
+                self.store.discard(std::slice::from_ref(&output.run));
+            }
+            return Ok(());
+        };
+        self.kept.extend(outputs.into_iter().map(|output| Changed { upto: Some(at), ..output }));
+        self.resumed = Some((upto, at));
         Ok(())
     }
 
@@ -279,7 +309,7 @@ impl Refresh {
         self.close(open)?;
         let states = self.states();
         // Where the live commits begin right at the fork, states have no interval of their own.
-        let is_narrow = end.base <= self.from.next() && self.outputs.is_empty();
+        let is_narrow = end.base <= self.from.next() && self.outputs.is_empty() && self.kept.is_empty();
         let (states, beneath) =
             if is_narrow { (Vec::new(), states) } else { (self.write_states(&states)?, Vec::new()) };
         let install = Install {
@@ -287,7 +317,10 @@ impl Refresh {
             beneath,
             rewinds: self.rewinds,
             from: self.from,
-            outputs: std::mem::take(&mut self.outputs),
+            outputs: std::mem::take(&mut self.kept)
+                .into_iter()
+                .chain(std::mem::take(&mut self.outputs))
+                .collect(),
             boundaries: std::mem::take(&mut self.boundaries),
         };
         self.store.narrow_holding_to(end);
@@ -299,12 +332,11 @@ impl Refresh {
 
 impl Drop for Refresh {
     fn drop(&mut self) {
-        if let Some((table, writer)) = self.open.take() {
-            // An unfinished file is garbage, which the next open removes if it cannot be removed now.
-            let _ = writer.finish().map(|run| self.outputs.extend(run.map(|run| (table, run))));
-        }
-        for (_, run) in &self.outputs {
-            self.store.discard(std::slice::from_ref(run));
+        // An unfinished file is garbage, which the next open removes if it cannot be removed now.
+        let open = self.open.take();
+        let _ = self.close(open);
+        for output in self.outputs.iter().chain(&self.kept) {
+            self.store.discard(std::slice::from_ref(&output.run));
         }
     }
 }

@@ -143,7 +143,10 @@ impl World<'_> {
             }
             Action::AbandonBulk => self.asked.retain(|action| !matches!(action, Action::FetchBulk { .. })),
             Action::Quarantine { above, through } => assert!(above < through, "an empty extract"),
-            Action::BeginRefresh { .. } | Action::AbandonRefresh => {}
+            Action::BeginRefresh { .. }
+            | Action::ResumeRefresh { .. }
+            | Action::SuspendRefresh(_)
+            | Action::AbandonRefresh => {}
             Action::Append(_) | Action::FetchBulk { .. } if self.is_partial => {
                 panic!("a partial copy takes what is no round")
             }
@@ -320,7 +323,7 @@ impl World<'_> {
         if self.choices.below(8) == 0 {
             position.epoch = self.choices.epoch();
         }
-        Welcome {
+        let welcome = Welcome {
             version: PROTOCOL_VERSION,
             features: u64::from(self.is_partial),
             round,
@@ -337,6 +340,11 @@ impl World<'_> {
             durable: self.choices.uid(),
             fed: self.choices.flag(),
             chain: (0..u128::from(self.choices.below(10))).map(InstanceId).collect(),
-        }
+            resumes: false,
+        };
+        // Nothing is drawn for it, so that inputs keep their meaning.
+        let resumes =
+            welcome.tail.get().is_multiple_of(2) && matches!(welcome.way, Way::Delta | Way::PinnedDelta);
+        Welcome { resumes, ..welcome }
     }
 }

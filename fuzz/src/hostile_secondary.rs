@@ -274,6 +274,7 @@ impl World<'_> {
             },
             portion: None,
             former: Vec::new(),
+            resume: None,
         };
         match hello.promised.term % 3 {
             // Nothing is drawn for it, so that inputs keep their meaning.

@@ -107,5 +107,6 @@ fn partial_hello() -> planaria_replication::Hello {
         asked: None,
         portion: Portion::new(tables).ok(),
         former: vec![InstanceId(3)],
+        resume: None,
     }
 }

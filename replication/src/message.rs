@@ -1,7 +1,9 @@
 use std::fmt;
 
+use bytes::Bytes;
 use planaria_types::{
-    DatabaseId, Epoch, GroupId, History, HistoryEntry, HistoryHash, InstanceId, Portion, Position, Uid,
+    DatabaseId, Epoch, GroupId, History, HistoryEntry, HistoryHash, InstanceId, Portion, Position, TableId,
+    Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +113,20 @@ pub struct Hello {
     /// The copies that this one has taken the place of in its directory, newest first; at most 8. They are gone for good, and this
     /// one has at least what they had acknowledged and promised.
     pub former: Vec<InstanceId>,
+    /// What is kept of a delta that was interrupted: the next one goes on from there, if the primary has that history.
+    pub resume: Option<Resume>,
+}
+
+/// What a copy keeps of a delta from its durable position that was interrupted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Resume {
+    /// Up to this key in this table, in the order of tables and keys, it has the records whose newest version was at or below
+    /// `base`. What is newer, and what lies behind the key, is still to come.
+    pub upto: (TableId, Bytes),
+    /// Where the live stream began that would have brought what is newer.
+    pub base: Uid,
+    /// The highest position that was read at. A record that was newer than the base there must still be.
+    pub read_at: Position,
 }
 
 /// The answer to a hello.
@@ -149,6 +165,8 @@ pub struct Welcome {
     pub fed: bool,
     /// The copies that commits come through, from the sender to the primary, as far as is known; at most [`CHAIN_MAX`].
     pub chain: Vec<InstanceId>,
+    /// The delta goes on from what the hello says is kept.
+    pub resumes: bool,
 }
 
 /// Why a hello was refused.
@@ -432,6 +450,12 @@ fn validate_hello(hello: &Hello) -> Result<(), InvalidMessage> {
             return Err(InvalidMessage("a portion without its feature"));
         }
     }
+    let kept = hello.resume.as_ref();
+    if kept.is_some_and(|kept| {
+        kept.base < hello.durable || kept.read_at.uid < kept.base || hello.portion.is_some()
+    }) {
+        return Err(InvalidMessage("what is kept of a delta does not fit to the copy"));
+    }
     validate_history(&hello.history)?;
     if hello.durable > Uid::ZERO && hello.history.entries().is_empty() {
         return Err(InvalidMessage("a copy with data has no history"));
@@ -445,6 +469,9 @@ fn validate_welcome(welcome: &Welcome) -> Result<(), InvalidMessage> {
     }
     if welcome.chain.len() > CHAIN_MAX {
         return Err(InvalidMessage("too many copies follow one another"));
+    }
+    if welcome.resumes && !matches!(welcome.way, Way::Delta | Way::PinnedDelta) {
+        return Err(InvalidMessage("only a delta goes on"));
     }
     validate_history(&welcome.history)
 }

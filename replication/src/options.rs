@@ -9,6 +9,8 @@ pub struct Options {
     pub live_batch_bytes: u64,
     /// Bytes of records in one delta chunk or answer to a rewind; one record that is larger goes alone.
     pub chunk_bytes: u64,
+    /// The size at which an answer to a rewind is sent, in bytes. One is under way at a time.
+    pub rewind_reply_bytes: u64,
     /// Delta chunks under way or not yet stored at the receiver.
     pub chunks_in_flight: u32,
     /// Bytes of commits that a secondary holds while it is refreshed, before it goes on without the live stream.
@@ -44,6 +46,7 @@ impl Default for Options {
             live_window_bytes: 8 << 20,
             live_batch_bytes: 256 << 10,
             chunk_bytes: 256 << 10,
+            rewind_reply_bytes: 1 << 20,
             chunks_in_flight: 32,
             held_bytes_max: 256 << 20,
             rewind_request_bytes: 256 << 10,
@@ -116,6 +119,10 @@ pub enum Planted {
     FeedThroughFork,
     /// A copy takes back what the one that feeds it does not have yet.
     TakeBackToFeeder,
+    /// A delta that goes on leaves out what has changed since before its cursor.
+    ResumeAtCursor,
+    /// A delta goes on at a lower position than it was read at before.
+    ResumeBehind,
 }
 
 /// Whether a fault is planted; never without the feature.

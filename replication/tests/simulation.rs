@@ -86,6 +86,7 @@ fn add(total: &mut Coverage, one: &Coverage) {
     total.reconciles += one.reconciles;
     total.pinned_reconciles += one.pinned_reconciles;
     total.resumed += one.resumed;
+    total.resumptions += one.resumptions;
     total.fed += one.fed;
     total.behind += one.behind;
     total.loops += one.loops;
@@ -139,6 +140,7 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
             total.protected,
             total.crashes,
             total.reconciles,
+            total.resumptions,
         ];
         assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
     }
@@ -229,6 +231,7 @@ fn what_failed_once_does_not_fail_again() {
         (180, "live messages were lost while the hash at the fork was looked up"),
         (6_978, "a primary that lost all commits of its epoch forgot the epoch"),
         (17_289, "run files below what a copy had acknowledged took it back"),
+        (400_002_123, "a delta went on at a lower position than it had been read at before"),
         (2_697, "compaction passed the fork by the stable UID of the next primary"),
     ];
     for (seed, why) in seeds {
@@ -245,6 +248,7 @@ fn what_failed_once_does_not_fail_again() {
             "a former primary that was being refreshed took back what the copy it fed had acknowledged",
         ),
         (100_001_340, "what the log of a former primary had kept over its death did not count as durable"),
+        (410_018_895, "a delta went on from a copy that had less than the one which it began with"),
         (32_752, "what a former primary made durable once it fed others did not count as durable"),
         (80_533, "the mark of a key that a rewind found absent was gone for those who were fed"),
         (300_046_313, "nobody saw that a copy of a copy had promised another epoch of the leader's number"),
@@ -278,6 +282,7 @@ fn every_planted_fault_is_caught() {
         (Planted::ClipAnywhere, 0),
         (Planted::RewindForgetsAbsent, 225),
         (Planted::LiveFromAppended, 160),
+        (Planted::ResumeAtCursor, 45),
     ];
     catch(&faults, run);
     let of_a_reconcile = [
@@ -287,8 +292,12 @@ fn every_planted_fault_is_caught() {
         (Planted::ReplaceAtWrongCut, 1_465),
     ];
     catch(&of_a_reconcile, run_reconciling);
-    let of_a_chain =
-        [(Planted::FeedBeyondCut, 795), (Planted::FeedThroughFork, 66_090), (Planted::TakeBackToFeeder, 360)];
+    let of_a_chain = [
+        (Planted::FeedBeyondCut, 795),
+        (Planted::FeedThroughFork, 66_090),
+        (Planted::TakeBackToFeeder, 360),
+        (Planted::ResumeBehind, 340),
+    ];
     catch(&of_a_chain, run_cascading);
     let of_a_promotion = [
         (Planted::PromoteUnheard, 12),

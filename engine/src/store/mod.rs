@@ -27,7 +27,7 @@ pub(crate) use self::catalog::{
 };
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
 use self::published::Published;
-pub(crate) use self::rebase::Install;
+pub(crate) use self::rebase::{Changed, Install};
 pub(crate) use self::recover::{LOCK, log_dir};
 pub(crate) use self::replace::Replacement;
 pub(crate) use self::tokens::token_key;

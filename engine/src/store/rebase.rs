@@ -29,10 +29,20 @@ pub(crate) struct Install {
     pub(crate) states: Vec<(TableId, NewRun)>,
     /// The same where no UID lies between the fork and the base: they are written beneath the live commits.
     pub(crate) beneath: Vec<Change>,
-    /// Run files with changed records, each of one table.
-    pub(crate) outputs: Vec<(TableId, NewRun)>,
+    /// Run files with changed records, oldest first.
+    pub(crate) outputs: Vec<Changed>,
     /// System records among what was collected, as (key, row).
     pub(crate) boundaries: Vec<(Bytes, Bytes)>,
+}
+
+/// A run file with changed records of one table.
+pub(crate) struct Changed {
+    pub(crate) table: TableId,
+    pub(crate) run: NewRun,
+    /// It has what changed above this UID ...
+    pub(crate) above: Uid,
+    /// ... up to this one; the base if none is said.
+    pub(crate) upto: Option<Uid>,
 }
 
 /// An opened run of one table and the interval that it owns.
@@ -46,8 +56,9 @@ pub(super) struct Layer {
 impl Store {
     /// Installs a refresh; see [`crate::refresh::Refresh::install`].
     pub(crate) fn install_refresh(&self, install: &Install, end: &RefreshEnd) -> Result<()> {
-        let collected = install.states.iter().chain(&install.outputs);
-        let mut files: Vec<NewRun> = collected.map(|(_, run)| run.clone()).collect();
+        let states = install.states.iter().map(|(_, run)| run);
+        let mut files: Vec<NewRun> =
+            states.chain(install.outputs.iter().map(|output| &output.run)).cloned().collect();
         if let Err(error) = self.flush_all() {
             self.discard(&files);
             return Err(error);
@@ -81,8 +92,9 @@ impl Store {
                 upto: delta_above,
             });
         }
-        for (table, run) in &install.outputs {
-            layers.push(Layer { table: *table, parts: self.adopt(run)?, above: delta_above, upto: end.base });
+        for Changed { table, run, above, upto } in &install.outputs {
+            let (above, upto) = ((*above).max(delta_above), upto.unwrap_or(end.base));
+            layers.push(Layer { table: *table, parts: self.adopt(run)?, above, upto });
         }
         for (table, run) in live.iter().filter(|_| !planted!(self.options, InstallHalf)) {
             layers.push(Layer { table: *table, parts: self.adopt(run)?, above: end.base, upto: state.last });

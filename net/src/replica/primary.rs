@@ -499,7 +499,7 @@ impl Primary {
             }
             Err(error) => {
                 tracing::warn!(%instance, %error, "a copy whose place another one has taken could not be forgotten yet");
-                group.handle_let_go_failed(instance);
+                group.handle_let_go_failed(instance, now());
             }
         }
     }

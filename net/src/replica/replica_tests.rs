@@ -207,6 +207,60 @@ fn what_a_tail_moved_is_told_in_records() {
     follower.stop();
 }
 
+#[test]
+fn a_return_that_is_interrupted_goes_on_from_what_it_has_brought() {
+    const KEYS: u64 = 30_000;
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    let db = cluster.primary.database().clone();
+    let table = db.create_raw_table("t").unwrap();
+    let row = "x".repeat(1_000);
+    fill(&db, &table, 0..KEYS, &row);
+    let slot = cluster.secondary(&dir.path().join("secondary"));
+    let follower = cluster.follow(&slot);
+    caught_up(&cluster, &slot, &follower);
+    follower.stop();
+    // Where the machine is so quick that all of it has come before anybody can interrupt it, it is tried again.
+    for attempt in 0..20 {
+        fill(&db, &table, 0..KEYS / 4, &format!("{attempt} {row}"));
+        let follower = cluster.follow(&slot);
+        let instance = slot.get().instance();
+        let status = until(&follower, |status| {
+            status.replica.progress.bytes > 2 << 20 || status.replica.state == State::Online
+        });
+        cluster.primary.pause(instance, true).unwrap();
+        if status.replica.state != State::Online {
+            until(&follower, |status| matches!(status.replica.state, State::Offline | State::Online));
+        }
+        // What changes meanwhile comes as well, before and behind the place where it was interrupted.
+        fill(&db, &table, 0..100, "before");
+        fill(&db, &table, KEYS / 4 - 100..KEYS / 4, "behind");
+        cluster.primary.pause(instance, false).unwrap();
+        let counters = caught_up(&cluster, &slot, &follower).replica.counters;
+        equal(&db, &slot.get());
+        follower.stop();
+        if counters.resumptions > 0 {
+            let changed = KEYS / 4 * row.len() as u64;
+            assert!(counters.refresh_bytes < changed * 5 / 4, "{counters:?} for {changed} bytes");
+            slot.get().verify().unwrap();
+            return;
+        }
+    }
+    panic!("no delta was ever interrupted");
+}
+
+/// Waits until a follower says what is asked of it.
+fn until(follower: &Follower, is_so: impl Fn(&FollowStatus) -> bool) -> FollowStatus {
+    for _ in 0..100_000 {
+        let status = follower.status();
+        if is_so(&status) {
+            return status;
+        }
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+    panic!("waited in vain: {:?}", follower.status());
+}
+
 /// Ingests `keys`, all with the same row, as one commit.
 fn ingest(table: &Table, keys: std::ops::Range<u64>, row: &[u8]) {
     let mut ingest = table.ingest().unwrap();

@@ -29,7 +29,7 @@ use crate::{Error, Result};
 /// A secondary wakes at least this often.
 const WAKE_AFTER: Duration = Duration::from_millis(500);
 /// Chunks that a copy asks for ahead which is brought up to date at a rate.
-const PACED_CHUNKS_IN_FLIGHT: u32 = 2;
+const PACED_CHUNKS_IN_FLIGHT: u32 = 8;
 /// How long a connection attempt may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(4);
 
@@ -541,7 +541,9 @@ impl Loop {
         })?;
         self.meter.session_ended(traffic);
         let fetched = fetched?;
-        places.name_successor(self.copy.database())?;
+        if let Err(error) = places.name_successor(self.copy.database()) {
+            tracing::warn!(%error, "it is not written down whose place the copy takes: its primary keeps the one before until it is forgotten");
+        }
         let options = self.follow.options.clone();
         // From here on nobody is fed by the copy that goes.
         self.feeder.feed(None);

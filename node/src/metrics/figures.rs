@@ -59,6 +59,10 @@ fn describe() {
     describe_counter!("planaria_live_bytes_total", "Bytes of commits from the live stream");
     describe_counter!("planaria_refresh_records_total", "Records from deltas, rewinds and reconciles");
     describe_counter!("planaria_refresh_bytes_total", "Bytes of records from deltas, rewinds and reconciles");
+    describe_counter!(
+        "planaria_deltas_resumed_total",
+        "Deltas that went on from what an interrupted one had brought"
+    );
     describe_counter!("planaria_sessions_total", "Sessions with a primary");
     describe_counter!("planaria_forks_total", "Times that something was taken back beyond a fork");
     describe_counter!("planaria_hops_total", "Refreshes that went without the live stream");
@@ -108,6 +112,7 @@ fn of_a_secondary(following: &FollowStatus) {
     counter!("planaria_live_bytes_total").absolute(counters.live_bytes);
     counter!("planaria_refresh_records_total").absolute(counters.records);
     counter!("planaria_refresh_bytes_total").absolute(counters.refresh_bytes);
+    counter!("planaria_deltas_resumed_total").absolute(counters.resumptions);
     counter!("planaria_sessions_total").absolute(counters.sessions);
     counter!("planaria_forks_total").absolute(counters.forks);
     counter!("planaria_hops_total").absolute(counters.hops);

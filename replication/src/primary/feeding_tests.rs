@@ -63,6 +63,7 @@ fn hello(durable: u64) -> Hello {
         asked: None,
         portion: None,
         former: Vec::new(),
+        resume: None,
     }
 }
 

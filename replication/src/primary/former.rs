@@ -7,13 +7,17 @@
 use planaria_types::InstanceId;
 
 use super::action::GroupAction;
-use super::group::Group;
+use super::group::{Ending, Group};
+use crate::Millis;
+
+/// How long it takes until the engine is asked again to forget a copy, in milliseconds.
+const ASK_AGAIN_AFTER_MS: u64 = 1_000;
 
 /// Who has taken a copy's place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Successor {
     instance: InstanceId,
-    /// The engine is asked to forget the one before.
+    /// The engine is asked to forget the one before, or was, in vain, and is asked again after a while.
     asked: bool,
 }
 
@@ -35,13 +39,16 @@ impl Group {
             let counts = self.promotable.contains(&before) || self.joins(before);
             if !is_online && (counts || self.members.contains_key(&before)) {
                 self.successors.insert(before, Successor { instance, asked: false });
+                self.ask_again_at = None;
             }
         }
     }
 
-    /// The copy that counts where a set has `instance`: itself, or who has its place.
+    /// The copy that counts where a set has `instance`: itself, or who has its place and may count.
     pub(super) fn stands_for(&self, instance: InstanceId) -> InstanceId {
-        self.successors.get(&instance).map_or(instance, |successor| successor.instance)
+        let successor = self.successors.get(&instance).map(|successor| successor.instance);
+        let counts = |by: &InstanceId| self.members.get(by).is_some_and(|member| member.eligible);
+        successor.filter(counts).unwrap_or(instance)
     }
 
     /// Whether a copy is to leave the promotable set, because the one that has its place is online and may join.
@@ -52,7 +59,7 @@ impl Group {
 
     /// Lets go of those that no set has any more, and whose successors are online, and so registered.
     pub(super) fn let_go_of_former(&mut self) {
-        if self.deposed().is_some() {
+        if self.deposed().is_some() || self.ending != Ending::Written {
             return;
         }
         let is_due = |before: InstanceId, by: &Successor| {
@@ -79,10 +86,17 @@ impl Group {
         }
     }
 
-    /// The engine could not forget it; the next tick asks again.
-    pub fn handle_let_go_failed(&mut self, instance: InstanceId) {
-        if let Some(by) = self.successors.get_mut(&instance) {
-            by.asked = false;
+    /// The engine could not forget it; it is asked again after a while.
+    pub fn handle_let_go_failed(&mut self, instance: InstanceId, now: Millis) {
+        if self.successors.contains_key(&instance) {
+            self.ask_again_at = Some(now.plus(Millis(ASK_AGAIN_AFTER_MS)));
+        }
+    }
+
+    /// Has the engine be asked again, if it could not forget a copy a while ago.
+    pub(super) fn ask_again(&mut self, now: Millis) {
+        if self.ask_again_at.take_if(|at| now >= *at).is_some() {
+            self.successors.values_mut().for_each(|by| by.asked = false);
         }
     }
 }

@@ -135,9 +135,13 @@ fn the_last_of_a_chain_stands_for_all_before_it() {
     // The one between was registered, and never in a set.
     let mut gone = Vec::new();
     while let Some(action) = group.poll_action() {
-        if let GroupAction::LetGo(instance) = action {
-            group.handle_let_go(instance);
-            gone.push(instance);
+        match action {
+            GroupAction::LetGo(instance) => {
+                group.handle_let_go(instance);
+                gone.push(instance);
+            }
+            GroupAction::PersistPromotable(last) => group.handle_promotable(&last, Uid::new(12)),
+            other => panic!("{other:?}"),
         }
     }
     gone.sort_unstable();
@@ -155,8 +159,10 @@ fn what_could_not_be_written_down_is_asked_for_again() {
     assert_eq!(group.poll_action(), Some(GroupAction::LetGo(BEFORE)));
     group.handle_tick(NOW);
     assert_eq!(group.poll_action(), None, "it is asked for");
-    group.handle_let_go_failed(BEFORE);
+    group.handle_let_go_failed(BEFORE, NOW);
     group.handle_tick(NOW);
+    assert_eq!(group.poll_action(), None, "not at once");
+    group.handle_tick(NOW.plus(Millis(1_000)));
     assert_eq!(group.poll_action(), Some(GroupAction::LetGo(BEFORE)));
 }
 
@@ -183,5 +189,42 @@ fn a_copy_that_feeds_others_lets_go_of_them_too() {
     greets(&mut group, AFTER, &[BEFORE], 10);
     assert_eq!(group.poll_action(), None);
     acknowledges(&mut group, AFTER, 10);
+    assert_eq!(group.poll_action(), Some(GroupAction::LetGo(BEFORE)));
+}
+
+#[test]
+fn nobody_counts_for_two_in_one_set() {
+    let group = &mut leading(&[BEFORE, AFTER]);
+    group.handle_appended(Uid::new(20));
+    group.handle_durable(Uid::new(20));
+    greets(group, OTHER, &[AFTER, BEFORE], 20);
+    assert_eq!(group.acknowledged(Level::Quorum), Some(Uid::new(20)));
+    assert_eq!(group.acknowledged(Level::All), Some(Uid::new(10)));
+}
+
+#[test]
+fn one_that_may_not_count_counts_for_nobody_else_either() {
+    let group = &mut leading(&[BEFORE]);
+    greets(group, AFTER, &[BEFORE], 5);
+    group.set_eligible(AFTER, false);
+    assert_eq!(group.acknowledged(Level::One), Some(Uid::new(10)), "what the one before has said counts on");
+    acknowledges(group, AFTER, 9);
+    assert_eq!(group.poll_action(), None);
+}
+
+#[test]
+fn nobody_is_let_go_before_the_set_without_it_is_written_down() {
+    let group = &mut leading(&[BEFORE]);
+    greets(group, AFTER, &[BEFORE], 10);
+    acknowledges(group, AFTER, 10);
+    written(group, &sets(&[BEFORE], Some(&[AFTER])), 11);
+    acknowledges(group, AFTER, 11);
+    let last = sets(&[AFTER], None);
+    assert_eq!(group.poll_action(), Some(GroupAction::PersistPromotable(last.clone())));
+    group.handle_promotable_failed();
+    acknowledges(group, AFTER, 11);
+    assert_eq!(group.poll_action(), None, "whoever starts anew reads that the change is under way");
+    group.handle_tick(NOW);
+    written(group, &last, 12);
     assert_eq!(group.poll_action(), Some(GroupAction::LetGo(BEFORE)));
 }

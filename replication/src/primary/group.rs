@@ -60,6 +60,17 @@ struct Change {
     inherited: bool,
 }
 
+/// The commit that says that a change of the promotable set is over. Whoever reads the one before it goes on with the change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    /// It is there, or no change has ended.
+    Written,
+    /// It was asked for.
+    Asked,
+    /// It could not be written: that is tried again.
+    Unwritten,
+}
+
 /// What all sessions of a primary share: epoch, history, positions, and who follows.
 ///
 /// Order of calls: [`Group::new`] with what the engine recovered, [`Group::restore`] for every registered secondary,
@@ -83,6 +94,10 @@ pub struct Group {
     pub(super) absent: BTreeSet<InstanceId>,
     /// Copies that are gone for good, and who has their places.
     pub(super) successors: BTreeMap<InstanceId, Successor>,
+    /// When the engine is asked again to forget some of those, which it could not.
+    pub(super) ask_again_at: Option<Millis>,
+    /// Whether the end of the last change of the promotable set is written down.
+    pub(super) ending: Ending,
     deposed: Option<Epoch>,
     /// Rises with each incarnation that begins while it leads: sessions that began before it are over.
     pub(super) incarnations: u64,
@@ -112,6 +127,8 @@ impl Group {
             pending: None,
             absent: BTreeSet::new(),
             successors: BTreeMap::new(),
+            ask_again_at: None,
+            ending: Ending::Written,
             deposed: None,
             incarnations: 0,
             actions: VecDeque::new(),
@@ -179,13 +196,18 @@ impl Group {
         {
             change.at = Some(at);
         }
+        if sets.now == self.with_own(&self.promotable) {
+            self.ending = Ending::Written;
+        }
         self.settle_change();
+        self.let_go_of_former();
     }
 
     /// The sets asked for last could not be written down; the next tick asks again.
     pub fn handle_promotable_failed(&mut self) {
-        if let Some(change) = &mut self.pending {
-            change.unwritten = true;
+        match &mut self.pending {
+            Some(change) => change.unwritten = true,
+            None => self.ending = Ending::Unwritten,
         }
     }
 
@@ -283,6 +305,9 @@ impl Group {
             self.begin_change(change.next, change.forced);
             self.pending.iter_mut().for_each(|again| again.inherited = change.inherited);
         }
+        if self.ending == Ending::Unwritten && self.pending.is_none() {
+            self.write_ending();
+        }
         let limit = self.options.leave_after;
         let away = |id: InstanceId| {
             let member = self.members.get(&self.stands_for(id));
@@ -295,6 +320,7 @@ impl Group {
         self.join_without(&lost);
         self.propose_without(|id| gone.contains(&id));
         self.propose();
+        self.ask_again(now);
         self.let_go_of_former();
     }
 
@@ -484,8 +510,10 @@ impl Group {
 
     fn tracker(&self, set: &BTreeSet<InstanceId>) -> Tracker {
         let mut tracker = Tracker::new(self.durable);
+        // Nobody counts twice: neither for itself and another one, nor for two.
+        let mut counted = set.clone();
         for id in set {
-            let successor = Some(self.stands_for(*id)).filter(|other| !set.contains(other));
+            let successor = Some(self.stands_for(*id)).filter(|other| counted.insert(*other));
             let member = self.members.get(&successor.unwrap_or(*id));
             tracker.set(*id, member.map_or(Uid::ZERO, |member| member.durable));
         }
@@ -565,10 +593,15 @@ impl Group {
         if let Some(change) = self.pending.take() {
             self.promotable = change.next;
             if !change.forced {
-                let sets = PromotableSets { now: self.with_own(&self.promotable), next: None };
-                self.actions.push_back(GroupAction::PersistPromotable(sets));
+                self.write_ending();
             }
         }
+    }
+
+    fn write_ending(&mut self) {
+        self.ending = Ending::Asked;
+        let sets = PromotableSets { now: self.with_own(&self.promotable), next: None };
+        self.actions.push_back(GroupAction::PersistPromotable(sets));
     }
 
     fn with_own(&self, set: &BTreeSet<InstanceId>) -> BTreeSet<InstanceId> {

@@ -6,7 +6,7 @@ use planaria_types::{TableId, Uid};
 use super::action::{DeltaRead, SessionAction, StatesRead};
 use super::group::Group;
 use crate::options::planted;
-use crate::{Commit, DeltaChunk, Live, Message, Options, Reason, RewindItem, RewindReply, Welcome};
+use crate::{Commit, DeltaChunk, Live, Message, Options, Reason, Resume, RewindItem, RewindReply, Welcome};
 
 /// Why something read cannot be sent: the round must begin again, or the driver broke its contract.
 pub(super) type Stop = Result<Reason, &'static str>;
@@ -125,6 +125,8 @@ pub(super) struct DeltaServing {
     since: Uid,
     at_least: Uid,
     pinned: bool,
+    /// What the copy has kept of an earlier delta, until the chunks have got that far.
+    resumed: Option<Resume>,
     cursor: Option<(TableId, Bytes)>,
     next_number: u64,
     granted: u64,
@@ -133,11 +135,12 @@ pub(super) struct DeltaServing {
 }
 
 impl DeltaServing {
-    pub(super) fn new(since: Uid, at_least: Uid, pinned: bool) -> Self {
+    pub(super) fn new(since: Uid, at_least: Uid, pinned: bool, resumed: Option<Resume>) -> Self {
         Self {
             since,
             at_least,
             pinned,
+            resumed,
             cursor: None,
             next_number: 0,
             granted: 0,
@@ -150,14 +153,22 @@ impl DeltaServing {
         self.granted = self.granted.max(grant);
     }
 
+    /// What the records that are read next are newer than.
+    fn since(&self) -> Uid {
+        self.resumed.as_ref().map_or(self.since, |resumed| resumed.base)
+    }
+
     pub(super) fn poll(&mut self, options: &Options, round: u64) -> Option<SessionAction> {
+        if let Some(resumed) = self.resumed.take_if(|_| planted!(options, ResumeAtCursor)) {
+            self.cursor = Some(resumed.upto);
+        }
         if self.reading || self.done || self.next_number >= self.granted {
             return None;
         }
         self.reading = true;
         Some(SessionAction::ReadDelta {
             round,
-            since: self.since,
+            since: self.since(),
             cursor: self.cursor.clone(),
             at_least: if planted!(options, LiveFromAppended) { Uid::ZERO } else { self.at_least },
             pinned: self.pinned,
@@ -172,11 +183,12 @@ impl DeltaServing {
         read: DeltaRead,
     ) -> Result<DeltaChunk, Stop> {
         self.reading = false;
-        let DeltaRead::Chunk { snapshot, snapshot_hash, mark_floor, mut records, next } = read else {
+        let DeltaRead::Chunk { snapshot, snapshot_hash, mark_floor, mut records, mut next } = read else {
             return Err(Ok(Reason::PinExpired));
         };
         // The empty copy has nothing that a mark could delete.
-        if self.since > Uid::ZERO && mark_floor > self.since && !planted!(options, DeltaBelowMarkFloor) {
+        let since = self.since();
+        if since > Uid::ZERO && mark_floor > since && !planted!(options, DeltaBelowMarkFloor) {
             return Err(Ok(Reason::MarksDropped));
         }
         if snapshot < self.at_least && !planted!(options, LiveFromAppended) {
@@ -184,6 +196,15 @@ impl DeltaServing {
         }
         if planted!(options, LoseCursor) && self.next_number == 1 {
             records.clear();
+        }
+        // Behind the key that the copy had got to, more is new to it.
+        if let Some(resumed) = &self.resumed {
+            let before = records
+                .partition_point(|record| (record.table, &record.key) <= (resumed.upto.0, &resumed.upto.1));
+            if before < records.len() || next.is_none() {
+                records.truncate(before);
+                next = self.resumed.take().map(|resumed| resumed.upto);
+            }
         }
         self.done = next.is_none();
         self.cursor = next;
@@ -230,7 +251,7 @@ impl RewindServing {
             items: std::mem::take(&mut self.rest),
             at_least: self.at_least,
             pinned: self.pinned,
-            bytes_max: options.chunk_bytes,
+            bytes_max: options.rewind_reply_bytes,
         })
     }
 

@@ -10,7 +10,7 @@ use crate::message::FEATURES;
 use crate::options::planted;
 use crate::{
     Ack, Again, Bye, ByeCode, Hello, Message, Millis, Options, PROTOCOL_VERSION, Reason, Refusal, Refused,
-    Situation, Way, Welcome, agree, choose,
+    Resume, Situation, Way, Welcome, agree, choose,
 };
 
 /// A primary's session with one secondary.
@@ -422,6 +422,9 @@ impl Session {
             is_partial: hello.portion.is_some(),
         });
         let (live_from, live_from_hash) = Self::live_from(&self.options, group, choice.way, fork.uid, survey);
+        let resumed = Self::resumed(group, hello, fork, survey, choice.way)
+            .filter(|kept| kept.read_at.uid <= live_from || planted!(self.options, ResumeBehind))
+            .cloned();
         let welcome = Welcome {
             version: PROTOCOL_VERSION,
             features: hello.features & FEATURES,
@@ -439,11 +442,12 @@ impl Session {
             durable: group.durable(),
             fed: group.is_feeding(),
             chain: group.chain(),
+            resumes: resumed.is_some(),
         };
         let with_live = matches!(choice.way, Way::Tail | Way::Delta | Way::Reconcile);
         let pinned = choice.way.is_pinned();
         let delta = matches!(choice.way, Way::Delta | Way::PinnedDelta)
-            .then(|| DeltaServing::new(fork.uid, live_from, pinned));
+            .then(|| DeltaServing::new(fork.uid, live_from, pinned, resumed));
         self.round = Round::Serving(Box::new(Serving {
             number: hello.round,
             way: choice.way,
@@ -455,6 +459,23 @@ impl Session {
             compare: choice.way.reconciles().then(|| CompareServing::new(live_from, pinned)),
         }));
         self.send(Message::Welcome(Box::new(welcome)));
+    }
+
+    /// What a delta goes on from: it is on top of what the copy holds, all that was read is of this history, and no mark above its
+    /// base has been dropped. An empty copy, which needs no marks, has something then that does.
+    fn resumed<'a>(
+        group: &Group,
+        hello: &'a Hello,
+        fork: Position,
+        survey: &Survey,
+        way: Way,
+    ) -> Option<&'a Resume> {
+        let is_delta = matches!(way, Way::Delta | Way::PinnedDelta);
+        let fits = |kept: &&Resume| {
+            let is_of_this_history = group.history().position_of(kept.read_at.uid) == kept.read_at;
+            fork.uid == hello.durable && is_of_this_history && survey.mark_floor <= kept.base
+        };
+        hello.resume.as_ref().filter(|kept| is_delta && fits(kept))
     }
 
     /// S0. Not what is appended but what is visible: a chunk is read at a snapshot, and what it does not see must

@@ -50,6 +50,7 @@ fn hello(durable: u64) -> Hello {
         asked: None,
         portion: None,
         former: Vec::new(),
+        resume: None,
     }
 }
 
@@ -556,4 +557,55 @@ fn a_copy_that_counts_as_a_whole_one_is_no_partial_one() {
     group.handle_promotable(&sets, Uid::new(10));
     let session = welcomed(group, partial_hello(10), &survey(10), Options::default());
     assert_eq!(session.way(), Some(Way::PinnedDelta));
+}
+
+#[test]
+fn a_delta_goes_on_with_what_is_new_before_its_cursor_and_with_everything_behind_it() {
+    let upto = (TableId(1), Bytes::from_static(b"c"));
+    let read_at = history(1).position_of(Uid::new(8));
+    let kept = crate::Resume { upto: upto.clone(), base: Uid::new(7), read_at };
+    let group = &mut group(10);
+    let away = Survey { retained: false, delta_bytes: 1, total_bytes: 1_000, ..survey(10) };
+    let hello = Hello { resume: Some(kept), ..hello(5) };
+    // Whoever has less than was read, or has dropped marks since, begins anew.
+    for unfit in [survey(7), Survey { mark_floor: Uid::new(8), ..away.clone() }] {
+        let unfit = Survey { retained: false, ..unfit };
+        let mut session = welcomed(group, hello.clone(), &unfit, Options::default());
+        let messages = sent(&drain(&mut session, group));
+        assert!(matches!(&messages[..], [Message::Welcome(welcome), ..] if !welcome.resumes), "{messages:?}");
+        session.handle_disconnected(group, NOW);
+    }
+    let mut session = welcomed(group, hello, &away, Options::default());
+    let messages = sent(&drain(&mut session, group));
+    assert!(matches!(&messages[..], [Message::Welcome(welcome), ..] if welcome.resumes), "{messages:?}");
+    let record = |key: &'static [u8], uid| Record {
+        table: TableId(1),
+        key: Bytes::from_static(key),
+        uid: Uid::new(uid),
+        kind: RecordKind::Put,
+        row: Bytes::new(),
+    };
+    let mut read = |session: &mut Session, grant, records: Vec<Record>, next| {
+        session.handle_message(group, Message::DeltaRequest(DeltaRequest { round: 1, grant }), NOW);
+        let actions = drain(session, group);
+        let asked = actions.iter().find_map(|action| match action {
+            SessionAction::ReadDelta { since, cursor, .. } => Some((*since, cursor.clone())),
+            _ => None,
+        });
+        let (snapshot, snapshot_hash, mark_floor) = (Uid::new(10), None, Uid::ZERO);
+        let chunk = DeltaRead::Chunk { snapshot, snapshot_hash, mark_floor, records, next };
+        session.handle_delta(group, 1, chunk, NOW);
+        let chunk = sent(&drain(session, group)).into_iter().find_map(|message| match message {
+            Message::DeltaChunk(chunk) => Some(chunk),
+            _ => None,
+        });
+        (asked.expect("a read"), chunk.expect("a chunk"))
+    };
+    let first = vec![record(b"a", 9), record(b"d", 10)];
+    let (asked, chunk) = read(&mut session, 1, first, Some((TableId(1), Bytes::from_static(b"d"))));
+    assert_eq!(asked, (Uid::new(7), None));
+    assert_eq!((chunk.records, chunk.last), (vec![record(b"a", 9)], false), "what lies behind comes later");
+    let (asked, chunk) = read(&mut session, 2, vec![record(b"d", 10)], None);
+    assert_eq!(asked, (Uid::new(5), Some(upto)));
+    assert!(chunk.last);
 }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use planaria_types::{Epoch, History, HistoryHash, Position, TableId, Uid};
 
-use crate::{Commit, Message, Reason, Record, RewindItem, Span};
+use crate::{Commit, Message, Reason, Record, Resume, RewindItem, Span};
 
 /// What a copy holds, as its engine tells it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -117,6 +117,14 @@ pub enum Action {
         /// Whether keys will be rewound.
         rewind: bool,
     },
+    /// Go on with the refresh that was suspended last. What is stored from now on begins with the first key again.
+    ResumeRefresh {
+        /// The round from now on.
+        round: u64,
+    },
+    /// The round is over, and the refresh goes on in a later one: keep what was stored in this round, which has everything up to
+    /// this key and position; or drop that, and keep what was kept before.
+    SuspendRefresh(Option<Resume>),
     /// Collect records of a delta: [`super::Replica::handle_stored`].
     StoreDelta {
         /// Goes back with the answer.

@@ -48,6 +48,7 @@ fn welcome(term: u64, fork: u64) -> Welcome {
         durable: Uid::new(fork),
         fed: false,
         chain: vec![InstanceId(1)],
+        resumes: false,
     }
 }
 

@@ -370,5 +370,6 @@ fn welcome(round: u64) -> crate::Welcome {
         durable: Uid::new(20),
         fed: false,
         chain: vec![InstanceId(1)],
+        resumes: false,
     }
 }

@@ -1,6 +1,7 @@
 //! A refresh: collect what changed, hold what comes live, install both at one cut.
 
-use planaria_types::{Epoch, History, HistoryHash, Uid};
+use bytes::Bytes;
+use planaria_types::{Epoch, History, HistoryHash, TableId, Uid};
 
 use super::action::{Action, Install, Local, RewindCursor, RewindItems};
 use super::reconcile::Comparison;
@@ -9,8 +10,8 @@ use super::session::{End, breach};
 use super::tail::{Tail, follow};
 use crate::options::planted;
 use crate::{
-    Commit, DeltaChunk, DeltaRequest, Message, Millis, Options, RecordKind, RewindReply, RewindRequest, Way,
-    Welcome,
+    Commit, DeltaChunk, DeltaRequest, Message, Millis, Options, RecordKind, Resume, RewindReply,
+    RewindRequest, Way, Welcome,
 };
 
 /// The state of one round.
@@ -51,6 +52,20 @@ pub(super) struct Refresh {
     pub(super) comparison: Option<Comparison>,
     /// Batches that the engine has not confirmed.
     storing: u64,
+    /// What an earlier round has kept, and this one goes on from.
+    resumed: Option<Suspended>,
+    /// The last key of the chunks so far: everything up to it came.
+    reached: Option<(TableId, Bytes)>,
+}
+
+/// What is kept of a delta that was interrupted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Suspended {
+    /// The position that it is on top of.
+    since: Uid,
+    resume: Resume,
+    /// What was taken in so far.
+    bytes: u64,
 }
 
 /// How far a rewind has come.
@@ -96,7 +111,26 @@ impl Refresh {
             rewind: if rewind { Rewind::List(None) } else { Rewind::Complete },
             comparison: welcome.way.reconciles().then(Comparison::new),
             storing: 0,
+            resumed: None,
+            reached: None,
         }
+    }
+
+    /// The same, on top of what an earlier round has kept.
+    pub(super) fn on_top_of(mut self, resumed: Option<Suspended>) -> Self {
+        self.bytes = resumed.as_ref().map_or(0, |resumed| resumed.bytes);
+        self.resumed = resumed;
+        self
+    }
+
+    /// What can be kept of the round: of a delta what came up to a key. The states of keys that are rewound are read again.
+    fn kept(&self) -> Option<Suspended> {
+        if !self.delta || self.rewinding {
+            return None;
+        }
+        let read_at = self.history.position_of(self.snapshot);
+        let resume = Resume { upto: self.reached.clone()?, base: self.base, read_at };
+        Some(Suspended { since: self.since, resume, bytes: self.bytes })
     }
 
     /// Where the live stream begins.
@@ -204,8 +238,51 @@ impl Replica {
         let Phase::Refreshing(refresh) = &self.phase else { return };
         match &refresh.comparison {
             Some(comparison) => self.kept |= comparison.has_begun(),
-            None => self.actions.push_back(Action::AbandonRefresh),
+            None => self.suspend(),
         }
+    }
+
+    /// Keeps of a delta what is of use to the next one. What came in a round that did not get further than an earlier one
+    /// is dropped, so that one key and one position say what there is.
+    fn suspend(&mut self) {
+        let Phase::Refreshing(refresh) = &mut self.phase else { return };
+        let before = refresh.resumed.take();
+        let is_further =
+            |own: &Suspended| before.as_ref().is_none_or(|before| own.resume.upto > before.resume.upto);
+        // A partial copy holds what one pin shows.
+        let own = refresh.kept().filter(|own| self.partial.is_none() && is_further(own));
+        self.actions.push_back(match (&own, &before) {
+            (Some(own), _) => Action::SuspendRefresh(Some(own.resume.clone())),
+            (None, Some(_)) => Action::SuspendRefresh(None),
+            (None, None) => Action::AbandonRefresh,
+        });
+        self.suspended = own.or(before);
+    }
+
+    /// What the next delta may go on from.
+    pub(super) fn resume(&self) -> Option<Resume> {
+        let fits = |suspended: &&Suspended| suspended.since == self.local.durable;
+        self.suspended.as_ref().filter(fits).map(|suspended| suspended.resume.clone())
+    }
+
+    /// Drops what was kept of a delta, because this round does not go on from it.
+    pub(super) fn drop_suspended(&mut self) {
+        if self.suspended.take().is_some() {
+            self.actions.push_back(Action::AbandonRefresh);
+        }
+    }
+
+    /// A delta goes on only from what was kept, and on top of what it was on top of.
+    pub(super) fn check_resumption(&self, welcome: &Welcome) -> Result<(), End> {
+        let fits = |suspended: &Suspended| {
+            suspended.since == welcome.fork.uid
+                && self.local.durable == welcome.fork.uid
+                && (suspended.resume.read_at.uid <= welcome.live_from || planted!(self.options, ResumeBehind))
+        };
+        if welcome.resumes && !self.suspended.as_ref().is_some_and(fits) {
+            return Err(breach("a delta goes on that was not begun"));
+        }
+        Ok(())
     }
 
     /// Drops ranges that an earlier round replaced, because this one goes another way.
@@ -222,11 +299,12 @@ impl Replica {
     }
 
     pub(super) fn begin_refresh(&mut self, refresh: Refresh, now: Millis) {
-        self.actions.push_back(Action::BeginRefresh {
-            round: refresh.round,
-            since: refresh.since,
-            rewind: refresh.rewinding,
+        let Refresh { round, since, rewinding: rewind, .. } = refresh;
+        self.actions.push_back(match &refresh.resumed {
+            Some(_) => Action::ResumeRefresh { round },
+            None => Action::BeginRefresh { round, since, rewind },
         });
+        self.status.counters.resumptions += u64::from(refresh.resumed.is_some());
         self.phase = Phase::Refreshing(Box::new(refresh));
         self.advance(now);
     }
@@ -267,6 +345,9 @@ impl Replica {
         refresh.chunk_number += 1;
         refresh.chunks_complete = chunk.last;
         let mut records = chunk.records;
+        if let Some(last) = records.last() {
+            refresh.reached = Some((last.table, last.key.clone()));
+        }
         let came = records.len();
         let base = refresh.base;
         // What is newer than the base comes in the live stream, and may only be seen from there on.

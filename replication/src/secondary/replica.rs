@@ -4,7 +4,7 @@ use planaria_types::{DatabaseId, Epoch, GroupId, HistoryHash, InstanceId, Portio
 
 use super::action::{Action, Local, RewindCursor, RewindItems};
 use super::feed::shown_under;
-use super::refresh::Refresh;
+use super::refresh::{Refresh, Suspended};
 use super::rounds::{Partial, Rest};
 use super::status::{State, Status};
 use super::tail::Tail;
@@ -66,6 +66,8 @@ pub struct Replica {
     pub(super) partial: Option<Partial>,
     /// Whose place it has taken in its directory.
     pub(super) former: Vec<InstanceId>,
+    /// The engine keeps a delta that was interrupted.
+    pub(super) suspended: Option<Suspended>,
     /// The engine holds ranges that an earlier round replaced.
     pub(super) kept: bool,
     /// Reconciles that the engine failed at, one after the other.
@@ -137,6 +139,7 @@ impl Replica {
             asked: None,
             partial: None,
             former: Vec::new(),
+            suspended: None,
             kept: false,
             reconcile_failures: 0,
             acked: None,
@@ -287,6 +290,7 @@ impl Replica {
         self.feeds_under = shown_under(&self.local, self.promised);
         self.bulk = None;
         self.asked = None;
+        self.suspended = None;
         self.kept = false;
         self.reconcile_failures = 0;
         self.status.counters.refreshes += 1;
@@ -305,6 +309,7 @@ impl Replica {
         self.feeds_under = shown_under(&self.local, self.promised);
         self.appending.clear();
         self.note_failed_reconcile();
+        self.suspended = None;
         self.unpromised = true;
         // A take back must not follow a quarantine that failed, nor an acknowledgement a promise.
         self.actions.retain(|action| matches!(action, Action::Connect | Action::Disconnect));
@@ -450,7 +455,7 @@ impl Replica {
         self.leave(why, now);
     }
 
-    /// The session is over. What was collected of a refresh is dropped, unless the engine is installing it.
+    /// The session is over. What was collected of a delta is kept for the next one.
     pub(super) fn leave(&mut self, why: &str, now: Millis) {
         let had_connection = self.connected || matches!(self.phase, Phase::Connecting);
         if had_connection {

@@ -58,6 +58,7 @@ fn welcome(round: u64, fork: u64, way: Way, live_from: u64) -> Welcome {
         durable: Uid::new(fork),
         fed: false,
         chain: vec![InstanceId(1)],
+        resumes: false,
     }
 }
 
@@ -392,6 +393,84 @@ fn a_break_during_a_refresh_keeps_the_old_cut() {
     replica.handle_disconnected("cut", NOW);
     assert!(drain(&mut replica).contains(&Action::AbandonRefresh));
     assert_eq!(replica.status().visible, Uid::new(10));
+}
+
+/// A replica whose delta was cut off after two chunks, read at 22 and 23 from a base of 20.
+fn interrupted() -> (Replica, crate::Resume) {
+    let mut replica = greeting(local(10), Options::default());
+    drain(&mut replica);
+    replica.handle_message(Message::Welcome(Box::new(welcome(1, 10, Way::Delta, 20))), NOW);
+    drain(&mut replica);
+    replica.handle_message(chunk(0, 22, vec![put(1, 15)], false), NOW);
+    // The last one is newer than the base, so that it would have come live.
+    replica.handle_message(chunk(1, 23, vec![put(2, 18), put(3, 21)], false), NOW);
+    drain(&mut replica);
+    replica.handle_disconnected("cut", NOW);
+    let kept = crate::Resume {
+        upto: (TableId(1), Bytes::from_static(&[3])),
+        base: Uid::new(20),
+        read_at: history(&[(1, 0)]).position_of(Uid::new(23)),
+    };
+    assert!(drain(&mut replica).contains(&Action::SuspendRefresh(Some(kept.clone()))));
+    (replica, kept)
+}
+
+fn greet_again(replica: &mut Replica) -> Hello {
+    let due = replica.poll_timeout().expect("another attempt");
+    replica.handle_tick(due);
+    replica.handle_connected(due);
+    hello(&drain(replica))
+}
+
+#[test]
+fn a_delta_that_was_cut_off_goes_on_from_what_has_come() {
+    let (mut replica, kept) = interrupted();
+    let again = greet_again(&mut replica);
+    assert_eq!((again.durable, again.resume), (Uid::new(10), Some(kept.clone())));
+    let goes_on = Welcome { resumes: true, ..welcome(2, 10, Way::Delta, 25) };
+    replica.handle_message(Message::Welcome(Box::new(goes_on)), NOW);
+    assert!(drain(&mut replica).contains(&Action::ResumeRefresh { round: 2 }));
+    // Cut off again before it has got so far: what was kept before stays, and nothing else.
+    let Message::DeltaChunk(early) = chunk(0, 26, vec![put(1, 24)], false) else { unreachable!() };
+    replica.handle_message(Message::DeltaChunk(DeltaChunk { round: 2, ..early }), NOW);
+    drain(&mut replica);
+    replica.handle_disconnected("cut", NOW);
+    assert!(drain(&mut replica).contains(&Action::SuspendRefresh(None)));
+    assert_eq!(greet_again(&mut replica).resume, Some(kept));
+    assert_eq!(replica.status().counters.resumptions, 1);
+}
+
+#[test]
+fn what_is_kept_of_a_delta_goes_when_another_way_is_taken() {
+    for other in
+        [welcome(2, 10, Way::Tail, 10), welcome(2, 10, Way::Delta, 25), welcome(2, 10, Way::Bulk, 25)]
+    {
+        let (mut replica, _) = interrupted();
+        greet_again(&mut replica);
+        replica.handle_message(Message::Welcome(Box::new(other)), NOW);
+        let actions = drain(&mut replica);
+        assert!(actions.contains(&Action::AbandonRefresh), "{actions:?}");
+    }
+}
+
+#[test]
+fn a_delta_goes_on_only_where_everything_that_was_read_is() {
+    let (mut replica, _) = interrupted();
+    greet_again(&mut replica);
+    let behind = Welcome { resumes: true, ..welcome(2, 10, Way::Delta, 22) };
+    replica.handle_message(Message::Welcome(Box::new(behind)), NOW);
+    assert_eq!(bye(&drain(&mut replica)), ByeCode::Protocol);
+}
+
+#[test]
+fn what_a_failure_may_have_taken_is_not_gone_on_from() {
+    let (mut replica, _) = interrupted();
+    let due = replica.poll_timeout().expect("another attempt");
+    replica.handle_tick(due);
+    replica.handle_connected(due);
+    replica.handle_failure(local(10), "the disk is full", due);
+    drain(&mut replica);
+    assert_eq!(greet_again(&mut replica).resume, None);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn welcome(round: u64, fork: u64, way: Way, live_from: u64) -> Welcome {
         durable: Uid::new(live_from),
         fed: false,
         chain: Vec::new(),
+        resumes: false,
     }
 }
 

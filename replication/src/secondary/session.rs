@@ -60,6 +60,7 @@ impl Replica {
             asked: self.asked,
             portion: self.partial.as_ref().map(|partial| partial.portion.clone()),
             former: self.former.clone(),
+            resume: self.resume(),
         };
         self.actions.push_back(Action::Send(Message::Hello(Box::new(hello))));
     }
@@ -135,6 +136,7 @@ impl Replica {
         self.promise(&welcome)?;
         self.check_fork(&welcome)?;
         self.check_round(&welcome)?;
+        self.check_resumption(&welcome)?;
         self.note_source(&welcome);
         self.status.way = Some(welcome.way);
         self.status.reason = Some(welcome.reason);
@@ -147,6 +149,9 @@ impl Replica {
         self.status.diverged = self.local.visible > welcome.fork.uid;
         if !welcome.way.reconciles() {
             self.drop_kept();
+        }
+        if !welcome.resumes {
+            self.drop_suspended();
         }
         if welcome.way == Way::Bulk {
             self.fetch_bulk(&welcome);
@@ -272,7 +277,8 @@ impl Replica {
             }
             self.rest(welcome.epoch, now);
         } else {
-            self.begin_refresh(Refresh::new(self.round, welcome, rewind), now);
+            let resumed = self.suspended.take();
+            self.begin_refresh(Refresh::new(self.round, welcome, rewind).on_top_of(resumed), now);
         }
     }
 }

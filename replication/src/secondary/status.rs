@@ -51,6 +51,8 @@ pub struct Counters {
     pub refreshes: u64,
     /// Hops installed.
     pub hops: u64,
+    /// Deltas that went on from what an interrupted one had brought.
+    pub resumptions: u64,
     /// Times that held commits outgrew their buffer.
     pub overflows: u64,
     /// Sessions that said hello.

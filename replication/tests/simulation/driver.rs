@@ -158,6 +158,11 @@ impl World {
                 self.coverage.rewinds += u64::from(rewind);
                 store.begin(round);
             }
+            Action::ResumeRefresh { round } => {
+                self.coverage.resumptions += 1;
+                store.resume(round)?;
+            }
+            Action::SuspendRefresh(kept) => store.suspend(kept.is_some())?,
             Action::StoreDelta { round, records } => {
                 store.collect(round, records, false)?;
                 state.answers.push_back(Answer::Stored(round));

@@ -50,6 +50,8 @@ pub(crate) struct Store {
 pub(crate) struct Collecting {
     pub(crate) round: u64,
     delta: Vec<Record>,
+    /// How many of them are of rounds that were interrupted.
+    kept: usize,
     rewound: Vec<Record>,
 }
 
@@ -194,7 +196,22 @@ impl Store {
 
     pub(crate) fn begin(&mut self, round: u64) {
         self.replacing = None;
-        self.collecting = Some(Collecting { round, delta: Vec::new(), rewound: Vec::new() });
+        self.collecting = Some(Collecting { round, delta: Vec::new(), kept: 0, rewound: Vec::new() });
+    }
+
+    pub(crate) fn suspend(&mut self, keeps: bool) -> Result<(), String> {
+        let collecting = self.collecting.as_mut().ok_or("nothing is suspended")?;
+        if keeps {
+            collecting.kept = collecting.delta.len();
+        }
+        collecting.delta.truncate(collecting.kept);
+        Ok(())
+    }
+
+    pub(crate) fn resume(&mut self, round: u64) -> Result<(), String> {
+        let collecting = self.collecting.as_mut().ok_or("nothing was suspended")?;
+        collecting.round = round;
+        Ok(())
     }
 
     pub(crate) fn collect(&mut self, round: u64, records: Vec<Record>, rewound: bool) -> Result<(), String> {

@@ -46,6 +46,7 @@ pub(crate) struct Coverage {
     pub(crate) reconciles: u64,
     pub(crate) pinned_reconciles: u64,
     pub(crate) resumed: u64,
+    pub(crate) resumptions: u64,
     pub(crate) fed: u64,
     pub(crate) behind: u64,
     pub(crate) loops: u64,
@@ -174,6 +175,8 @@ impl World {
             live_window_bytes: 150 + random.below(600),
             live_batch_bytes: 100 + random.below(300),
             chunk_bytes: 41 + random.below(120),
+            // As much as a chunk has.
+            rewind_reply_bytes: 0,
             chunks_in_flight: 1 + random.below(3) as u32,
             held_bytes_max: 100 + random.below(900),
             rewind_request_bytes: 17 + random.below(60),
@@ -188,6 +191,7 @@ impl World {
             leave_after: Millis(300 + random.below(2_000)),
             planted,
         };
+        let options = Options { rewind_reply_bytes: options.chunk_bytes, ..options };
         let publish_one_in = if random.one_in(3) { 30 } else { 1 };
         let node = |_| Node {
             store: Store::default(),

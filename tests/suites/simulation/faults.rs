@@ -287,7 +287,13 @@ impl World {
         let (end, promised) = (db.log_end().0, db.promised());
         let before = self.nodes[node].instance.replace(db.instance());
         if before.is_some_and(|before| before != db.instance()) {
-            // Run files took its place, perhaps within the call that the process died in.
+            // Run files took its place, perhaps within the call that the process died in. It counts for the one before from then on.
+            let must_have = std::mem::take(&mut self.nodes[node].must_have);
+            if end < must_have {
+                return Err(format!(
+                    "R6/E1: node {node} shared {must_have} with its primary, and was replaced by {end}"
+                ));
+            }
             self.copy_was_replaced(node);
         }
         let state = &mut self.nodes[node];

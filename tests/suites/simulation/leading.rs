@@ -89,7 +89,7 @@ impl Leading {
                 GroupAction::LetGo(instance) => match self.registrar.forget(instance) {
                     Ok(()) => self.group.handle_let_go(instance),
                     Err(error) => {
-                        self.group.handle_let_go_failed(instance);
+                        self.group.handle_let_go_failed(instance, now);
                         outcome = Err(error.to_string());
                     }
                 },
@@ -329,7 +329,8 @@ impl World {
         };
         let holds = |other: &usize| {
             let node = &self.nodes[*other];
-            node.buried >= last
+            let (buried, of) = &node.buried;
+            *buried >= last && of.position_of(last) == position
                 || node.database().map_or(node.acknowledged.max(node.greeted) >= last, |db| {
                     (moves || counts(db))
                         && db.durable() >= last

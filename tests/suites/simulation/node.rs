@@ -10,7 +10,7 @@ use planaria_net::replica::executor::FollowingCopy;
 use planaria_net::replica::settle;
 use planaria_replication::secondary::Replica;
 use planaria_replication::{Millis, Options as Protocol};
-use planaria_types::{Epoch, InstanceId, Uid};
+use planaria_types::{Epoch, History, InstanceId, Uid};
 
 use crate::bulk::Transfer;
 use crate::leading::Leading;
@@ -57,8 +57,12 @@ pub(crate) struct Node {
     pub(crate) acknowledged: Uid,
     /// What it last said in a hello to be durable, which counts as well until it turns out to be of another history.
     pub(crate) greeted: Uid,
-    /// What it had acknowledged when its disk was lost: whoever was told of that counts on it still, and may.
-    pub(crate) buried: Uid,
+    /// The history that it had when it said so.
+    pub(crate) history: History,
+    /// What it had acknowledged when its disk was lost, and of what history: whoever was told of that counts on it still, and may.
+    pub(crate) buried: (Uid, History),
+    /// What run files that are about to take its place must have at least.
+    pub(crate) must_have: Uid,
     /// The newest epoch that it promised to follow.
     pub(crate) promised: Epoch,
     /// What its readers saw last, in this process.
@@ -84,7 +88,9 @@ impl Node {
             instance: None,
             acknowledged: Uid::ZERO,
             greeted: Uid::ZERO,
-            buried: Uid::ZERO,
+            history: History::default(),
+            buried: (Uid::ZERO, History::default()),
+            must_have: Uid::ZERO,
             promised: Epoch::NONE,
             shown: Uid::ZERO,
             mark_floor: Uid::ZERO,
@@ -138,7 +144,8 @@ impl Node {
         self.put_disk(empty_disk(seed));
         self.disk.set_now_millis(now);
         self.made = false;
-        self.buried = self.acknowledged.max(self.greeted);
+        self.buried = (self.acknowledged.max(self.greeted), std::mem::take(&mut self.history));
+        self.must_have = Uid::ZERO;
         self.acknowledged = Uid::ZERO;
         self.greeted = Uid::ZERO;
         self.promised = Epoch::NONE;

@@ -51,6 +51,7 @@ impl World {
             self.note(format_args!("node {node} does {action:?}"));
         }
         match &action {
+            Action::ResumeRefresh { .. } => self.coverage.deltas_resumed += 1,
             Action::StoreRanges { spans, .. } => self.coverage.ranges_replaced += spans.len() as u64,
             Action::Install(install) => self.coverage.reconciled += u64::from(install.reconciled),
             _ => {}
@@ -101,7 +102,8 @@ impl World {
     fn send(&mut self, node: usize, message: Message) -> Checked {
         let Some(following) = self.following(node) else { return Ok(()) };
         let Some(number) = following.connection else { return Ok(()) };
-        let promised = following.copy.database().promised();
+        let db = following.copy.database();
+        let (promised, history) = (db.promised(), db.history());
         if let Message::Ack(ack) = &message {
             if ack.epoch != promised {
                 return Err(format!(
@@ -111,9 +113,11 @@ impl World {
             }
             let acknowledged = &mut self.nodes[node].acknowledged;
             *acknowledged = ack.durable.max(*acknowledged);
+            self.nodes[node].history = history;
         }
         if let Message::Hello(hello) = &message {
             self.nodes[node].greeted = hello.durable;
+            self.nodes[node].history.clone_from(&hello.history);
         }
         self.note_message("is told", number, &message);
         if let Some(link) = self.connections.get_mut(&number) {

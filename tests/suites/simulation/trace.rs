@@ -88,6 +88,7 @@ coverage! {
     pinned_reconciles,
     reconciles_asked,
     ranges_replaced,
+    deltas_resumed,
     reconciled,
     again,
     take_backs,

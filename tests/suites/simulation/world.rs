@@ -101,6 +101,8 @@ impl World {
             live_window_bytes: 1_000 + random.below(20_000),
             live_batch_bytes: 500 + random.below(6_000),
             chunk_bytes: 200 + random.below(6_000),
+            // As much as a chunk has.
+            rewind_reply_bytes: 0,
             chunks_in_flight: 1 + random.below(3) as u32,
             held_bytes_max: 1_000 + random.below(30_000),
             rewind_request_bytes: 17 + random.below(60),
@@ -115,6 +117,7 @@ impl World {
             leave_after: Millis(300 + random.below(2_000)),
             planted: planted.and_then(Fault::protocol),
         };
+        let protocol = Protocol { rewind_reply_bytes: protocol.chunk_bytes, ..protocol };
         let leave_after = if moves { Millis(protocol.leave_after.0 + 4_000) } else { protocol.leave_after };
         let protocol = Protocol { leave_after, ..protocol };
         let capped = random.once_in(3);

@@ -122,6 +122,15 @@ impl FollowingCopy {
                 self.refresh = None;
                 self.refresh = Some(self.db.begin_refresh(rewind.then_some(since))?);
             }
+            // What was collected is on top of what the copy holds still: it has had no session since.
+            Action::ResumeRefresh { .. } => {
+                let records = self.refresh.as_ref().ok_or(Error::Closed)?.records();
+                tracing::info!(records, "the delta goes on from what an interrupted one has brought");
+            }
+            Action::SuspendRefresh(kept) => {
+                let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
+                refresh.suspend(kept.map(|kept| (kept.upto, kept.base)))?;
+            }
             Action::StoreDelta { round, records } => {
                 let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
                 for record in records {

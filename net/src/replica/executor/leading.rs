@@ -34,6 +34,7 @@ pub struct Leading {
 pub fn lead(db: &Database, options: Options, leading: Leading, now: Millis) -> Result<(Group, Lead)> {
     db.begin_epoch()?;
     register_those_that_were_fed(db)?;
+    forget_former(db)?;
     let before = db.lead()?;
     let own = db.instance();
     let stays = before.as_ref().is_some_and(|before| before.promotable.contains(&own));
@@ -119,6 +120,15 @@ fn register_those_that_led(db: &Database, before: Option<&Lead>) -> Result<()> {
         let inherited = db.history().entries().last().map_or(Uid::ZERO, |entry| entry.inherited);
         let led = Registration::new(before.instance, before.name.clone(), inherited);
         db.register(&Registration { address: before.address, ..led }, Durability::Synced)?;
+    }
+    Ok(())
+}
+
+/// Those whose place this copy has taken in its directory never come back.
+fn forget_former(db: &Database) -> Result<()> {
+    let former = db.former_instances().unwrap_or_default();
+    for known in db.registrations()?.iter().filter(|known| former.contains(&known.instance)) {
+        db.forget(known.instance)?;
     }
     Ok(())
 }
