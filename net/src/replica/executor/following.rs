@@ -118,6 +118,32 @@ impl FollowingCopy {
             Action::Show(cut) => {
                 self.db.show(cut)?;
             }
+            Action::BeginRefresh { .. }
+            | Action::ResumeRefresh { .. }
+            | Action::SuspendRefresh(_)
+            | Action::StoreDelta { .. }
+            | Action::ReadRewindItems { .. }
+            | Action::StoreRewind { .. } => self.perform_refresh(action, machine, now)?,
+            Action::BeginReconcile { .. } | Action::SumSpans { .. } | Action::StoreRanges { .. } => {
+                self.perform_reconcile(action, machine, now)?;
+            }
+            Action::AbandonRefresh => self.abandon(),
+            Action::Install(install) => {
+                self.install(install)?;
+                machine.handle_installed(local(&self.db), now);
+            }
+            Action::Connect
+            | Action::Disconnect
+            | Action::Send(_)
+            | Action::FetchBulk { .. }
+            | Action::AbandonBulk => return Ok(Some(action)),
+        }
+        Ok(None)
+    }
+
+    /// Carries out an action of a delta or a rewind.
+    fn perform_refresh(&mut self, action: Action, machine: &mut Replica, now: Millis) -> Result<()> {
+        match action {
             Action::BeginRefresh { since, rewind, .. } => {
                 self.refresh = None;
                 self.refresh = Some(self.db.begin_refresh(rewind.then_some(since))?);
@@ -149,21 +175,9 @@ impl FollowingCopy {
                 }
                 machine.handle_stored(round, now);
             }
-            Action::BeginReconcile { .. } | Action::SumSpans { .. } | Action::StoreRanges { .. } => {
-                self.perform_reconcile(action, machine, now)?;
-            }
-            Action::AbandonRefresh => self.abandon(),
-            Action::Install(install) => {
-                self.install(install)?;
-                machine.handle_installed(local(&self.db), now);
-            }
-            Action::Connect
-            | Action::Disconnect
-            | Action::Send(_)
-            | Action::FetchBulk { .. }
-            | Action::AbandonBulk => return Ok(Some(action)),
+            _ => {}
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Carries out an action of a reconcile.
