@@ -71,6 +71,10 @@ impl ControlHandler {
                 center.set_mode(now, &database, mode)?;
                 ControlResponse::Databases(center.databases(now))
             }
+            ControlRequest::RemoveNode { name, reason, force } => {
+                center.remove_node(now, &name, &reason, force)?;
+                ControlResponse::Nodes(center.nodes(now))
+            }
             request => return answer_of_clones(&mut center, now, request),
         })
     }

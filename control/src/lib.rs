@@ -18,7 +18,7 @@ mod handler;
 pub use catalog::{
     Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, DeclarationRecord,
     Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord,
-    LinkRecord, NodeRecord, RuleRecord, ScheduleRecord, StoreCatalog, StoreRecord, WantRecord,
+    LinkRecord, NodeRecord, RemovedRecord, RuleRecord, ScheduleRecord, StoreCatalog, StoreRecord, WantRecord,
 };
 pub use center::{Center, Now, Settings};
 pub use error::{Error, Result};

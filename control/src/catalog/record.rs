@@ -6,6 +6,7 @@ use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
 use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
 use super::declarations::{DeclarationRecord, Declared};
+use super::members::RemovedRecord;
 use super::rules::RuleRecord;
 use super::stores::StoreRecord;
 
@@ -125,6 +126,15 @@ impl JobKind {
             Self::Promote => "promote",
             Self::Follow => "follow",
             Self::Reseed => "reseed",
+        }
+    }
+
+    /// What has happened where it comes to nothing.
+    pub const fn failure(self) -> EventKind {
+        match self {
+            Self::Promote => EventKind::PromotionFailed,
+            Self::Follow => EventKind::FollowFailed,
+            Self::Reseed => EventKind::ReseedFailed,
         }
     }
 }
@@ -249,11 +259,15 @@ pub enum EventKind {
     StoreRemoved,
     /// A newer backup was seen in a store.
     BackupSeen,
+    /// An operator had a node leave the cluster.
+    NodeRemoved,
+    /// A copy has left, as its node has another one in its place.
+    CopyReplaced,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::NodeJoined,
         Self::NodeLost,
         Self::NodeReturned,
@@ -290,6 +304,8 @@ impl EventKind {
         Self::StoreSet,
         Self::StoreRemoved,
         Self::BackupSeen,
+        Self::NodeRemoved,
+        Self::CopyReplaced,
     ];
 
     /// A stable name.
@@ -331,6 +347,8 @@ impl EventKind {
             Self::StoreSet => "store_set",
             Self::StoreRemoved => "store_removed",
             Self::BackupSeen => "backup_seen",
+            Self::NodeRemoved => "node_removed",
+            Self::CopyReplaced => "copy_replaced",
         }
     }
 }
@@ -361,16 +379,26 @@ pub enum Change {
     Datacenter(DatacenterRecord),
     /// A node is new, or has changed.
     Node(NodeRecord),
+    /// The node of that name has left.
+    NodeRemoved(String),
+    /// That a node has left is remembered.
+    Removed(RemovedRecord),
+    /// The node of that name is back, or so many have left since that this one is forgotten.
+    RemovedForgotten(String),
     /// Something was declared of a node or a datacenter.
     Declaration(DeclarationRecord),
     /// It is declared no more.
     DeclarationRemoved(Declared, String),
     /// A round trip was measured.
     Link(LinkRecord),
+    /// One of these two nodes has left.
+    LinkRemoved(String, String),
     /// A database is new, or has changed.
     Database(DatabaseRecord),
     /// A copy is new, or has changed.
     Instance(InstanceRecord),
+    /// A copy has left.
+    InstanceRemoved(InstanceId),
     /// Another copy leads, or under another epoch or at another address.
     Lead(LeadRecord),
     /// A job was begun or ended.

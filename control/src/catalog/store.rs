@@ -10,6 +10,7 @@ use planaria_types::KeyRange;
 
 use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
 use super::declarations::DeclarationRecord;
+use super::members::RemovedRecord;
 use super::record::{Change, Event, JobRecord, JobState};
 use super::row::{Row, bits};
 use super::rules::{CalendarRecord, RuleRecord};
@@ -33,6 +34,7 @@ pub struct StoreCatalog {
     settings: Table,
     datacenters: Table,
     nodes: Table,
+    removed: Table,
     declarations: Table,
     links: Table,
     databases: Table,
@@ -77,6 +79,7 @@ impl StoreCatalog {
                 Setting::TABLE,
                 "datacenters",
                 "nodes",
+                "removed",
                 "declarations",
                 "links",
                 "databases",
@@ -106,6 +109,7 @@ impl StoreCatalog {
             settings: table::<Setting>(&database)?,
             datacenters: table::<super::DatacenterRecord>(&database)?,
             nodes: table::<super::NodeRecord>(&database)?,
+            removed: table::<RemovedRecord>(&database)?,
             declarations: table::<DeclarationRecord>(&database)?,
             links: table::<super::LinkRecord>(&database)?,
             databases: table::<super::DatabaseRecord>(&database)?,
@@ -269,6 +273,7 @@ impl Catalog for StoreCatalog {
         let mut changes: Vec<Change> = Vec::new();
         changes.extend(rows(&self.datacenters)?.into_iter().map(Change::Datacenter));
         changes.extend(rows(&self.nodes)?.into_iter().map(Change::Node));
+        changes.extend(rows(&self.removed)?.into_iter().map(Change::Removed));
         changes.extend(rows(&self.declarations)?.into_iter().map(Change::Declaration));
         changes.extend(rows(&self.links)?.into_iter().map(Change::Link));
         changes.extend(rows(&self.databases)?.into_iter().map(Change::Database));
@@ -316,13 +321,20 @@ impl Catalog for StoreCatalog {
             match change {
                 Change::Datacenter(datacenter) => put(&mut batch, &self.datacenters, datacenter)?,
                 Change::Node(node) => put(&mut batch, &self.nodes, node)?,
+                Change::NodeRemoved(name) => forget_named(&mut batch, &self.nodes, name)?,
+                Change::Removed(removed) => put(&mut batch, &self.removed, removed)?,
+                Change::RemovedForgotten(name) => forget_named(&mut batch, &self.removed, name)?,
                 Change::Declaration(declared) => put(&mut batch, &self.declarations, declared)?,
                 Change::DeclarationRemoved(of, name) => {
                     forget_at(&mut batch, &self.declarations, &[of.name(), name])?;
                 }
                 Change::Link(link) => put(&mut batch, &self.links, link)?,
+                Change::LinkRemoved(from, to) => forget_at(&mut batch, &self.links, &[from, to])?,
                 Change::Database(database) => put(&mut batch, &self.databases, database)?,
                 Change::Instance(instance) => put(&mut batch, &self.instances, instance)?,
+                Change::InstanceRemoved(instance) => {
+                    forget_named(&mut batch, &self.instances, &instance.to_string())?;
+                }
                 Change::Lead(lead) => put(&mut batch, &self.leads, lead)?,
                 Change::Job(job) => {
                     put(&mut batch, &self.jobs, job)?;

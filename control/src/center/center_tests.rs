@@ -16,6 +16,8 @@ mod bounds;
 mod clones;
 #[path = "link_tests.rs"]
 mod links;
+#[path = "member_tests.rs"]
+mod members;
 #[path = "rule_tests.rs"]
 mod rules;
 #[path = "store_tests.rs"]

@@ -174,6 +174,15 @@ pub enum ControlRequest {
         /// Where the store is.
         place: String,
     },
+    /// Has a node leave that is gone for good, and its copies with it \[`Nodes`: what there is afterwards\].
+    RemoveNode {
+        /// Its name.
+        name: String,
+        /// Why; may be empty.
+        reason: String,
+        /// Though it led last, has clones that wait or run, or is named by schedules and rules.
+        force: bool,
+    },
 }
 
 impl ControlRequest {
@@ -194,6 +203,7 @@ impl ControlRequest {
             | Self::RemoveRule { .. }
             | Self::SetStore { .. }
             | Self::RemoveStore { .. }
+            | Self::RemoveNode { .. }
             | Self::ApplyTopology { .. } => true,
             Self::Leads
             | Self::Databases

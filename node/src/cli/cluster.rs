@@ -9,6 +9,7 @@ use planaria_replication::control::{InstanceRole, Labels};
 
 use super::choice::parse_duration_ms;
 use super::cluster_clones::{ClusterCloneCommand, LimitsCommand, ScheduleCommand};
+use super::cluster_members::NodeCommand;
 use super::cluster_rules::RuleCommand;
 use super::cluster_stores::{ClusterBackupArgs, StoreCommand};
 use crate::cluster::{Membership, default_address};
@@ -102,6 +103,9 @@ pub(crate) enum ClusterCommand {
     Show(CenterArgs),
     /// List the nodes
     Nodes(CenterArgs),
+    /// Have a node leave that is gone for good
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// List the copies of all databases
     Instances(CenterArgs),
     /// List the round trips between nodes, as they have measured them

@@ -11,7 +11,7 @@ use super::cluster_rules::rules;
 use super::cluster_stores::stores;
 use super::serve::runtime;
 use super::{stdout, target};
-use crate::cli::{CenterArgs, ClusterCommand, Global};
+use crate::cli::{CenterArgs, ClusterCommand, Global, NodeCommand};
 use crate::cluster::{ControlClient, wrong_answer};
 use crate::output::{Cell, CliError, Heading, RowWriter};
 
@@ -33,7 +33,10 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
             let set = database.as_ref().map(|name| (name, standbys.unwrap_or(0), *backups));
             wants(global, center, set)
         }
-        ClusterCommand::Nodes(center) => nodes(global, center),
+        ClusterCommand::Nodes(center) => nodes(global, center, ControlRequest::Nodes),
+        ClusterCommand::Node(NodeCommand::Remove(removal)) => {
+            nodes(global, &removal.center, removal.request())
+        }
         ClusterCommand::Instances(center) => instances(global, center),
         ClusterCommand::Links(center) => links(global, center),
         ClusterCommand::History { center, limit } => history(global, center, *limit),
@@ -110,8 +113,8 @@ fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result
     write(global, &headings, databases.into_iter().map(row))
 }
 
-fn nodes(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
-    let ControlResponse::Nodes(nodes) = ask(global, center, ControlRequest::Nodes)? else {
+fn nodes(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<(), CliError> {
+    let ControlResponse::Nodes(nodes) = ask(global, center, request)? else {
         return Err(wrong_answer(center.address()?));
     };
     let headings = [
