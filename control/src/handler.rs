@@ -75,9 +75,20 @@ impl ControlHandler {
                 center.remove_node(now, &name, &reason, force)?;
                 ControlResponse::Nodes(center.nodes(now))
             }
+            ControlRequest::Token => token_of(&center),
+            ControlRequest::RenewToken => {
+                let drawn = u128::from(self.os.random_u64()) << 64 | u128::from(self.os.random_u64());
+                center.renew_token(now, JoinToken(drawn))?;
+                token_of(&center)
+            }
             request => return answer_of_clones(&mut center, now, request),
         })
     }
+}
+
+fn token_of(center: &Center) -> ControlResponse {
+    let older_nodes = center.contents().admissions.len() as u32;
+    ControlResponse::Token { token: center.token(), older_nodes }
 }
 
 /// Answers what is asked of clones, and of what has them made.

@@ -38,7 +38,7 @@ pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
 pub(crate) use self::cluster_clones::{
     ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand, ScheduleCommand,
 };
-pub(crate) use self::cluster_members::NodeCommand;
+pub(crate) use self::cluster_members::{NodeCommand, TokenCommand};
 pub(crate) use self::cluster_rules::RuleCommand;
 pub(crate) use self::cluster_stores::{ClusterBackupArgs, StoreCommand};
 pub(crate) use self::place::{Global, PlaceArgs};

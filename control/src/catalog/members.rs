@@ -1,6 +1,7 @@
-//! Nodes that have left, as the catalog keeps them.
+//! Who is let in with what, and nodes that have left, as the catalog keeps them.
 
 use planaria_engine::{ColumnType, Value};
+use planaria_net::wire::control::JoinToken;
 
 use super::row::{Row, text, time};
 use super::tables::Stored;
@@ -15,6 +16,29 @@ pub struct RemovedRecord {
     pub removed_ms: u64,
     /// Why, in the operator's words; may be empty.
     pub reason: String,
+}
+
+/// A node that joined with a token which is not that of the cluster any more, and is let in with it again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdmissionRecord {
+    /// Its name.
+    pub node: String,
+    /// The token.
+    pub token: JoinToken,
+}
+
+impl Stored for AdmissionRecord {
+    const TABLE: &'static str = "admissions";
+    const COLUMNS: &'static [(&'static str, ColumnType)] =
+        &[("node", ColumnType::Text), ("token", ColumnType::Text)];
+
+    fn values(&self) -> Vec<Value> {
+        vec![text(&self.node), text(self.token)]
+    }
+
+    fn read(row: &mut Row) -> Result<Self> {
+        Ok(Self { node: row.text()?, token: row.parsed()? })
+    }
 }
 
 impl Stored for RemovedRecord {

@@ -20,7 +20,7 @@ use planaria_types::{DatabaseId, InstanceId};
 pub(crate) use clones::role_name;
 pub use clones::{CloneRecord, CloneState, LimitRecord, ScheduleRecord, WantRecord};
 pub use declarations::{DeclarationRecord, Declared};
-pub use members::RemovedRecord;
+pub use members::{AdmissionRecord, RemovedRecord};
 pub use record::{
     Change, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState,
     LeadRecord, LinkRecord, NodeRecord,
@@ -60,6 +60,8 @@ pub struct Contents {
     pub datacenters: BTreeSet<DatacenterRecord>,
     /// The nodes by name.
     pub nodes: BTreeMap<String, NodeRecord>,
+    /// Nodes that joined with an older token and are let in with it again, by name.
+    pub admissions: BTreeMap<String, AdmissionRecord>,
     /// Nodes that have left and are not back, by name.
     pub removed: BTreeMap<String, RemovedRecord>,
     /// What an operator declared of nodes and datacenters.
@@ -99,6 +101,11 @@ impl Contents {
             Change::Datacenter(datacenter) => drop(self.datacenters.insert(datacenter)),
             Change::Node(node) => drop(self.nodes.insert(node.name.clone(), node)),
             Change::NodeRemoved(name) => drop(self.nodes.remove(&name)),
+            Change::Token(token) => self.token = token,
+            Change::Admission(admission) => {
+                self.admissions.insert(admission.node.clone(), admission);
+            }
+            Change::AdmissionRemoved(name) => drop(self.admissions.remove(&name)),
             Change::Removed(removed) => drop(self.removed.insert(removed.node.clone(), removed)),
             Change::RemovedForgotten(name) => drop(self.removed.remove(&name)),
             Change::Declaration(declared) => {

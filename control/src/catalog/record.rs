@@ -1,12 +1,12 @@
 use std::net::SocketAddr;
 
-use planaria_net::wire::control::Mode;
+use planaria_net::wire::control::{JoinToken, Mode};
 use planaria_replication::control::{CopyState, Gate, InstanceRole, Labels};
 use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
 use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
 use super::declarations::{DeclarationRecord, Declared};
-use super::members::RemovedRecord;
+use super::members::{AdmissionRecord, RemovedRecord};
 use super::rules::RuleRecord;
 use super::stores::StoreRecord;
 
@@ -263,11 +263,13 @@ pub enum EventKind {
     NodeRemoved,
     /// A copy has left, as its node has another one in its place.
     CopyReplaced,
+    /// An operator had another token drawn.
+    TokenRenewed,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::NodeJoined,
         Self::NodeLost,
         Self::NodeReturned,
@@ -306,6 +308,7 @@ impl EventKind {
         Self::BackupSeen,
         Self::NodeRemoved,
         Self::CopyReplaced,
+        Self::TokenRenewed,
     ];
 
     /// A stable name.
@@ -349,6 +352,7 @@ impl EventKind {
             Self::BackupSeen => "backup_seen",
             Self::NodeRemoved => "node_removed",
             Self::CopyReplaced => "copy_replaced",
+            Self::TokenRenewed => "token_renewed",
         }
     }
 }
@@ -381,6 +385,12 @@ pub enum Change {
     Node(NodeRecord),
     /// The node of that name has left.
     NodeRemoved(String),
+    /// What a node must say to join is another one from now on.
+    Token(JoinToken),
+    /// A node that joined with a token before that is let in with it again.
+    Admission(AdmissionRecord),
+    /// The node of that name has left, or has joined with the token of now.
+    AdmissionRemoved(String),
     /// That a node has left is remembered.
     Removed(RemovedRecord),
     /// The node of that name is back, or so many have left since that this one is forgotten.

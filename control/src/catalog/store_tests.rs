@@ -10,9 +10,9 @@ use planaria_types::{DatabaseId, Epoch, InstanceId, Position, Uid};
 
 use super::StoreCatalog;
 use crate::{
-    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, DeclarationRecord,
-    Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord,
-    LinkRecord, NodeRecord, RemovedRecord, RuleRecord, ScheduleRecord, StoreRecord, WantRecord,
+    AdmissionRecord, Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord,
+    DeclarationRecord, Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord,
+    LimitRecord, LinkRecord, NodeRecord, RemovedRecord, RuleRecord, ScheduleRecord, StoreRecord, WantRecord,
 };
 
 fn changes() -> Vec<Change> {
@@ -30,6 +30,7 @@ fn changes() -> Vec<Change> {
     let mut changes = vec![
         Change::Datacenter(DatacenterRecord { region: "eu".into(), datacenter: "a".into() }),
         Change::Node(node),
+        Change::Admission(AdmissionRecord { node: "a".into(), token: JoinToken(7) }),
         Change::Removed(removed("c")),
         Change::Declaration(DeclarationRecord {
             of: Declared::Node,
@@ -310,6 +311,8 @@ fn what_has_left_is_gone_after_a_restart() {
     catalog.apply(&changes()).unwrap();
     let leave = [
         Change::NodeRemoved("a".into()),
+        Change::AdmissionRemoved("a".into()),
+        Change::Token(JoinToken(9)),
         Change::InstanceRemoved(InstanceId(u128::MAX)),
         Change::LinkRemoved("a".into(), "c".into()),
         Change::Removed(removed("a")),
@@ -320,6 +323,7 @@ fn what_has_left_is_gone_after_a_restart() {
         expected.take(change);
     }
     assert!(expected.nodes.is_empty() && expected.instances.is_empty(), "{expected:?}");
+    assert_eq!((expected.token, expected.admissions.len()), (JoinToken(9), 0));
     assert_eq!((expected.links.len(), expected.removed.contains_key("a")), (1, true));
     catalog.apply(&leave).unwrap();
     drop(catalog);

@@ -147,3 +147,53 @@ fn a_copy_that_another_one_has_replaced_goes_by_itself() {
     world.restart();
     assert_eq!(world.copy_ids(), [10, 2, 9]);
 }
+
+#[test]
+fn a_token_that_was_renewed_lets_those_in_that_are_known_and_nobody_else() {
+    let mut world = World::new();
+    let (now, old) = (world.now(), world.center().token());
+    let new = JoinToken(old.0 ^ 1);
+    world.center().renew_token(now, new).unwrap();
+    assert_eq!(world.center().token(), new);
+    assert!(world.events()[0].what.contains("renewed"));
+    // Who reports goes on.
+    world.passes(1_000);
+    let tries = |world: &mut World, name: &str, node: usize, token: JoinToken| {
+        let now = world.now();
+        let join = Join { token, name: name.into(), port: address(node).port(), ..Join::default() };
+        world.center().join(now, HOST, &join, 99).map_err(|error| error.code())
+    };
+    let older = |world: &mut World| {
+        let now = world.now();
+        let nodes = world.center().nodes(now).into_iter().filter(|node| node.has_older_token);
+        nodes.map(|node| node.name).collect::<Vec<_>>()
+    };
+    assert_eq!(older(&mut world), ["a", "b", "c"]);
+    assert_eq!(tries(&mut world, "d", 3, old), Err("token"));
+    // It is durable, and those that are known come back with what they have, where they were.
+    world.center = None;
+    let open = |world: &World| {
+        let catalog = StoreCatalog::open(world.path()).unwrap();
+        Center::new(Box::new(catalog), Settings::default(), world.now()).unwrap()
+    };
+    world.center = Some(open(&world));
+    assert_eq!(world.center().token(), new);
+    assert_eq!(tries(&mut world, "a", 0, old), Ok(()));
+    assert_eq!(tries(&mut world, "b", 7, old), Err("token"), "it speaks from elsewhere");
+    assert_eq!(tries(&mut world, "b", 1, new), Ok(()));
+    assert_eq!(older(&mut world), ["a", "c"]);
+    assert_eq!(tries(&mut world, "b", 1, old), Err("token"), "it has the new one");
+    // One before that is none any more for who has the next.
+    let newest = JoinToken(old.0 ^ 2);
+    let now = world.now();
+    world.center().renew_token(now, newest).unwrap();
+    for (node, token, let_in) in [(0, old, true), (0, new, false), (1, new, true), (1, old, false)] {
+        let joined = tries(&mut world, NAMES[node], node, token);
+        assert_eq!(joined.is_ok(), let_in, "{} with {token}", NAMES[node]);
+    }
+    world.now_ms += 11_000;
+    assert_eq!(world.removes("c", true), Ok(()));
+    assert_eq!(tries(&mut world, "c", 2, old), Err("removed"));
+    assert_eq!(tries(&mut world, "c", 2, newest), Ok(()));
+    assert_eq!(older(&mut world), ["a", "b"]);
+}

@@ -1,14 +1,16 @@
-//! Nodes and copies that leave: what is gone for good, and what another one has replaced.
+//! Who is let in; nodes and copies that leave: what is gone for good, and what another one has replaced.
 
-use planaria_net::wire::control::NodeReport;
+use std::net::SocketAddr;
+
+use planaria_net::wire::control::{Join, JoinToken, NodeReport};
 use planaria_replication::Millis;
 use planaria_types::InstanceId;
 
 use super::learn::shortened;
 use super::{Center, NODES_MAX, Now};
 use crate::catalog::{
-    Change, CloneRecord, CloneState, Declared, EventKind, InstanceRecord, JobRecord, JobState, RemovedRecord,
-    RuleRecord,
+    AdmissionRecord, Change, CloneRecord, CloneState, Declared, EventKind, InstanceRecord, JobRecord,
+    JobState, RemovedRecord, RuleRecord,
 };
 use crate::{Error, Result};
 
@@ -18,6 +20,63 @@ const REASON_BYTES_MAX: usize = 1_024;
 const NAMED_MAX: usize = 5;
 
 impl Center {
+    /// Whether a node may join that says it is at an address: with the token of now, or as one that is known there with the token that
+    /// it joined with.
+    pub(super) fn check_token(&self, join: &Join, address: SocketAddr) -> Result<()> {
+        if join.token == self.contents.token {
+            return Ok(());
+        }
+        let name = &join.name;
+        let hint = "`planaria cluster token show` tells the one to give with --join-token";
+        let known = self.contents.nodes.get(name).map(|node| node.address);
+        let admission = self.contents.admissions.get(name).filter(|known| known.token == join.token);
+        match (admission, known) {
+            (Some(_), Some(at)) if at == address => Ok(()),
+            (Some(_), Some(at)) => Err(Error::refused(
+                "token",
+                format!(
+                    "the token of node {name:?} was renewed, and lets it in at {at} alone, not at {address}"
+                ),
+                hint,
+            )),
+            _ if known.is_none() && self.contents.removed.contains_key(name) => Err(Error::refused(
+                "removed",
+                format!(
+                    "node {name:?} was removed from the cluster, and its token is not that of it any more"
+                ),
+                hint,
+            )),
+            _ => Err(Error::refused(
+                "token",
+                format!("the token of node {name:?} is not that of this cluster"),
+                hint,
+            )),
+        }
+    }
+
+    /// Writes down that a node knows the token of now.
+    pub(super) fn note_token(&mut self, join: &Join) -> Result<()> {
+        let is_older = self.contents.admissions.contains_key(&join.name);
+        if !is_older || join.token != self.contents.token {
+            return Ok(());
+        }
+        self.note(vec![Change::AdmissionRemoved(join.name.clone())])
+    }
+
+    /// Has nodes join with another token from now on, which was drawn at random. Those that are known are let in again with the one
+    /// that they joined with, where they are, until they say the new one or leave.
+    pub fn renew_token(&mut self, now: Now, token: JoinToken) -> Result<()> {
+        let older = self.contents.token;
+        let known = self.contents.nodes.keys().filter(|name| !self.contents.admissions.contains_key(*name));
+        let admission =
+            |name: &String| Change::Admission(AdmissionRecord { node: name.clone(), token: older });
+        let mut changes: Vec<Change> = known.map(admission).collect();
+        changes.push(Change::Token(token));
+        let what = "the token with which nodes join was renewed".to_owned();
+        changes.push(self.event(now, EventKind::TokenRenewed, None, "", what, Vec::new()));
+        self.note(changes)
+    }
+
     /// Has a node leave that is gone for good: its copies, its round trips and what was declared of it go with it. With `force` also
     /// one that led last, has clones that wait or run, or is named by schedules and rules: what is on its way to it is given up,
     /// and the epoch under which it led stays known.
@@ -150,6 +209,9 @@ impl Center {
         changes.extend(of_it.map(|(from, to)| Change::LinkRemoved(from.clone(), to.clone())));
         if self.contents.declarations.contains_key(&(Declared::Node, name.to_owned())) {
             changes.push(Change::DeclarationRemoved(Declared::Node, name.to_owned()));
+        }
+        if self.contents.admissions.contains_key(name) {
+            changes.push(Change::AdmissionRemoved(name.to_owned()));
         }
         let gone: Vec<InstanceId> = copies.iter().map(|copy| copy.instance).collect();
         changes.extend(self.handled_no_more(&gone));

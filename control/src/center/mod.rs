@@ -132,18 +132,12 @@ impl Center {
     ///
     /// # Errors
     ///
-    /// `token` if its token is another one, `name_taken` while another node is heard under its name, `invalid` if a name or
+    /// `token` if its token is another one, and `removed` if it has left and its token is; `name_taken` while another node is heard under its name, `invalid` if a name or
     /// a label is none.
     pub fn join(&mut self, now: Now, host: IpAddr, join: &Join, session: u64) -> Result<()> {
-        if join.token != self.contents.token {
-            return Err(Error::refused(
-                "token",
-                format!("the token of node {:?} is not that of this cluster", join.name),
-                "give the token that `planaria control` shows, with --join-token",
-            ));
-        }
         let labels = learn::labels_of(join)?;
         let address = join.advertised.unwrap_or(SocketAddr::new(host, join.port));
+        self.check_token(join, address)?;
         let lost_after = Millis(self.settings.lost_after_ms);
         let other = self.live.get(&join.name).filter(|node| node.address != address);
         if other.is_some_and(|node| now.at.since(node.heard) < lost_after) {
@@ -183,6 +177,7 @@ impl Center {
             let changes = [Some(Change::Node(node)), back, datacenter, Some(event)];
             self.note(changes.into_iter().flatten().collect())?;
         }
+        self.note_token(join)?;
         self.note_returned(now, &join.name)?;
         self.live.insert(join.name.clone(), LiveNode::new(session, address, now.at));
         Ok(())

@@ -183,6 +183,10 @@ pub enum ControlRequest {
         /// Though it led last, has clones that wait or run, or is named by schedules and rules.
         force: bool,
     },
+    /// What nodes join with \[`Token`\].
+    Token,
+    /// Has another token be drawn, in place of the one with which nodes join \[`Token`\].
+    RenewToken,
 }
 
 impl ControlRequest {
@@ -204,6 +208,8 @@ impl ControlRequest {
             | Self::SetStore { .. }
             | Self::RemoveStore { .. }
             | Self::RemoveNode { .. }
+            | Self::Token
+            | Self::RenewToken
             | Self::ApplyTopology { .. } => true,
             Self::Leads
             | Self::Databases
@@ -480,6 +486,8 @@ pub struct NodeInfo {
     pub heard_ago_ms: Option<u64>,
     /// What its copy would be for, if it hosts none and waits for one.
     pub spare: Option<InstanceRole>,
+    /// Whether it joined with a token that is not that of the cluster any more.
+    pub has_older_token: bool,
 }
 
 /// A copy of a database.
@@ -618,6 +626,13 @@ pub enum ControlResponse {
     Route(RouteInfo),
     /// Stores, by database and place.
     Stores(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<StoreInfo>),
+    /// What nodes join with.
+    Token {
+        /// It.
+        token: JoinToken,
+        /// Nodes that joined with an older one.
+        older_nodes: u32,
+    },
 }
 
 #[cfg(test)]

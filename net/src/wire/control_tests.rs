@@ -110,8 +110,26 @@ fn what_is_asked_and_answered_survives_the_wire() {
         keep: Some(7),
     };
     let store = ControlRequest::SetStore { database: None, spec };
-    let all =
-        [join(3), report(2, 3), source, mode, history, clone, limit, want, schedule, rule, route, store];
+    let leave = ControlRequest::RemoveNode { name: "b".into(), reason: "sold".into(), force: true };
+    // Whoever knows the token may join: it is told to those alone that may change things.
+    assert!(leave.needs_control() && ControlRequest::Token.needs_control());
+    let renew = ControlRequest::RenewToken;
+    let all = [
+        join(3),
+        report(2, 3),
+        source,
+        mode,
+        history,
+        clone,
+        limit,
+        want,
+        schedule,
+        rule,
+        route,
+        store,
+        leave,
+        renew,
+    ];
     for request in all {
         let call: Call = frame(request.clone()).message().unwrap();
         assert_eq!(call.request, Request::Control(Box::new(request)));

@@ -1,4 +1,4 @@
-//! Who belongs to a cluster: nodes that leave.
+//! Who belongs to a cluster: the token with which nodes join, nodes that leave.
 
 use clap::{Args, Subcommand};
 use planaria_net::wire::control::ControlRequest;
@@ -21,6 +21,23 @@ Examples:
   planaria cluster node remove birds-3 --reason \"its disk is gone\"
   planaria cluster nodes")]
     Remove(NodeRemoveArgs),
+}
+
+/// `planaria cluster token`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum TokenCommand {
+    /// Show the token with which nodes join
+    Show(CenterArgs),
+    /// Have another token be drawn: nobody joins with the one before any more
+    #[command(after_help = "\
+It holds at once and for good. Nodes that have joined go on, and are let in again after a restart with the token that they have, under
+their name and address; `cluster nodes` shows who has an older one. Give them the new one at their next restart. Who has left, or is
+at another address, needs the new one.
+
+Examples:
+  planaria cluster token renew
+  planaria cluster token show")]
+    Renew(CenterArgs),
 }
 
 /// `planaria cluster node remove`.

@@ -10,10 +10,10 @@ use super::cluster_clones::{backup, clones, limits, schedules, wants};
 use super::cluster_rules::rules;
 use super::cluster_stores::stores;
 use super::serve::runtime;
-use super::{stdout, target};
-use crate::cli::{CenterArgs, ClusterCommand, Global, NodeCommand};
+use super::{print, stdout, target};
+use crate::cli::{CenterArgs, ClusterCommand, Global, NodeCommand, TokenCommand};
 use crate::cluster::{ControlClient, wrong_answer};
-use crate::output::{Cell, CliError, Heading, RowWriter};
+use crate::output::{Cell, CliError, Heading, Report, RowWriter};
 
 /// `planaria cluster`.
 pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliError> {
@@ -36,6 +36,10 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
         ClusterCommand::Nodes(center) => nodes(global, center, ControlRequest::Nodes),
         ClusterCommand::Node(NodeCommand::Remove(removal)) => {
             nodes(global, &removal.center, removal.request())
+        }
+        ClusterCommand::Token(TokenCommand::Show(center)) => token(global, center, ControlRequest::Token),
+        ClusterCommand::Token(TokenCommand::Renew(center)) => {
+            token(global, center, ControlRequest::RenewToken)
         }
         ClusterCommand::Instances(center) => instances(global, center),
         ClusterCommand::Links(center) => links(global, center),
@@ -124,6 +128,7 @@ fn nodes(global: &Global, center: &CenterArgs, request: ControlRequest) -> Resul
         "#heard_ago",
         "#copies",
         "spare",
+        "token",
         "#free",
         "#capacity",
         "labels",
@@ -137,6 +142,7 @@ fn nodes(global: &Global, center: &CenterArgs, request: ControlRequest) -> Resul
             node.heard_ago_ms.map_or(Cell::None, |ms| Cell::Duration(Duration::from_millis(ms))),
             Cell::Count(node.copies.into()),
             node.spare.map_or(Cell::None, |role| role.name().into()),
+            if node.has_older_token { "older" } else { "current" }.into(),
             Cell::Bytes(node.free_bytes),
             Cell::Bytes(node.capacity_bytes),
             text(node.labels),
@@ -144,6 +150,14 @@ fn nodes(global: &Global, center: &CenterArgs, request: ControlRequest) -> Resul
         ]
     };
     write(global, &headings, nodes.into_iter().map(row))
+}
+
+fn token(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<(), CliError> {
+    let ControlResponse::Token { token, older_nodes } = ask(global, center, request)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let report = Report::new().with("join_token", token.to_string());
+    print(global, &report.with("nodes_with_an_older_one", Cell::Count(older_nodes.into())))
 }
 
 fn instances(global: &Global, center: &CenterArgs) -> Result<(), CliError> {

@@ -103,3 +103,71 @@ fn a_copy_that_its_node_has_replaced_goes_by_itself() {
     assert_eq!(names(&copies), ["a", "b"], "{copies:?}");
     assert_eq!(center.rows(&["show"])[0]["copies"], 2);
 }
+
+#[test]
+fn a_token_that_was_renewed_is_of_no_use_to_who_is_new_and_those_that_joined_go_on() {
+    let site = Site::new();
+    let mut center = Center::start(&site, "catalog", LOST_AFTER);
+    let mut a = Node::primary_to_be(&site, "a");
+    a.start_with(&center.join(&[]));
+    a.run(&["table", "create", "blobs", "--raw"]).json();
+    let mut b = Node::secondary_to_be(&site, "b", &a);
+    b.start_with(&center.join(&[]));
+    let heard = |name: &str, token: &str| {
+        let is_so = |row: &Json| row["name"] == name && row["heard"] == true && row["token"] == token;
+        wait_for_row(&center, &["nodes"], &format!("{name} with a token that is {token}"), is_so);
+    };
+    heard("a", "current");
+    heard("b", "current");
+    let old = center.token().to_owned();
+    assert_eq!(center.rows(&["token", "show"])[0]["join_token"], *old);
+    let renewed = center.rows(&["token", "renew"]).remove(0);
+    let new = renewed["join_token"].as_str().unwrap().to_owned();
+    assert_eq!((new == old, &renewed["nodes_with_an_older_one"]), (false, &2.into()));
+    assert_eq!(center.rows(&["token", "show"]), [renewed]);
+    let with = |token: &str| {
+        ["--control".to_owned(), center.address().to_owned(), "--join-token".to_owned(), token.to_owned()]
+    };
+    let starts = |node: &mut Node<'_>, token: &str| {
+        node.kill();
+        node.start_with(&with(token).iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    let refused = |node: &Node<'_>, code: &str| {
+        let word = format!("code={code}");
+        wait_for("a node to be refused", || node.log().contains(&word).then_some(()), || node.log());
+    };
+    let mut c = Node::secondary_to_be(&site, "c", &a);
+    starts(&mut c, &old);
+    refused(&c, "token");
+    assert_eq!(names(&center.rows(&["nodes"])), ["a", "b"]);
+    starts(&mut c, &new);
+    heard("c", "current");
+    // The others go on, with the token that they have, when either side is started anew.
+    heard("a", "older");
+    b.restart();
+    heard("b", "older");
+    starts(&mut b, &new);
+    heard("b", "current");
+    center.restart();
+    assert_eq!(center.token(), new, "it is durable");
+    for (node, token) in [("a", "older"), ("b", "current"), ("c", "current")] {
+        wait_for_row(&center, &["nodes"], "all to be back", |row| {
+            row["name"] == node && row["heard"] == true && row["token"] == token
+        });
+    }
+    // Who was removed comes back with the new one alone.
+    c.kill();
+    wait_until_lost(&center, "c");
+    center.rows(&["node", "remove", "c"]);
+    let words = ["--control", center.address(), "--join-token"];
+    c.start_with(&[&words[..], &[&old]].concat());
+    refused(&c, "removed");
+    c.kill();
+    c.start_with(&[&words[..], &[&new]].concat());
+    wait_for_row(&center, &["nodes"], "c", |row| row["name"] == "c" && row["heard"] == true);
+    c.wait_until_equal(&a);
+    let logs =
+        [a.log(), b.log(), c.log(), std::fs::read_to_string(site.path("catalog.log")).unwrap()].concat();
+    assert!(!logs.contains(&old) && !logs.contains(&new), "a token is in a log");
+    assert!(center.kinds().contains(&"token_renewed".to_owned()));
+}
