@@ -61,8 +61,9 @@ impl ControlHandler {
             ControlRequest::Links => ControlResponse::Links(center.links()),
             ControlRequest::Instances => ControlResponse::Instances(center.instances(now)),
             ControlRequest::History { limit } => ControlResponse::History(center.history(limit)?),
-            ControlRequest::ChooseSource { to, database, period_ms } => {
-                ControlResponse::Source(center.choose_source(now, &to, database.as_deref(), period_ms)?)
+            ControlRequest::ChooseSource { to, database, period_ms, as_of } => {
+                let database = database.as_deref();
+                ControlResponse::Source(center.choose_source(now, &to, database, period_ms, as_of)?)
             }
             ControlRequest::Route { database, staleness_max_ms } => {
                 ControlResponse::Route(center.route(now, database.as_deref(), staleness_max_ms)?)

@@ -14,6 +14,7 @@ mod rules;
 mod schedules;
 mod seeding;
 mod source;
+mod stored;
 mod stores;
 mod succession;
 mod topology;

@@ -11,6 +11,7 @@ use planaria_replication::control::{CopyState, InstanceRole};
 use planaria_types::{DatabaseId, Epoch, History, InstanceId, Position, Uid};
 use serde::{Deserialize, Serialize};
 
+use super::clones::AsOf;
 use super::jobs::{
     CLONES_MAX, CloneJobInfo, CloneOrder, CloneReport, CloneWish, LimitInfo, ScheduleInfo, WantInfo, When,
 };
@@ -61,6 +62,8 @@ pub enum ControlRequest {
         database: Option<String>,
         /// By how much a copy may be older than the freshest and be taken because it is nearer, in milliseconds.
         period_ms: u64,
+        /// The state that the clone is to have.
+        as_of: AsOf,
     },
     /// Sets who decides on a promotion when the primary of a database is lost \[`Databases`: what there is afterwards\].
     SetMode {

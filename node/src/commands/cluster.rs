@@ -3,6 +3,7 @@ use std::time::Duration;
 use planaria_engine::Value;
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, DatabaseInfo, SourceInfo};
+use planaria_net::wire::message::AsOf;
 use planaria_net::wire::routes::{RouteInfo, TargetInfo};
 use planaria_types::Uid;
 
@@ -53,7 +54,8 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
         }
         ClusterCommand::ChooseSource { center, to, database, period } => {
             let (to, database) = (to.clone(), database.clone());
-            let request = ControlRequest::ChooseSource { to, database, period_ms: *period };
+            let as_of = AsOf::Newest;
+            let request = ControlRequest::ChooseSource { to, database, period_ms: *period, as_of };
             match ask(global, center, request)? {
                 ControlResponse::Source(source) => tell_source(global, source),
                 _ => Err(wrong_answer(center.address()?)),

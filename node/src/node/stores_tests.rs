@@ -47,6 +47,8 @@ impl Bench {
         stores.take(&[Order::Restore(RestoreOrder {
             job: 7,
             database: self.database,
+            backup: String::new(),
+            as_of: planaria_net::wire::message::AsOf::Newest,
             name: "copy".into(),
             role: WireRole::Standby,
             place: self.place().to_string(),

@@ -13,7 +13,7 @@ use planaria_backup::{
 use planaria_engine::{ClonePlace, CloneRole, Database, Lineage, Options, Role};
 use planaria_net::replica::Pace;
 use planaria_net::wire::control::Order;
-use planaria_net::wire::message::CloneRole as WireRole;
+use planaria_net::wire::message::{AsOf as Wanted, CloneRole as WireRole};
 use planaria_net::wire::stores::{BackupOrder, RestoreOrder};
 use planaria_replication::control::InstanceRole;
 use tokio::runtime::Handle;
@@ -144,17 +144,19 @@ impl Task {
         let (target, role) = self.shared.target(order)?;
         let store = self.heed(self.shared.store(&order.place)).await?.with_toll(self.toll());
         let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
-        let backups: Vec<&Backup> =
-            catalog.backups.iter().filter(|backup| backup.database == order.database).collect();
-        let plan = plan(&backups, None, AsOf::Backup).map_err(|error| told(&error))?;
+        let plan = planned(&catalog, order).map_err(|error| told(&error))?;
         if self.shared.is_there(&target, role, &plan) {
             return Ok(Brought { what: format!("{} was whole already", target.display()), is_new: false });
         }
         let (options, shown) = (&self.shared.engine, |progress: &Progress| self.shows(progress));
         let restored = restore(&store, &plan, &target, role, options, &self.is_cancelled, shown).await;
         let restored = restored.map_err(|error| told(&error))?;
-        let (name, bytes) = (&plan.base.name, restored.bytes);
-        let what = format!("{} has {bytes} bytes of the backup {name} in {}", target.display(), order.place);
+        let (name, bytes, uid) = (&plan.base.name, restored.bytes, restored.position.uid);
+        let what = format!(
+            "{} has {bytes} bytes of the backup {name} in {}, up to {uid}",
+            target.display(),
+            order.place
+        );
         Ok(Brought { what, is_new: true })
     }
 }
@@ -191,9 +193,12 @@ impl Shared {
     /// written to since, or has followed a primary, is somebody's own.
     fn is_there(&self, target: &Path, role: CloneRole, plan: &Plan<'_>) -> bool {
         let lineage = self.untouched(target, role);
-        lineage.is_some_and(|lineage| {
-            (lineage.instance, lineage.position) == (plan.base.instance, plan.base.position)
-        })
+        let is_that = |lineage: Lineage| {
+            let position = lineage.position;
+            let is_cut = plan.log.is_empty() && position == plan.base.position;
+            lineage.instance == plan.base.instance && (is_cut || position.uid == plan.upto)
+        };
+        lineage.is_some_and(is_that)
     }
 
     /// What the clone in a directory was taken of, if it is one of that role and has nothing else.
@@ -216,6 +221,20 @@ impl Shared {
             tracing::warn!(%error, "what came in of a clone that was given up cannot be removed");
         }
     }
+}
+
+/// From which backup an ordered state is taken, and which log is replayed on it: of the copy that the named one was taken of.
+fn planned<'a>(catalog: &'a Catalog, order: &RestoreOrder) -> planaria_backup::Result<Plan<'a>> {
+    let own = || catalog.backups.iter().filter(|backup| backup.database == order.database);
+    let named = Some(order.backup.as_str()).filter(|name| !name.is_empty());
+    let as_of = match order.as_of {
+        Wanted::Newest => return plan(&own().collect::<Vec<_>>(), named, AsOf::Backup),
+        Wanted::Time(millis) => AsOf::Time(millis),
+        Wanted::Position(uid) => AsOf::Commit(uid),
+    };
+    let Some(name) = named else { return plan(&own().collect::<Vec<_>>(), None, as_of) };
+    let base = plan(&own().collect::<Vec<_>>(), Some(name), AsOf::Backup)?.base;
+    plan(&own().filter(|backup| backup.instance == base.instance).collect::<Vec<_>>(), None, as_of)
 }
 
 /// The files of a cut of the copy that this node hosts.
