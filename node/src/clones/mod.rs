@@ -20,7 +20,7 @@ use planaria_engine::{ClonePlace, Database};
 use planaria_net::replica::Pace;
 use planaria_net::wire::message::{CloneInfo, RemoteError};
 
-pub(crate) use self::ledger::{CloneJob, CloneState};
+pub(crate) use self::ledger::{CloneJob, CloneState, DIRECTORY as LISTS};
 use self::ledger::{Entry, Ledger};
 pub(crate) use self::leftovers::leftovers;
 use self::live::{Live, Reported, info_of};
