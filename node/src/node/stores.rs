@@ -6,7 +6,7 @@ mod begun;
 mod look;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,8 +64,8 @@ struct Shared {
     jobs: Mutex<BTreeMap<u64, Job>>,
     /// Clones that were begun, those included for which nobody works any more.
     restores: Restores,
-    /// Jobs that a thread works for, or tidies up after.
-    hands: Mutex<BTreeSet<u64>>,
+    /// Jobs that a thread works for, or tidies up after, and whether they were given up meanwhile.
+    hands: Mutex<BTreeMap<u64, bool>>,
 }
 
 /// A backup that is brought to a store, or a clone that is taken from one.
@@ -182,7 +182,7 @@ impl Stores {
         for left in self.shared.restores.all() {
             let is_worked_for = || {
                 let job = left.job;
-                self.shared.jobs.lock().contains_key(&job) || self.shared.hands.lock().contains(&job)
+                self.shared.jobs.lock().contains_key(&job) || self.shared.hands.lock().contains_key(&job)
             };
             if !is_named(left.job) && !is_worked_for() && self.shared.is_whole(&left) {
                 self.shared.restores.end(left.job);
@@ -198,7 +198,7 @@ impl Stores {
             }
             return;
         }
-        if jobs.len() >= CLONES_MAX || self.shared.hands.lock().contains(&number) {
+        if jobs.len() >= CLONES_MAX || self.shared.hands.lock().contains_key(&number) {
             return;
         }
         let (pace, is_cancelled) = (Arc::new(Pace::new(Some(bytes_per_s))), Arc::default());
@@ -225,13 +225,14 @@ impl Stores {
 
     /// Has a thread work for a job, unless one does.
     fn begin(&self, number: u64, work: impl FnOnce() + Send + 'static) {
-        if !self.shared.hands.lock().insert(number) {
+        if self.shared.hands.lock().contains_key(&number) {
             return;
         }
+        self.shared.hands.lock().insert(number, false);
         let hand = Hand { shared: Arc::clone(&self.shared), number };
         let work = move || {
-            let _hand = hand;
             work();
+            hand.tidies_up();
         };
         match std::thread::Builder::new().name("planaria-store".into()).spawn(work) {
             Ok(thread) => {
@@ -255,9 +256,11 @@ impl Stores {
             job.pace.stop();
         }
         // Whoever works for it removes what is there.
-        let is_worked_for = job.is_some_and(|job| job.outcome.is_none());
-        let left = self.shared.restores.get(number).filter(|_| !is_worked_for);
-        let Some(left) = left else { return };
+        if let Some(is_given_up) = self.shared.hands.lock().get_mut(&number) {
+            *is_given_up = true;
+            return;
+        }
+        let Some(left) = self.shared.restores.get(number) else { return };
         let shared = Arc::clone(&self.shared);
         self.begin(number, move || shared.remove_rest(&left));
     }
@@ -267,6 +270,23 @@ impl Stores {
 struct Hand {
     shared: Arc<Shared>,
     number: u64,
+}
+
+impl Hand {
+    /// Removes what is there of a clone that was given up before the thread had ended.
+    fn tidies_up(self) {
+        loop {
+            let mut hands = self.shared.hands.lock();
+            if !hands.get_mut(&self.number).is_some_and(std::mem::take) {
+                hands.remove(&self.number);
+                return;
+            }
+            drop(hands);
+            if let Some(left) = self.shared.restores.get(self.number) {
+                self.shared.remove_rest(&left);
+            }
+        }
+    }
 }
 
 impl Drop for Hand {
