@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt};
-use planaria_types::{DatabaseId, Position};
+use planaria_types::{DatabaseId, InstanceId, Position, Uid};
 
 use crate::catalog::{AT_ONCE, read};
 use crate::error::Result;
 use crate::manifest::{BACKUPS, Backup};
+use crate::plan::reaches;
 use crate::store::{Entry, Store};
 
 /// A backup, as whoever looks for one sees it.
@@ -21,6 +22,10 @@ pub struct Brief {
     pub taken_ms: u64,
     /// Bytes of its files.
     pub bytes: u64,
+    /// The copy that it was taken of.
+    pub instance: InstanceId,
+    /// Every state from its own up to here can be restored: the log of this backup and of later ones leads there.
+    pub reach: Uid,
 }
 
 /// The backups of a store, for whoever looks there again and again: a manifest is never changed, so that each is read once. One that
@@ -28,7 +33,7 @@ pub struct Brief {
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     /// By path. What cannot be read is not read again either.
-    known: BTreeMap<String, (Entry, Option<Brief>)>,
+    known: BTreeMap<String, (Entry, Option<Backup>)>,
 }
 
 impl Index {
@@ -49,22 +54,32 @@ impl Index {
             .buffered(AT_ONCE);
         while let Some((found, entry)) = coming.try_next().await? {
             let Some(found) = found else { continue };
-            let brief = found.ok().map(|backup: Backup| Brief {
-                name: backup.name,
-                database: backup.database,
-                position: backup.position,
-                taken_ms: backup.taken_ms,
-                bytes: backup.bytes,
-            });
-            self.known.insert(entry.path.clone(), (entry, brief));
+            self.known.insert(entry.path.clone(), (entry, found.ok()));
         }
         Ok(())
     }
 
     /// The backups that can be read, the oldest first.
-    pub fn backups(&self) -> Vec<&Brief> {
-        let mut backups: Vec<_> = self.known.values().filter_map(|(_, brief)| brief.as_ref()).collect();
-        backups.sort_by_key(|backup| (backup.position.uid, backup.taken_ms));
-        backups
+    pub fn backups(&self) -> Vec<Brief> {
+        let mut of: BTreeMap<DatabaseId, Vec<&Backup>> = BTreeMap::new();
+        for backup in self.known.values().filter_map(|(_, backup)| backup.as_ref()) {
+            of.entry(backup.database).or_default().push(backup);
+        }
+        let brief = |(backup, reach): (&Backup, Uid)| Brief {
+            name: backup.name.clone(),
+            database: backup.database,
+            position: backup.position,
+            taken_ms: backup.taken_ms,
+            bytes: backup.bytes,
+            instance: backup.instance,
+            reach,
+        };
+        let briefs = of.into_values().flat_map(|backups| {
+            let reaches = reaches(&backups);
+            backups.into_iter().zip(reaches).map(brief).collect::<Vec<_>>()
+        });
+        let mut briefs: Vec<Brief> = briefs.collect();
+        briefs.sort_by_key(|backup| (backup.position.uid, backup.taken_ms));
+        briefs
     }
 }

@@ -82,10 +82,24 @@ pub fn plan<'a>(backups: &[&'a Backup], named: Option<&str>, as_of: AsOf) -> Res
     Err(Error::OutsideKept { wanted, below, above })
 }
 
+/// How far the log leads from each of these backups of one database: every state from its own up to there is one that [`plan`] gives.
+pub(crate) fn reaches(backups: &[&Backup]) -> Vec<Uid> {
+    let logs = Logs::of(backups);
+    let mut ends = HashMap::new();
+    let reach = |backup: &&Backup| {
+        let end = logs.end_after(backup, &mut ends);
+        end.max(logs.quiet_until(backup.instance, end))
+    };
+    backups.iter().map(reach).collect()
+}
+
+/// A place in the log of a copy: behind the segment of that number, and behind that commit.
+type Behind = (InstanceId, u64, Uid);
+
 /// The log segments that all backups keep together.
 struct Logs<'a> {
     /// By the copy, the number of the segment before and the commit that they go on from.
-    following: HashMap<(InstanceId, u64, Uid), (&'a Backup, Segment)>,
+    following: HashMap<Behind, (&'a Backup, Segment)>,
     /// Up to when nothing was committed behind a cut.
     quiet: HashMap<(InstanceId, Uid), Uid>,
 }
@@ -117,6 +131,27 @@ impl<'a> Logs<'a> {
             chain.push((*backup, *segment));
         }
         chain
+    }
+
+    /// Where the log behind a backup ends. What was found on the way is kept in `ends`: it is gone once, from wherever one begins.
+    fn end_after(&self, base: &Backup, ends: &mut HashMap<Behind, Uid>) -> Uid {
+        let mut passed = Vec::new();
+        let mut behind = (base.instance, base.last_segment, base.position.uid);
+        let end = loop {
+            if let Some(end) = ends.get(&behind) {
+                break *end;
+            }
+            passed.push(behind);
+            let (instance, number, uid) = behind;
+            match self.following.get(&behind) {
+                Some((_, segment)) if segment.number > number && segment.upto >= uid => {
+                    behind = (instance, segment.number, segment.upto);
+                }
+                _ => break uid,
+            }
+        };
+        ends.extend(passed.into_iter().map(|behind| (behind, end)));
+        end
     }
 
     fn quiet_until(&self, instance: InstanceId, end: Uid) -> Uid {

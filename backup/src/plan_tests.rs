@@ -1,6 +1,6 @@
 use planaria_types::{DatabaseId, Epoch, InstanceId, Position, Uid};
 
-use super::{AsOf, plan};
+use super::{AsOf, plan, reaches};
 use crate::error::Error;
 use crate::manifest::{Backup, Segment};
 use crate::object::Blob;
@@ -124,4 +124,57 @@ fn a_log_that_goes_on_from_elsewhere_is_not_replayed() {
     // Nonsense ends, too.
     let circle = [backup("a", 1, 100, 1, &[(2, 100, 100), (1, 100, 100)])];
     assert_eq!(planned(&circle, AsOf::Time(500)), outside(Some(100), None));
+}
+
+#[test]
+fn how_far_the_log_leads_from_each_backup_is_what_a_plan_says() {
+    let mut some = 0;
+    for seed in 0..2_000_u64 {
+        // Numbers of a generator that anybody can write down.
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut below = |bound: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % bound
+        };
+        let mut backups = Vec::new();
+        for instance in 1..=2 {
+            let (mut millis, mut number) = (10 + below(20), 1);
+            for at in 0..4 {
+                let cut = millis + below(40);
+                // Some have kept the log since the one before, in one segment or two, and some have not.
+                let log = match below(3) {
+                    0 => vec![],
+                    1 => vec![(number + 1, millis, cut)],
+                    _ => vec![
+                        (number + 1, millis, millis.midpoint(cut)),
+                        (number + 2, millis.midpoint(cut), cut),
+                    ],
+                };
+                number += if log.is_empty() { 3 } else { log.len() as u64 };
+                backups.push(backup(&format!("{instance}-{at}"), instance, cut, number, &log));
+                millis = cut;
+            }
+        }
+        let all: Vec<&Backup> = backups.iter().collect();
+        let reaches = reaches(&all);
+        for millis in 0..250 {
+            let wanted = at(millis);
+            let gives = all
+                .iter()
+                .zip(&reaches)
+                .filter(|(base, reach)| (base.position.uid..=**reach).contains(&wanted));
+            let newest = gives.max_by_key(|(base, _)| (base.position.uid, base.taken_ms));
+            let planned = plan(&all, None, AsOf::Commit(wanted)).ok();
+            some += u64::from(planned.as_ref().is_some_and(|plan| !plan.log.is_empty()));
+            let key = |base: &Backup| (base.position.uid, base.taken_ms);
+            assert_eq!(
+                newest.map(|(base, _)| key(base)),
+                planned.map(|plan| key(plan.base)),
+                "seed {seed}, {millis}: {backups:?}"
+            );
+        }
+    }
+    assert!(some > 1_000, "the log led somewhere {some} times");
 }

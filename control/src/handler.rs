@@ -61,8 +61,9 @@ impl ControlHandler {
             ControlRequest::Links => ControlResponse::Links(center.links()),
             ControlRequest::Instances => ControlResponse::Instances(center.instances(now)),
             ControlRequest::History { limit } => ControlResponse::History(center.history(limit)?),
-            ControlRequest::ChooseSource { to, database, period_ms } => {
-                ControlResponse::Source(center.choose_source(now, &to, database.as_deref(), period_ms)?)
+            ControlRequest::ChooseSource { to, database, period_ms, as_of } => {
+                let database = database.as_deref();
+                ControlResponse::Source(center.choose_source(now, &to, database, period_ms, as_of)?)
             }
             ControlRequest::Route { database, staleness_max_ms } => {
                 ControlResponse::Route(center.route(now, database.as_deref(), staleness_max_ms)?)
@@ -71,9 +72,24 @@ impl ControlHandler {
                 center.set_mode(now, &database, mode)?;
                 ControlResponse::Databases(center.databases(now))
             }
+            ControlRequest::RemoveNode { name, reason, force } => {
+                center.remove_node(now, &name, &reason, force)?;
+                ControlResponse::Nodes(center.nodes(now))
+            }
+            ControlRequest::Token => token_of(&center),
+            ControlRequest::RenewToken => {
+                let drawn = u128::from(self.os.random_u64()) << 64 | u128::from(self.os.random_u64());
+                center.renew_token(now, JoinToken(drawn))?;
+                token_of(&center)
+            }
             request => return answer_of_clones(&mut center, now, request),
         })
     }
+}
+
+fn token_of(center: &Center) -> ControlResponse {
+    let older_nodes = center.contents().admissions.len() as u32;
+    ControlResponse::Token { token: center.token(), older_nodes }
 }
 
 /// Answers what is asked of clones, and of what has them made.

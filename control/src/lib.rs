@@ -16,9 +16,10 @@ mod error;
 mod handler;
 
 pub use catalog::{
-    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, DeclarationRecord,
-    Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord,
-    LinkRecord, NodeRecord, RuleRecord, ScheduleRecord, StoreCatalog, StoreRecord, WantRecord,
+    AdmissionRecord, Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord,
+    DeclarationRecord, Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord,
+    LimitRecord, LinkRecord, NodeRecord, RemovedRecord, RuleRecord, ScheduleRecord, StoreCatalog,
+    StoreRecord, WantRecord,
 };
 pub use center::{Center, Now, Settings};
 pub use error::{Error, Result};

@@ -6,6 +6,7 @@ mod choice;
 mod clone;
 mod cluster;
 mod cluster_clones;
+mod cluster_members;
 mod cluster_rules;
 mod cluster_stores;
 mod place;
@@ -37,6 +38,7 @@ pub(crate) use self::cluster::{CenterArgs, ClusterCommand, ControlArgs};
 pub(crate) use self::cluster_clones::{
     ClusterCloneCommand, ClusterCloneCreateArgs, LimitsCommand, ScheduleCommand,
 };
+pub(crate) use self::cluster_members::{NodeCommand, TokenCommand};
 pub(crate) use self::cluster_rules::RuleCommand;
 pub(crate) use self::cluster_stores::{ClusterBackupArgs, StoreCommand};
 pub(crate) use self::place::{Global, PlaceArgs};

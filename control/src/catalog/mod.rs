@@ -2,6 +2,7 @@
 
 mod clones;
 mod declarations;
+mod members;
 mod record;
 mod row;
 mod rules;
@@ -19,6 +20,7 @@ use planaria_types::{DatabaseId, InstanceId};
 pub(crate) use clones::role_name;
 pub use clones::{CloneRecord, CloneState, LimitRecord, ScheduleRecord, WantRecord};
 pub use declarations::{DeclarationRecord, Declared};
+pub use members::{AdmissionRecord, RemovedRecord};
 pub use record::{
     Change, DatabaseRecord, DatacenterRecord, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState,
     LeadRecord, LinkRecord, NodeRecord,
@@ -58,6 +60,10 @@ pub struct Contents {
     pub datacenters: BTreeSet<DatacenterRecord>,
     /// The nodes by name.
     pub nodes: BTreeMap<String, NodeRecord>,
+    /// Nodes that joined with an older token and are let in with it again, by name.
+    pub admissions: BTreeMap<String, AdmissionRecord>,
+    /// Nodes that have left and are not back, by name.
+    pub removed: BTreeMap<String, RemovedRecord>,
     /// What an operator declared of nodes and datacenters.
     pub declarations: BTreeMap<(Declared, String), DeclarationRecord>,
     /// Round trips, by the node that measured and the one at the other end.
@@ -94,13 +100,23 @@ impl Contents {
         match change {
             Change::Datacenter(datacenter) => drop(self.datacenters.insert(datacenter)),
             Change::Node(node) => drop(self.nodes.insert(node.name.clone(), node)),
+            Change::NodeRemoved(name) => drop(self.nodes.remove(&name)),
+            Change::Token(token) => self.token = token,
+            Change::Admission(admission) => {
+                self.admissions.insert(admission.node.clone(), admission);
+            }
+            Change::AdmissionRemoved(name) => drop(self.admissions.remove(&name)),
+            Change::Removed(removed) => drop(self.removed.insert(removed.node.clone(), removed)),
+            Change::RemovedForgotten(name) => drop(self.removed.remove(&name)),
             Change::Declaration(declared) => {
                 self.declarations.insert((declared.of, declared.name.clone()), declared);
             }
             Change::DeclarationRemoved(of, name) => drop(self.declarations.remove(&(of, name))),
             Change::Link(link) => drop(self.links.insert((link.from.clone(), link.to.clone()), link)),
+            Change::LinkRemoved(from, to) => drop(self.links.remove(&(from, to))),
             Change::Database(database) => drop(self.databases.insert(database.database, database)),
             Change::Instance(instance) => drop(self.instances.insert(instance.instance, instance)),
+            Change::InstanceRemoved(instance) => drop(self.instances.remove(&instance)),
             Change::Lead(lead) => drop(self.leads.insert(lead.database, lead)),
             Change::Job(job) => {
                 self.last_job = self.last_job.max(job.number);

@@ -1,11 +1,12 @@
 use std::net::SocketAddr;
 
-use planaria_net::wire::control::Mode;
+use planaria_net::wire::control::{JoinToken, Mode};
 use planaria_replication::control::{CopyState, Gate, InstanceRole, Labels};
 use planaria_types::{DatabaseId, Epoch, InstanceId, Uid};
 
 use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
 use super::declarations::{DeclarationRecord, Declared};
+use super::members::{AdmissionRecord, RemovedRecord};
 use super::rules::RuleRecord;
 use super::stores::StoreRecord;
 
@@ -125,6 +126,15 @@ impl JobKind {
             Self::Promote => "promote",
             Self::Follow => "follow",
             Self::Reseed => "reseed",
+        }
+    }
+
+    /// What has happened where it comes to nothing.
+    pub const fn failure(self) -> EventKind {
+        match self {
+            Self::Promote => EventKind::PromotionFailed,
+            Self::Follow => EventKind::FollowFailed,
+            Self::Reseed => EventKind::ReseedFailed,
         }
     }
 }
@@ -249,11 +259,17 @@ pub enum EventKind {
     StoreRemoved,
     /// A newer backup was seen in a store.
     BackupSeen,
+    /// An operator had a node leave the cluster.
+    NodeRemoved,
+    /// A copy has left, as its node has another one in its place.
+    CopyReplaced,
+    /// An operator had another token drawn.
+    TokenRenewed,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::NodeJoined,
         Self::NodeLost,
         Self::NodeReturned,
@@ -290,6 +306,9 @@ impl EventKind {
         Self::StoreSet,
         Self::StoreRemoved,
         Self::BackupSeen,
+        Self::NodeRemoved,
+        Self::CopyReplaced,
+        Self::TokenRenewed,
     ];
 
     /// A stable name.
@@ -331,6 +350,9 @@ impl EventKind {
             Self::StoreSet => "store_set",
             Self::StoreRemoved => "store_removed",
             Self::BackupSeen => "backup_seen",
+            Self::NodeRemoved => "node_removed",
+            Self::CopyReplaced => "copy_replaced",
+            Self::TokenRenewed => "token_renewed",
         }
     }
 }
@@ -361,16 +383,32 @@ pub enum Change {
     Datacenter(DatacenterRecord),
     /// A node is new, or has changed.
     Node(NodeRecord),
+    /// The node of that name has left.
+    NodeRemoved(String),
+    /// What a node must say to join is another one from now on.
+    Token(JoinToken),
+    /// A node that joined with a token before that is let in with it again.
+    Admission(AdmissionRecord),
+    /// The node of that name has left, or has joined with the token of now.
+    AdmissionRemoved(String),
+    /// That a node has left is remembered.
+    Removed(RemovedRecord),
+    /// The node of that name is back, or so many have left since that this one is forgotten.
+    RemovedForgotten(String),
     /// Something was declared of a node or a datacenter.
     Declaration(DeclarationRecord),
     /// It is declared no more.
     DeclarationRemoved(Declared, String),
     /// A round trip was measured.
     Link(LinkRecord),
+    /// One of these two nodes has left.
+    LinkRemoved(String, String),
     /// A database is new, or has changed.
     Database(DatabaseRecord),
     /// A copy is new, or has changed.
     Instance(InstanceRecord),
+    /// A copy has left.
+    InstanceRemoved(InstanceId),
     /// Another copy leads, or under another epoch or at another address.
     Lead(LeadRecord),
     /// A job was begun or ended.

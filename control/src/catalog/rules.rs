@@ -34,6 +34,13 @@ pub struct RuleRecord {
     pub acted_ms: Option<u64>,
 }
 
+impl RuleRecord {
+    /// Whether a node gets clones by it.
+    pub(crate) fn names(&self, node: &str) -> bool {
+        matches!(&self.action, RuleAction::Clone(wish) if wish.to == node)
+    }
+}
+
 const TEXT: ColumnType = ColumnType::Text;
 const NUMBER: ColumnType = ColumnType::Int64;
 const TIME: ColumnType = ColumnType::Timestamp;

@@ -10,6 +10,7 @@ use planaria_types::KeyRange;
 
 use super::clones::{CloneRecord, LimitRecord, ScheduleRecord, WantRecord};
 use super::declarations::DeclarationRecord;
+use super::members::{AdmissionRecord, RemovedRecord};
 use super::record::{Change, Event, JobRecord, JobState};
 use super::row::{Row, bits};
 use super::rules::{CalendarRecord, RuleRecord};
@@ -33,6 +34,8 @@ pub struct StoreCatalog {
     settings: Table,
     datacenters: Table,
     nodes: Table,
+    admissions: Table,
+    removed: Table,
     declarations: Table,
     links: Table,
     databases: Table,
@@ -77,6 +80,8 @@ impl StoreCatalog {
                 Setting::TABLE,
                 "datacenters",
                 "nodes",
+                "admissions",
+                "removed",
                 "declarations",
                 "links",
                 "databases",
@@ -106,6 +111,8 @@ impl StoreCatalog {
             settings: table::<Setting>(&database)?,
             datacenters: table::<super::DatacenterRecord>(&database)?,
             nodes: table::<super::NodeRecord>(&database)?,
+            admissions: table::<AdmissionRecord>(&database)?,
+            removed: table::<RemovedRecord>(&database)?,
             declarations: table::<DeclarationRecord>(&database)?,
             links: table::<super::LinkRecord>(&database)?,
             databases: table::<super::DatabaseRecord>(&database)?,
@@ -127,12 +134,11 @@ impl StoreCatalog {
         Ok(catalog)
     }
 
-    /// Draws the token of a new catalog, once.
+    /// Draws the token of a new catalog.
     fn draw_token(&self, os: &dyn Os) -> Result<()> {
         if self.settings.find(&[TOKEN.into()])?.is_none() {
             let token = u128::from(os.random_u64()) << 64 | u128::from(os.random_u64());
-            let setting = Setting { name: TOKEN.to_owned(), value: JoinToken(token).to_string() };
-            self.settings.insert(&setting.values())?;
+            self.settings.insert(&Setting::token(JoinToken(token)).values())?;
         }
         Ok(())
     }
@@ -210,6 +216,13 @@ impl StoreCatalog {
     }
 }
 
+impl Setting {
+    /// The one that holds the token.
+    fn token(token: JoinToken) -> Self {
+        Self { name: TOKEN.to_owned(), value: token.to_string() }
+    }
+}
+
 /// The table of a kind of records, which is made if there is none.
 fn table<T: Stored>(database: &Database) -> Result<Table> {
     match database.table(T::TABLE) {
@@ -269,6 +282,8 @@ impl Catalog for StoreCatalog {
         let mut changes: Vec<Change> = Vec::new();
         changes.extend(rows(&self.datacenters)?.into_iter().map(Change::Datacenter));
         changes.extend(rows(&self.nodes)?.into_iter().map(Change::Node));
+        changes.extend(rows(&self.admissions)?.into_iter().map(Change::Admission));
+        changes.extend(rows(&self.removed)?.into_iter().map(Change::Removed));
         changes.extend(rows(&self.declarations)?.into_iter().map(Change::Declaration));
         changes.extend(rows(&self.links)?.into_iter().map(Change::Link));
         changes.extend(rows(&self.databases)?.into_iter().map(Change::Database));
@@ -316,13 +331,23 @@ impl Catalog for StoreCatalog {
             match change {
                 Change::Datacenter(datacenter) => put(&mut batch, &self.datacenters, datacenter)?,
                 Change::Node(node) => put(&mut batch, &self.nodes, node)?,
+                Change::NodeRemoved(name) => forget_named(&mut batch, &self.nodes, name)?,
+                Change::Token(token) => put(&mut batch, &self.settings, &Setting::token(*token))?,
+                Change::Admission(admission) => put(&mut batch, &self.admissions, admission)?,
+                Change::AdmissionRemoved(name) => forget_named(&mut batch, &self.admissions, name)?,
+                Change::Removed(removed) => put(&mut batch, &self.removed, removed)?,
+                Change::RemovedForgotten(name) => forget_named(&mut batch, &self.removed, name)?,
                 Change::Declaration(declared) => put(&mut batch, &self.declarations, declared)?,
                 Change::DeclarationRemoved(of, name) => {
                     forget_at(&mut batch, &self.declarations, &[of.name(), name])?;
                 }
                 Change::Link(link) => put(&mut batch, &self.links, link)?,
+                Change::LinkRemoved(from, to) => forget_at(&mut batch, &self.links, &[from, to])?,
                 Change::Database(database) => put(&mut batch, &self.databases, database)?,
                 Change::Instance(instance) => put(&mut batch, &self.instances, instance)?,
+                Change::InstanceRemoved(instance) => {
+                    forget_named(&mut batch, &self.instances, &instance.to_string())?;
+                }
                 Change::Lead(lead) => put(&mut batch, &self.leads, lead)?,
                 Change::Job(job) => {
                     put(&mut batch, &self.jobs, job)?;

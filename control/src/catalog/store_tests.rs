@@ -10,9 +10,9 @@ use planaria_types::{DatabaseId, Epoch, InstanceId, Position, Uid};
 
 use super::StoreCatalog;
 use crate::{
-    Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord, DeclarationRecord,
-    Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord, LimitRecord,
-    LinkRecord, NodeRecord, RuleRecord, ScheduleRecord, StoreRecord, WantRecord,
+    AdmissionRecord, Catalog, Change, CloneRecord, CloneState, Contents, DatabaseRecord, DatacenterRecord,
+    DeclarationRecord, Declared, Event, EventKind, InstanceRecord, JobKind, JobRecord, JobState, LeadRecord,
+    LimitRecord, LinkRecord, NodeRecord, RemovedRecord, RuleRecord, ScheduleRecord, StoreRecord, WantRecord,
 };
 
 fn changes() -> Vec<Change> {
@@ -30,6 +30,8 @@ fn changes() -> Vec<Change> {
     let mut changes = vec![
         Change::Datacenter(DatacenterRecord { region: "eu".into(), datacenter: "a".into() }),
         Change::Node(node),
+        Change::Admission(AdmissionRecord { node: "a".into(), token: JoinToken(7) }),
+        Change::Removed(removed("c")),
         Change::Declaration(DeclarationRecord {
             of: Declared::Node,
             name: "b".into(),
@@ -211,6 +213,10 @@ fn rule(name: &str, action: RuleAction) -> RuleRecord {
     }
 }
 
+fn removed(node: &str) -> RemovedRecord {
+    RemovedRecord { node: node.into(), removed_ms: 14, reason: "its disk is gone".into() }
+}
+
 fn event(number: u64, reasons: Vec<String>) -> Event {
     let (database, node) = (Some(DatabaseId(7)), "b".to_owned());
     let what = format!("event {number}");
@@ -295,6 +301,33 @@ fn of_many_clones_the_oldest_that_have_ended_go_and_what_is_open_stays() {
     assert_eq!(numbers(), [newest, 3, 1]);
     note(newest + 1, CloneState::Queued);
     assert_eq!(numbers(), [newest + 1, newest]);
+}
+
+#[test]
+fn what_has_left_is_gone_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog");
+    let catalog = StoreCatalog::open(&path).unwrap();
+    catalog.apply(&changes()).unwrap();
+    let leave = [
+        Change::NodeRemoved("a".into()),
+        Change::AdmissionRemoved("a".into()),
+        Change::Token(JoinToken(9)),
+        Change::InstanceRemoved(InstanceId(u128::MAX)),
+        Change::LinkRemoved("a".into(), "c".into()),
+        Change::Removed(removed("a")),
+        Change::RemovedForgotten("c".into()),
+    ];
+    let mut expected = catalog.load().unwrap();
+    for change in leave.clone() {
+        expected.take(change);
+    }
+    assert!(expected.nodes.is_empty() && expected.instances.is_empty(), "{expected:?}");
+    assert_eq!((expected.token, expected.admissions.len()), (JoinToken(9), 0));
+    assert_eq!((expected.links.len(), expected.removed.contains_key("a")), (1, true));
+    catalog.apply(&leave).unwrap();
+    drop(catalog);
+    assert_eq!(StoreCatalog::open(&path).unwrap().load().unwrap(), expected);
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use planaria_net::wire::control::{CopyReport, EventInfo, Join, JoinToken, Mode, NodeReport, Order, Outcome};
+use planaria_net::wire::message::AsOf;
 use planaria_replication::Millis;
 use planaria_replication::control::{CopyState, InstanceRole};
 use planaria_types::{DatabaseId, Epoch, History, HistoryEntry, HistoryHash, InstanceId, Position, Uid};
@@ -16,6 +17,8 @@ mod bounds;
 mod clones;
 #[path = "link_tests.rs"]
 mod links;
+#[path = "member_tests.rs"]
+mod members;
 #[path = "rule_tests.rs"]
 mod rules;
 #[path = "store_tests.rs"]
@@ -478,7 +481,7 @@ fn the_source_of_a_clone_is_chosen_among_what_is_heard() {
     world.passes(1_000);
     let now = world.now();
     let choose = |world: &mut World, to: &str, period| {
-        let chosen = world.center().choose_source(now, to, None, period).unwrap();
+        let chosen = world.center().choose_source(now, to, None, period, AsOf::Newest).unwrap();
         let codes: Vec<_> = chosen.candidates.into_iter().map(|copy| (copy.node, copy.code)).collect();
         (chosen.source, codes.into_iter().collect::<std::collections::BTreeMap<_, _>>())
     };
@@ -494,6 +497,12 @@ fn the_source_of_a_clone_is_chosen_among_what_is_heard() {
     world.passes(1_000);
     let (source, codes) = choose(&mut world, "a", 5_000);
     assert_eq!((source, codes["b"].as_str(), codes["c"].as_str()), (None, "off_history", "no_room"));
-    assert_eq!(world.center().choose_source(now, "z", None, 0).unwrap_err().code(), "unknown_node");
-    assert_eq!(world.center().choose_source(now, "a", Some("z"), 0).unwrap_err().code(), "unknown_database");
+    assert_eq!(
+        world.center().choose_source(now, "z", None, 0, AsOf::Newest).unwrap_err().code(),
+        "unknown_node"
+    );
+    assert_eq!(
+        world.center().choose_source(now, "a", Some("z"), 0, AsOf::Newest).unwrap_err().code(),
+        "unknown_database"
+    );
 }

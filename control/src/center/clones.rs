@@ -372,9 +372,13 @@ impl Center {
             }));
         }
         if StoreRecord::is_instance(clone.source?) {
+            let begun_with = self.clones_live.get(&clone.number).and_then(|live| live.backup.clone());
+            let now_best = || self.backup_for(clone, clone.source?).map(|(name, _)| name);
             return Some(Order::Restore(RestoreOrder {
                 job: clone.number,
                 database: clone.database,
+                backup: begun_with.or_else(now_best).unwrap_or_default(),
+                as_of: clone.shape.as_of,
                 name: clone.name.clone(),
                 role: clone.role,
                 place: clone.source_node.clone(),

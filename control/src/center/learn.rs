@@ -41,7 +41,9 @@ impl Center {
             self.learn_lead(now, name, copy)?;
             self.learn_level(copy)?;
         }
-        self.write_down(now, name)?;
+        if self.write_down(now, name)? {
+            self.forget_replaced(now, name, report)?;
+        }
         self.take_links(now, name, &report.links)?;
         self.take_stores(now, name, &report.stores)?;
         self.take_clones(now, name, &report.clones)?;
@@ -202,9 +204,9 @@ impl Center {
         Ok(())
     }
 
-    /// Writes down what a node said of its copies, if that is new or was not for a while.
-    fn write_down(&mut self, now: Now, name: &str) -> Result<()> {
-        let Some(node) = self.live.get(name) else { return Ok(()) };
+    /// Writes down what a node said of its copies, if that is new or was not for a while. Whether it did.
+    fn write_down(&mut self, now: Now, name: &str) -> Result<bool> {
+        let Some(node) = self.live.get(name) else { return Ok(false) };
         let is_due = node.written.is_none_or(|written| now.at.since(written) >= WRITTEN_EVERY);
         let is_new = |copy: &CopyReport| {
             let known = self.contents.instances.get(&copy.instance);
@@ -233,13 +235,13 @@ impl Center {
             }));
         }
         if changes.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.note(changes)?;
         if is_due && let Some(node) = self.live.get_mut(name) {
             node.written = Some(now.at);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The open jobs by number, of a kind.

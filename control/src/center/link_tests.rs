@@ -79,7 +79,7 @@ fn what_was_measured_decides_between_sources_that_are_as_near_and_outlives_the_c
     world.passes(1_000);
     let choose = |world: &mut World| {
         let now = world.now();
-        let source = world.center().choose_source(now, "a", None, 600_000).unwrap();
+        let source = world.center().choose_source(now, "a", None, 600_000, AsOf::Newest).unwrap();
         source.candidates.into_iter().map(|one| (one.node, one.code, one.round_trip_us)).collect::<Vec<_>>()
     };
     let one = |node: &str, code: &str, us| (node.to_owned(), code.to_owned(), us);

@@ -6,6 +6,7 @@ mod clones;
 mod learn;
 mod links;
 mod live;
+mod members;
 mod orders;
 mod queue;
 mod route;
@@ -13,6 +14,7 @@ mod rules;
 mod schedules;
 mod seeding;
 mod source;
+mod stored;
 mod stores;
 mod succession;
 mod topology;
@@ -93,6 +95,8 @@ pub struct Center {
     /// Clients that were told where to turn: each begins with another copy.
     routed: u64,
     watching: Watching,
+    /// Nodes that have left since then, by the sessions that they had.
+    left: BTreeMap<u64, String>,
 }
 
 impl Center {
@@ -111,6 +115,7 @@ impl Center {
             seeding: Seeding::default(),
             routed: 0,
             watching: Watching::default(),
+            left: BTreeMap::new(),
         })
     }
 
@@ -128,18 +133,12 @@ impl Center {
     ///
     /// # Errors
     ///
-    /// `token` if its token is another one, `name_taken` while another node is heard under its name, `invalid` if a name or
+    /// `token` if its token is another one, and `removed` if it has left and its token is; `name_taken` while another node is heard under its name, `invalid` if a name or
     /// a label is none.
     pub fn join(&mut self, now: Now, host: IpAddr, join: &Join, session: u64) -> Result<()> {
-        if join.token != self.contents.token {
-            return Err(Error::refused(
-                "token",
-                format!("the token of node {:?} is not that of this cluster", join.name),
-                "give the token that `planaria control` shows, with --join-token",
-            ));
-        }
         let labels = learn::labels_of(join)?;
         let address = join.advertised.unwrap_or(SocketAddr::new(host, join.port));
+        self.check_token(join, address)?;
         let lost_after = Millis(self.settings.lost_after_ms);
         let other = self.live.get(&join.name).filter(|node| node.address != address);
         if other.is_some_and(|node| now.at.since(node.heard) < lost_after) {
@@ -170,11 +169,16 @@ impl Center {
         };
         if !is_same {
             let what = format!("{} joined at {address} ({})", node.name, node.labels);
-            let event = self.event(now, EventKind::NodeJoined, None, &node.name, what, Vec::new());
+            let back = self.back_after(&node.name);
+            let reasons = back.iter().map(|(_, words)| words.clone()).collect();
+            let event = self.event(now, EventKind::NodeJoined, None, &node.name, what, reasons);
             let has_room = self.contents.datacenters.len() < DATACENTERS_MAX;
             let datacenter = datacenter_of(&node.labels).filter(|_| has_room).map(Change::Datacenter);
-            self.note([Some(Change::Node(node)), datacenter, Some(event)].into_iter().flatten().collect())?;
+            let back = back.map(|(forgotten, _)| forgotten);
+            let changes = [Some(Change::Node(node)), back, datacenter, Some(event)];
+            self.note(changes.into_iter().flatten().collect())?;
         }
+        self.note_token(join)?;
         self.note_returned(now, &join.name)?;
         self.live.insert(join.name.clone(), LiveNode::new(session, address, now.at));
         Ok(())
@@ -184,11 +188,12 @@ impl Center {
     ///
     /// # Errors
     ///
-    /// `not_joined` if the node has not joined since the control center started: it joins, and reports again.
+    /// `not_joined` if the node has not joined since the control center started, `removed` if it has left since: it joins, and
+    /// reports again.
     pub fn report(&mut self, now: Now, report: &NodeReport) -> Result<Vec<Order>> {
         let joined = self.live.iter().find(|(_, node)| node.session == report.session);
         let Some((name, _)) = joined.map(|(name, node)| (name.clone(), node)) else {
-            return Err(Error::refused("not_joined", "no node has joined under this session", "join first"));
+            return Err(self.not_joined(report.session));
         };
         self.take_report(now, &name, report)?;
         self.tick(now)?;

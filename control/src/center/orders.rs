@@ -133,11 +133,9 @@ impl Center {
         let is_done = outcome.code.is_empty();
         let kind = match (job.kind, is_done) {
             (JobKind::Promote, true) => EventKind::Promoted,
-            (JobKind::Promote, false) => EventKind::PromotionFailed,
             (JobKind::Follow, true) => EventKind::Follows,
-            (JobKind::Follow, false) => EventKind::FollowFailed,
             (JobKind::Reseed, true) => EventKind::Reseeds,
-            (JobKind::Reseed, false) => EventKind::ReseedFailed,
+            (kind, false) => kind.failure(),
         };
         let watched = self.watched.entry(job.database).or_default();
         match job.kind {

@@ -12,8 +12,9 @@ use planaria_replication::control::{
 use planaria_types::DatabaseId;
 
 use super::clones::instance_role;
+use super::stored::Asked;
 use super::{Center, Now};
-use crate::catalog::{Change, CloneRecord, CloneState, EventKind, LimitRecord, StoreRecord};
+use crate::catalog::{Change, CloneRecord, CloneState, EventKind, LimitRecord};
 use crate::{Error, Result};
 
 /// The queue is gone through this often, and whenever something has changed.
@@ -32,6 +33,8 @@ pub(super) struct LiveClone {
     pub(super) bytes_per_s: Option<u64>,
     /// Why it waits, and what was found of each copy.
     pub(super) waits: Option<(WaitReason, Vec<String>)>,
+    /// The backup of its source, if that is a store.
+    pub(super) backup: Option<String>,
 }
 
 impl Center {
@@ -83,7 +86,11 @@ impl Center {
         let Some(clone) = self.contents.clones.get(&start.number).cloned() else { return Ok(()) };
         let source_node = self.node_of(start.source);
         let why = start.choice.verdicts.iter().find(|verdict| verdict.instance == start.source);
-        let why = why.map(|verdict| verdict.reason.to_string()).unwrap_or_default();
+        let mut why = why.map(|verdict| verdict.reason.to_string()).unwrap_or_default();
+        let stored = self.backup_for(&clone, start.source);
+        if let Some((name, _)) = &stored {
+            why = format!("{why}; its backup {name}");
+        }
         let reasons = self.source_reasons(&start.choice);
         let what = format!(
             "clone {} of {} to {} is taken from {source_node}, at most {} bytes a second: {why}",
@@ -92,9 +99,7 @@ impl Center {
         let kind = EventKind::CloneBegun;
         let event = self.event(now, kind, Some(clone.database), &clone.node, what, reasons.clone());
         let live = self.copies_of(clone.database).find(|(_, copy)| copy.report.instance == start.source);
-        let is_source = |store: &&StoreRecord| store.instance() == start.source;
-        let stored = self.stores_of(clone.database).find(is_source).and_then(|store| store.newest.as_ref());
-        let bytes = live.map(|(_, copy)| copy.report.bytes).or(stored.map(|backup| backup.bytes));
+        let bytes = live.map(|(_, copy)| copy.report.bytes).or(stored.as_ref().map(|(_, bytes)| *bytes));
         let bytes = bytes.unwrap_or(clone.bytes);
         let record = CloneRecord {
             state: CloneState::Running,
@@ -110,6 +115,7 @@ impl Center {
         };
         let live = self.clones_live.entry(start.number).or_default();
         (live.waits, live.bytes_per_s) = (None, None);
+        live.backup = stored.map(|(name, _)| name);
         self.note(vec![Change::Clone(Box::new(record)), event])
     }
 
@@ -126,11 +132,13 @@ impl Center {
 
     /// A clone that waits, with all that the decision goes by.
     fn waiting(&self, now: Now, clone: &CloneRecord) -> WaitingClone {
-        let rule =
-            SourceRule { period_ms: clone.period_ms, failed: clone.failed.clone(), ..SourceRule::default() };
-        let is_stored = clone.role == CloneRole::Store;
-        // A store has nothing beyond what a clone asks for: no time after which it goes, no filter, no mask.
-        let is_as_it_is = clone.shape.is_whole() && clone.ttl_s.is_none();
+        let (is_stored, asked) = (clone.role == CloneRole::Store, Asked::by(clone));
+        let rule = SourceRule {
+            period_ms: clone.period_ms,
+            failed: clone.failed.clone(),
+            as_of: asked.uid(),
+            ..SourceRule::default()
+        };
         WaitingClone {
             number: clone.number,
             priority: clone.priority,
@@ -147,7 +155,7 @@ impl Center {
             sources: if is_stored {
                 self.sources_into(now, &clone.node, clone.database)
             } else {
-                self.queued_sources(now, &clone.node, clone.database, is_as_it_is)
+                self.queued_sources(now, &clone.node, clone.database, asked)
             },
         }
     }
@@ -164,12 +172,12 @@ impl Center {
         now: Now,
         to: &str,
         database: DatabaseId,
-        is_as_it_is: bool,
+        asked: Asked,
     ) -> Vec<QueuedSource> {
         let copies = self.source_copies(now, to, database).into_iter();
         let copies = copies.map(|copy| QueuedSource { node: self.node_of(copy.instance), copy });
         let leader = self.leader_of(database);
-        copies.chain(self.stored_sources(to, database, leader, is_as_it_is)).collect()
+        copies.chain(self.stored_sources(to, database, leader, asked)).collect()
     }
 
     /// The designated instance, as the rule sees it.

@@ -39,6 +39,11 @@ impl Seeding {
     pub(super) fn is_seeded(&mut self, now: Millis, clone: &CloneRecord) {
         self.seeded.insert(clone.node.clone(), (clone.database, clone.role, now));
     }
+
+    /// A node has left.
+    pub(super) fn forget(&mut self, node: &str) {
+        self.seeded.remove(node);
+    }
 }
 
 impl Center {

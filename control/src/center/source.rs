@@ -1,7 +1,7 @@
 //! Where a clone to a node would be taken from.
 
 use planaria_net::wire::control::{CandidateInfo, SourceInfo};
-use planaria_net::wire::message::{VERSION_MAX, VERSION_MIN};
+use planaria_net::wire::message::{AsOf, VERSION_MAX, VERSION_MIN};
 use planaria_replication::control::{
     CopyState, InstanceRole, Priority, SourceCopy, SourceRule, StoreAccess, WaitingClone, plan,
 };
@@ -9,6 +9,7 @@ use planaria_replication::{agree, fork};
 use planaria_types::{DatabaseId, InstanceId};
 
 use super::live::LiveCopy;
+use super::stored::Asked;
 use super::{Center, Now};
 use crate::{Error, Result};
 
@@ -24,11 +25,13 @@ impl Center {
         to: &str,
         database: Option<&str>,
         period_ms: u64,
+        as_of: AsOf,
     ) -> Result<SourceInfo> {
         let database = self.database_named(database)?.database;
         if !self.contents.nodes.contains_key(to) {
             return Err(unknown_node(to));
         }
+        let asked = Asked { as_of, is_as_it_is: true };
         let clone = WaitingClone {
             number: self.contents.last_job + 1,
             priority: Priority::AdHoc,
@@ -36,9 +39,9 @@ impl Center {
             node: to.to_owned(),
             to: self.destination(to),
             is_reachable: self.is_heard(now, to),
-            rule: SourceRule { period_ms, ..SourceRule::default() },
+            rule: SourceRule { period_ms, as_of: asked.uid(), ..SourceRule::default() },
             bytes_per_s: None,
-            sources: self.queued_sources(now, to, database, true),
+            sources: self.queued_sources(now, to, database, asked),
         };
         let plan = plan(&self.limits(), now.wall_ms, &self.running(), &[clone]);
         let waits = plan.waits.into_iter().next();

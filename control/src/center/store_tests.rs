@@ -1,7 +1,10 @@
 use planaria_net::wire::jobs::{CloneJobInfo, CloneReport, CloneWish, When};
 use planaria_net::wire::message::{CloneRole, Shape};
-use planaria_net::wire::stores::{BackupOrder, RestoreOrder, StoreReport, StoreSpec, StoredBackup};
+use planaria_net::wire::stores::{
+    BackupOrder, KeptBackup, RestoreOrder, StoreReport, StoreSpec, StoredBackup,
+};
 
+use super::super::stored::Asked;
 use super::*;
 
 const PLACE: &str = "/srv/backups";
@@ -116,7 +119,8 @@ fn what_a_node_has_no_room_to_tell_of_is_neither_gone_nor_hidden() {
     // Whoever is to take it from there takes what others have seen.
     world.looks(1, vec![crowded], vec![]);
     let place = world.center().stores(now)[0].instance;
-    let sources = world.center().stored_sources("b", DatabaseId(7), None, true);
+    let asked = Asked { as_of: AsOf::Newest, is_as_it_is: true };
+    let sources = world.center().stored_sources("b", DatabaseId(7), None, asked);
     let source = sources.iter().find(|source| source.copy.instance == place).unwrap();
     assert_eq!(
         (source.copy.store, source.copy.update),
@@ -285,7 +289,7 @@ fn a_clone_is_taken_from_a_store_as_its_receiver_sees_it_and_from_a_copy_if_that
         world.center().submit_clone(now, &wish, "an operator").unwrap()
     };
     let now = world.now();
-    let source = world.center().choose_source(now, "c", None, 600_000).unwrap();
+    let source = world.center().choose_source(now, "c", None, 600_000, AsOf::Newest).unwrap();
     let chosen = source.candidates.iter().find(|candidate| candidate.is_chosen).unwrap();
     assert_eq!((chosen.node.as_str(), chosen.code.as_str()), (PLACE, "nearest_backup"));
     let clone = asks(&mut world, "c", "copy", None);
@@ -315,7 +319,7 @@ fn a_backup_of_another_history_is_no_source() {
     let now = world.now();
     let code = |world: &mut World, backup: StoredBackup| {
         world.looks(2, sees(vec![backup]), vec![]);
-        let source = world.center().choose_source(now, "c", None, 600_000).unwrap();
+        let source = world.center().choose_source(now, "c", None, 600_000, AsOf::Newest).unwrap();
         source.candidates.into_iter().find(|candidate| candidate.node == PLACE).unwrap().code
     };
     assert_eq!(code(&mut world, stored(100, "own")), "nearest_backup");
@@ -328,4 +332,94 @@ fn a_backup_of_another_history_is_no_source() {
     world.report(0, vec![]);
     assert_eq!(code(&mut world, stored(90, "before")), "nearest_backup");
     assert_eq!(code(&mut world, stored(91, "beyond")), "off_history");
+}
+
+/// A backup of the second copy up to a commit of the third epoch, from which the log leads on to another one.
+fn kept(uid: u64, reach: u64) -> KeptBackup {
+    KeptBackup {
+        database: DatabaseId(7),
+        name: format!("up to {uid}"),
+        instance: InstanceId(2),
+        position: Position { epoch: epoch(3), uid: Uid::new(uid) },
+        reach: Uid::new(reach),
+        taken_ms: 5,
+        bytes: uid,
+    }
+}
+
+/// A store with such backups, the newest first.
+fn keeps(kept: Vec<KeptBackup>) -> Vec<StoreReport> {
+    let newest = kept.first().map(|newest| StoredBackup {
+        database: newest.database,
+        name: newest.name.clone(),
+        position: newest.position,
+        taken_ms: newest.taken_ms,
+        bytes: newest.bytes,
+        count: kept.len() as u64,
+    });
+    vec![StoreReport { kept, ..sees(newest.into_iter().collect()).remove(0) }]
+}
+
+#[test]
+fn an_earlier_state_is_taken_from_the_backup_from_which_the_log_leads_there() {
+    let mut world = World::with_store();
+    // The log has a gap behind 40.
+    let all = || keeps(vec![kept(90, 95), kept(50, 60), kept(30, 40), kept(10, 40)]);
+    world.looks(2, all(), vec![]);
+    let now = world.now();
+    let code = |world: &mut World, as_of| {
+        let source = world.center().choose_source(now, "c", None, 0, as_of).unwrap();
+        source.candidates.into_iter().find(|candidate| candidate.node == PLACE).unwrap().code
+    };
+    let uid = |uid| AsOf::Position(Uid::new(uid));
+    for (as_of, expected) in [
+        (AsOf::Newest, "nearest_backup"),
+        (uid(35), "nearest_backup"),
+        (uid(10), "nearest_backup"),
+        (uid(9), "store_outside_kept"),
+        (uid(45), "store_outside_kept"),
+        (uid(96), "store_outside_kept"),
+        (AsOf::Time(7), "store_outside_kept"),
+    ] {
+        assert_eq!(code(&mut world, as_of), expected, "{as_of:?}");
+    }
+    let asks = |world: &mut World, name: &str, shape| {
+        let wish = CloneWish { to: "c".into(), name: Some(name.into()), shape, ..CloneWish::default() };
+        world.center().submit_clone(now, &wish, "an operator").unwrap()
+    };
+    let earlier = Shape { as_of: uid(35), ..Shape::default() };
+    let clone = asks(&mut world, "earlier", earlier.clone());
+    let order = restore_of(&world.looks(2, all(), vec![]));
+    assert_eq!((order.job, order.backup.as_str(), order.as_of), (clone, "up to 30", uid(35)));
+    assert!(world.run(clone).reason.contains("its backup up to 30"), "{:?}", world.run(clone));
+    // A newer one changes nothing for a clone that has begun.
+    let newer = || keeps(vec![kept(90, 95), kept(33, 40), kept(30, 40)]);
+    assert_eq!(restore_of(&world.looks(2, newer(), vec![])).backup, "up to 30");
+    world.restart();
+    assert_eq!(restore_of(&world.looks(2, newer(), vec![])).backup, "up to 33", "as things are by then");
+    world.looks(2, all(), vec![done(clone)]);
+    // What a store gives is whole.
+    let shape = Shape { leave_out: vec!["audit".into()], ..earlier };
+    let part = asks(&mut world, "part", shape);
+    assert!(world.run(part).reasons.iter().any(|line| line.contains("as they are")), "{:?}", world.run(part));
+}
+
+#[test]
+fn where_the_newest_backup_is_of_another_history_the_one_before_is_taken() {
+    let mut world = World::with_store();
+    let other = Position { epoch: epoch(2), uid: Uid::new(99) };
+    let stray = KeptBackup { position: other, instance: InstanceId(9), name: "stray".into(), ..kept(99, 99) };
+    let all = || keeps(vec![stray.clone(), kept(80, 80), kept(70, 80)]);
+    world.looks(2, all(), vec![]);
+    let now = world.now();
+    let wish = CloneWish { to: "c".into(), name: Some("copy".into()), ..CloneWish::default() };
+    let clone = world.center().submit_clone(now, &wish, "an operator").unwrap();
+    let order = restore_of(&world.looks(2, all(), vec![]));
+    assert_eq!((order.job, order.backup.as_str(), order.as_of), (clone, "up to 80", AsOf::Newest));
+    assert_eq!(world.run(clone).source, PLACE);
+    world.looks(2, all(), vec![done(clone)]);
+    world.looks(2, keeps(vec![stray.clone()]), vec![]);
+    let source = world.center().choose_source(now, "c", None, 0, AsOf::Newest).unwrap();
+    let stored = source.candidates.iter().find(|candidate| candidate.node == PLACE).unwrap();
+    assert_eq!(stored.code, "off_history");
 }

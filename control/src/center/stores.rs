@@ -8,10 +8,9 @@ use planaria_net::wire::stores::{StoreInfo, StoreReport, StoreSpec, StoredBackup
 use planaria_replication::control::{
     Destination, InstanceRole, Labels, QueuedSource, SourceCopy, StoreAccess,
 };
-use planaria_types::{DatabaseId, InstanceId, Position, Uid};
+use planaria_types::{DatabaseId, InstanceId, Uid};
 
 use super::learn::{is_label, is_name, shortened};
-use super::live::LiveCopy;
 use super::{Center, Now};
 use crate::catalog::{Change, CloneRecord, CloneState, EventKind, StoreRecord};
 use crate::{Error, Result};
@@ -157,58 +156,12 @@ impl Center {
     }
 
     /// A store as a node sees it that is to speak to it; or why it cannot.
-    fn seen_by(&self, node: &str, place: &str) -> Result<&StoreReport, StoreAccess> {
+    pub(super) fn seen_by(&self, node: &str, place: &str) -> Result<&StoreReport, StoreAccess> {
         match self.live.get(node).and_then(|live| live.stores.get(place)) {
             None => Err(StoreAccess::NotAllowed),
             Some(report) if report.code.is_empty() => Ok(report),
             Some(_) => Err(StoreAccess::Away),
         }
-    }
-
-    /// The backups in stores, for a clone to a node: as that node itself sees them. A store gives what it has as it is.
-    pub(super) fn stored_sources(
-        &self,
-        to: &str,
-        database: DatabaseId,
-        leader: Option<&LiveCopy>,
-        is_as_it_is: bool,
-    ) -> Vec<QueuedSource> {
-        let source = |known: &StoreRecord| {
-            let seen = self.seen_by(to, &known.place);
-            let is_told =
-                |report: &&StoreReport| report.left_out == 0 || newest_of(report, database).is_some();
-            // What a node has no room to tell of it can take all the same: as others have seen it.
-            let newest = match seen {
-                Ok(report) if is_told(&report) => newest_of(report, database),
-                _ => known.newest.as_ref(),
-            };
-            let store = match (seen, newest) {
-                (Err(access), _) => access,
-                (Ok(_), _) if !is_as_it_is => StoreAccess::AsItIs,
-                (Ok(_), None) => StoreAccess::Empty,
-                (Ok(_), Some(_)) => StoreAccess::Open,
-            };
-            let shown = newest.or(known.newest.as_ref());
-            let copy = SourceCopy {
-                instance: known.instance(),
-                role: InstanceRole::Backup,
-                labels: known.labels.clone(),
-                update: shown.map_or(Uid::ZERO, |backup| backup.position.uid),
-                is_on_history: shown.is_none_or(|backup| is_on_history(backup.position, leader)),
-                is_reachable: true,
-                is_sound: true,
-                is_whole: true,
-                versions: (VERSION_MIN, VERSION_MAX),
-                clones: 0,
-                clones_max: 0,
-                free_bytes_per_s: 0,
-                bytes: shown.map_or(0, |backup| backup.bytes),
-                round_trip_us: None,
-                store,
-            };
-            QueuedSource { node: known.place.clone(), copy }
-        };
-        self.stores_of(database).map(source).collect()
     }
 
     /// The copies of a database, for a backup in a store: each speaks to it itself.
@@ -371,7 +324,7 @@ fn check_store(spec: &StoreSpec) -> Result<()> {
     }
 }
 
-fn newest_of(report: &StoreReport, database: DatabaseId) -> Option<&StoredBackup> {
+pub(super) fn newest_of(report: &StoreReport, database: DatabaseId) -> Option<&StoredBackup> {
     report.backups.iter().find(|backup| backup.database == database)
 }
 
@@ -384,18 +337,7 @@ fn age(backup: &StoredBackup) -> (Uid, u64) {
 fn clipped(report: &StoreReport) -> StoreReport {
     let named: Vec<_> = report.backups.iter().filter(|backup| is_name(&backup.name)).cloned().collect();
     let left_out = report.left_out.saturating_add((report.backups.len() - named.len()) as u64);
-    StoreReport { what: shortened(&report.what, WORDS_BYTES_MAX), backups: named, left_out, ..report.clone() }
-}
-
-/// Whether a backup is part of the leader's history, as far as that is told: its epoch is one of those, and its last commit lies
-/// before the next one began. Without a leader that was heard of nothing is known against it.
-fn is_on_history(position: Position, leader: Option<&LiveCopy>) -> bool {
-    let Some(leader) = leader else { return true };
-    let entries = leader.report.history.entries();
-    let at = entries.iter().position(|entry| entry.epoch == position.epoch);
-    position.uid == Uid::ZERO
-        || at.is_some_and(|at| {
-            let begins = entries.get(at).is_some_and(|entry| entry.inherited <= position.uid);
-            begins && entries.get(at + 1).is_none_or(|next| position.uid <= next.inherited)
-        })
+    let kept = report.kept.iter().filter(|backup| is_name(&backup.name)).cloned().collect();
+    let what = shortened(&report.what, WORDS_BYTES_MAX);
+    StoreReport { what, backups: named, kept, left_out, ..report.clone() }
 }

@@ -113,7 +113,7 @@ fn what_is_declared_of_nodes_holds_in_place_of_what_they_say() {
     world.passes(2_000);
     let choose = |world: &mut World| {
         let now = world.now();
-        let source = world.center().choose_source(now, "c", None, 600_000).unwrap();
+        let source = world.center().choose_source(now, "c", None, 600_000, AsOf::Newest).unwrap();
         source.candidates.into_iter().map(|one| one.code).collect::<Vec<_>>()
     };
     assert_eq!(choose(&mut world)[..2], ["no_room", "no_room"].map(String::from));

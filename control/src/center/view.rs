@@ -90,6 +90,7 @@ impl Center {
             is_heard: self.is_heard(now, &node.name),
             heard_ago_ms: self.heard_ago(now, &node.name),
             spare: self.live.get(&node.name).and_then(|live| live.spare),
+            has_older_token: self.contents.admissions.contains_key(&node.name),
         }
     }
 

@@ -11,6 +11,7 @@ use planaria_replication::control::{CopyState, InstanceRole};
 use planaria_types::{DatabaseId, Epoch, History, InstanceId, Position, Uid};
 use serde::{Deserialize, Serialize};
 
+use super::clones::AsOf;
 use super::jobs::{
     CLONES_MAX, CloneJobInfo, CloneOrder, CloneReport, CloneWish, LimitInfo, ScheduleInfo, WantInfo, When,
 };
@@ -61,6 +62,8 @@ pub enum ControlRequest {
         database: Option<String>,
         /// By how much a copy may be older than the freshest and be taken because it is nearer, in milliseconds.
         period_ms: u64,
+        /// The state that the clone is to have.
+        as_of: AsOf,
     },
     /// Sets who decides on a promotion when the primary of a database is lost \[`Databases`: what there is afterwards\].
     SetMode {
@@ -174,6 +177,19 @@ pub enum ControlRequest {
         /// Where the store is.
         place: String,
     },
+    /// Has a node leave that is gone for good, and its copies with it \[`Nodes`: what there is afterwards\].
+    RemoveNode {
+        /// Its name.
+        name: String,
+        /// Why; may be empty.
+        reason: String,
+        /// Though it led last, has clones that wait or run, or is named by schedules and rules.
+        force: bool,
+    },
+    /// What nodes join with \[`Token`\].
+    Token,
+    /// Has another token be drawn, in place of the one with which nodes join \[`Token`\].
+    RenewToken,
 }
 
 impl ControlRequest {
@@ -194,6 +210,9 @@ impl ControlRequest {
             | Self::RemoveRule { .. }
             | Self::SetStore { .. }
             | Self::RemoveStore { .. }
+            | Self::RemoveNode { .. }
+            | Self::Token
+            | Self::RenewToken
             | Self::ApplyTopology { .. } => true,
             Self::Leads
             | Self::Databases
@@ -470,6 +489,8 @@ pub struct NodeInfo {
     pub heard_ago_ms: Option<u64>,
     /// What its copy would be for, if it hosts none and waits for one.
     pub spare: Option<InstanceRole>,
+    /// Whether it joined with a token that is not that of the cluster any more.
+    pub has_older_token: bool,
 }
 
 /// A copy of a database.
@@ -608,6 +629,13 @@ pub enum ControlResponse {
     Route(RouteInfo),
     /// Stores, by database and place.
     Stores(#[serde(deserialize_with = "bounded::<_, _, LIST_MAX>")] Vec<StoreInfo>),
+    /// What nodes join with.
+    Token {
+        /// It.
+        token: JoinToken,
+        /// Nodes that joined with an older one.
+        older_nodes: u32,
+    },
 }
 
 #[cfg(test)]

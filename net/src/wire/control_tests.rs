@@ -10,7 +10,7 @@ use crate::wire::links::{LinkPeer, LinkReport};
 use crate::wire::message::{AsOf, Call, CloneRole, Request, Response, Shape};
 use crate::wire::rules::{Rule, RuleAction, RuleEvent};
 use crate::wire::stores::{
-    BackupOrder, RestoreOrder, STORES_MAX, StoreReport, StoreSpec, StoredBackup, is_place,
+    BackupOrder, KeptBackup, RestoreOrder, STORES_MAX, StoreReport, StoreSpec, StoredBackup, is_place,
 };
 use crate::wire::{Frame, FrameError, FrameKind};
 
@@ -38,6 +38,11 @@ fn report(copies: usize, set: usize) -> ControlRequest {
                 name: "20261122T154500Z".into(),
                 count: 3,
                 ..StoredBackup::default()
+            }],
+            kept: vec![KeptBackup {
+                name: "20261122T154500Z".into(),
+                reach: Uid::new(9),
+                ..KeptBackup::default()
             }],
             ..StoreReport::default()
         }],
@@ -85,7 +90,8 @@ fn frame(request: ControlRequest) -> Frame {
 
 #[test]
 fn what_is_asked_and_answered_survives_the_wire() {
-    let source = ControlRequest::ChooseSource { to: "a".into(), database: None, period_ms: 600_000 };
+    let as_of = AsOf::Time(7);
+    let source = ControlRequest::ChooseSource { to: "a".into(), database: None, period_ms: 600_000, as_of };
     let mode = ControlRequest::SetMode { database: "birds".into(), mode: Mode::Automatic };
     let clone = ControlRequest::CloneCreate(wish());
     let limit = ControlRequest::SetLimit { gate: "node-out".into(), clones_max: 3, bytes_per_s_max: 1 << 20 };
@@ -110,8 +116,26 @@ fn what_is_asked_and_answered_survives_the_wire() {
         keep: Some(7),
     };
     let store = ControlRequest::SetStore { database: None, spec };
-    let all =
-        [join(3), report(2, 3), source, mode, history, clone, limit, want, schedule, rule, route, store];
+    let leave = ControlRequest::RemoveNode { name: "b".into(), reason: "sold".into(), force: true };
+    // Whoever knows the token may join: it is told to those alone that may change things.
+    assert!(leave.needs_control() && ControlRequest::Token.needs_control());
+    let renew = ControlRequest::RenewToken;
+    let all = [
+        join(3),
+        report(2, 3),
+        source,
+        mode,
+        history,
+        clone,
+        limit,
+        want,
+        schedule,
+        rule,
+        route,
+        store,
+        leave,
+        renew,
+    ];
     for request in all {
         let call: Call = frame(request.clone()).message().unwrap();
         assert_eq!(call.request, Request::Control(Box::new(request)));
@@ -150,6 +174,8 @@ fn what_nodes_are_told_survives_the_wire() {
     let restore = Order::Restore(RestoreOrder {
         job: 9,
         database: DatabaseId(7),
+        backup: "20261122T154500Z".into(),
+        as_of: AsOf::Time(7),
         name: "birds-3".into(),
         role: CloneRole::Detached,
         place: place(),

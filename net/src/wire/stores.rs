@@ -1,9 +1,9 @@
 //! Stores of backups: which ones a database has, what nodes see in them, and what they are told to bring there or take from there.
 
-use planaria_types::{DatabaseId, InstanceId, Position};
+use planaria_types::{DatabaseId, InstanceId, Position, Uid};
 use serde::{Deserialize, Serialize};
 
-use super::clones::CloneRole;
+use super::clones::{AsOf, CloneRole};
 use super::control::{LABELS_MAX, NAME_BYTES_MAX};
 use super::jobs::is_clone_name;
 use super::limits::{LIST_MAX, bounded};
@@ -12,6 +12,12 @@ use super::limits::{LIST_MAX, bounded};
 pub const STORES_MAX: usize = 64;
 /// Databases whose backups one node tells of in a store.
 pub const STORED_MAX: usize = 256;
+/// Backups of one database in a store that one node tells of: the newest.
+pub const KEPT_MAX: usize = 64;
+/// Backups in a store that one node tells of, of whatever database.
+pub const KEPT_OF_STORE_MAX: usize = 256;
+/// Backups that one node tells of in all its stores.
+pub const KEPT_OF_NODE_MAX: usize = 1_024;
 /// Bytes of the place of a store: a path, or a bucket and a prefix.
 pub const PLACE_BYTES_MAX: usize = 2 * NAME_BYTES_MAX;
 
@@ -37,6 +43,25 @@ pub struct StoredBackup {
     pub count: u64,
 }
 
+/// A backup in a store, and how far the log that is kept there leads from it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct KeptBackup {
+    /// The database.
+    pub database: DatabaseId,
+    /// What the backup is called.
+    pub name: String,
+    /// The copy that it was taken of.
+    pub instance: InstanceId,
+    /// The last commit that it has.
+    pub position: Position,
+    /// Every state from there up to here can be restored.
+    pub reach: Uid,
+    /// When it was taken, in milliseconds since 1970.
+    pub taken_ms: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
 /// A store that a node was told it may speak to, as the node sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct StoreReport {
@@ -49,6 +74,9 @@ pub struct StoreReport {
     /// The newest backup of each database.
     #[serde(deserialize_with = "bounded::<_, _, STORED_MAX>")]
     pub backups: Vec<StoredBackup>,
+    /// The newest backups of each of these databases, those in `backups` included, as many as there is room for.
+    #[serde(deserialize_with = "bounded::<_, _, KEPT_OF_STORE_MAX>")]
+    pub kept: Vec<KeptBackup>,
     /// Databases that have backups there, too, and that there was no room for: those that were backed up the longest ago.
     pub left_out: u64,
 }
@@ -107,8 +135,12 @@ pub struct BackupOrder {
 pub struct RestoreOrder {
     /// The job.
     pub job: u64,
-    /// The database whose newest backup it is.
+    /// The database.
     pub database: DatabaseId,
+    /// The backup from which it is taken, or from whose copy; the newest, or whichever gives the state, if none is named.
+    pub backup: String,
+    /// The state that it is to have.
+    pub as_of: AsOf,
     /// What it is called: a name, never a path.
     pub name: String,
     /// What it is for.

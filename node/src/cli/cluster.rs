@@ -9,6 +9,7 @@ use planaria_replication::control::{InstanceRole, Labels};
 
 use super::choice::parse_duration_ms;
 use super::cluster_clones::{ClusterCloneCommand, LimitsCommand, ScheduleCommand};
+use super::cluster_members::{NodeCommand, TokenCommand};
 use super::cluster_rules::RuleCommand;
 use super::cluster_stores::{ClusterBackupArgs, StoreCommand};
 use crate::cluster::{Membership, default_address};
@@ -49,7 +50,7 @@ pub(crate) struct MembershipArgs {
     /// Report to the control center at this address, and do what it says
     #[arg(long, value_name = "ADDR", env = "PLANARIA_CONTROL")]
     pub(crate) control: Option<String>,
-    /// The token of the cluster, as `planaria control` shows it
+    /// The token of the cluster, as `planaria control` and `planaria cluster token show` tell it
     #[arg(long, value_name = "TOKEN", env = "PLANARIA_JOIN_TOKEN", hide_env_values = true)]
     pub(crate) join_token: Option<JoinToken>,
     /// The node's name in the cluster [default: that of the directory]
@@ -102,6 +103,12 @@ pub(crate) enum ClusterCommand {
     Show(CenterArgs),
     /// List the nodes
     Nodes(CenterArgs),
+    /// Have a node leave that is gone for good
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Show or renew the token with which nodes join
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// List the copies of all databases
     Instances(CenterArgs),
     /// List the round trips between nodes, as they have measured them

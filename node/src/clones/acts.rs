@@ -2,11 +2,11 @@
 //! this one meanwhile hears that it is busy, and nobody else waits.
 
 use parking_lot::MutexGuard;
-use planaria_engine::{ClonePlace, Error};
+use planaria_engine::{CloneAbout, ClonePlace, Error};
 use planaria_net::wire::message::{CloneInfo, RemoteError};
 
 use super::ledger::{CloneJob, CloneState, Entry};
-use super::{Clones, Shared, State, known_mut};
+use super::{Clones, Shared, Sketch, State, known_mut};
 use crate::handler::remote;
 
 impl Clones {
@@ -23,10 +23,11 @@ impl Clones {
             _ => Ok(()),
         };
         let (mut state, ()) = shared.in_hand(name, "deleted", Shared::idle, remove)?;
-        let info = shared.info(&state, name)?;
+        let sketch = Sketch::of(known_mut(&mut state, name)?);
         state.clones.remove(name);
         shared.save(&state)?;
-        Ok(info)
+        drop(state);
+        Ok(shared.finish(sketch))
     }
 
     /// Ends the life of a clone now: its directory goes, it stays listed.
@@ -36,6 +37,32 @@ impl Clones {
     /// As [`Clones::delete`].
     pub(crate) fn expire(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         self.shared.end(name, "somebody ended its life")
+    }
+
+    /// Has a clone live so many seconds from now on, or for ever.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_clone`, `running`, `busy`.
+    pub(crate) fn live(&self, name: &str, for_s: Option<u64>) -> Result<CloneInfo, RemoteError> {
+        let shared = &self.shared;
+        let now_ms = shared.taker.engine.os.now_millis();
+        let expires_ms = for_s.map(|for_s| now_ms.saturating_add(for_s.saturating_mul(1_000)));
+        let write_down = |entry: &Entry, place: &ClonePlace| {
+            let about = place.about().map_err(remote)?.unwrap_or_else(|| CloneAbout {
+                name: name.to_owned(),
+                purpose: entry.job.purpose,
+                made_ms: now_ms,
+                ..CloneAbout::default()
+            });
+            place.set_about(&CloneAbout { expires_ms, ..about }).map_err(remote)
+        };
+        let doing = "given another end";
+        let (mut state, ()) = shared.in_hand(name, doing, Shared::complete, write_down)?;
+        known_mut(&mut state, name)?.entry.expires_ms = expires_ms;
+        shared.save(&state)?;
+        shared.changed.notify_all();
+        shared.info(state, name)
     }
 
     /// Makes a clone that was a standby or a backup a database of its own.
@@ -52,7 +79,7 @@ impl Clones {
         known.view = None;
         known.entry.job.purpose = planaria_engine::ClonePurpose::Detached;
         shared.save(&state)?;
-        shared.info(&state, name)
+        shared.info(state, name)
     }
 
     /// Puts back what a clone has replaced; the clone is kept in its stead.
@@ -69,7 +96,7 @@ impl Clones {
         let entry = &mut known.entry;
         entry.reasons.push("what it had replaced was put back, and is replaced by it no more".into());
         shared.save(&state)?;
-        shared.info(&state, name)
+        shared.info(state, name)
     }
 
     /// Deletes what a clone has replaced.
@@ -86,7 +113,7 @@ impl Clones {
         };
         let doing = "relieved of what it has replaced";
         let (state, ()) = self.shared.in_hand(name, doing, Shared::complete, drop_replaced)?;
-        self.shared.info(&state, name)
+        self.shared.info(state, name)
     }
 }
 
@@ -104,7 +131,7 @@ impl Shared {
             entry.reasons.push("what has come into its place stays".into());
         }
         self.save(&state)?;
-        self.info(&state, name)
+        self.info(state, name)
     }
 
     /// Works on the files of a clone that is as `check` says, without the lock. With what came of it the lock is returned: what is

@@ -5,6 +5,9 @@ use planaria_net::quic::TlsStore;
 use super::*;
 use crate::node::{Node, NodeOptions};
 
+#[path = "slow_disk_tests.rs"]
+mod slow_disk;
+
 struct Site {
     dir: tempfile::TempDir,
     runtime: Arc<tokio::runtime::Runtime>,

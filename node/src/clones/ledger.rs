@@ -9,7 +9,7 @@ use planaria_types::Uid;
 use serde::{Deserialize, Serialize};
 
 /// Where the ledger lies within a node's directory. Directories of that name go with the node when run files replace it.
-const DIRECTORY: &str = "clones";
+pub(crate) const DIRECTORY: &str = "clones";
 const LEDGER: &str = "LEDGER";
 const FORMAT: SealedFile = SealedFile { magic: *b"PLNRCLNS", version: 1, bytes_max: 64 << 20 };
 

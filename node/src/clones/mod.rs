@@ -16,11 +16,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use planaria_engine::{CloneAbout, ClonePlace, Database};
+use planaria_engine::{ClonePlace, Database};
 use planaria_net::replica::Pace;
 use planaria_net::wire::message::{CloneInfo, RemoteError};
 
-pub(crate) use self::ledger::{CloneJob, CloneState};
+pub(crate) use self::ledger::{CloneJob, CloneState, DIRECTORY as LISTS};
 use self::ledger::{Entry, Ledger};
 pub(crate) use self::leftovers::leftovers;
 use self::live::{Live, Reported, info_of};
@@ -84,6 +84,18 @@ impl Known {
     /// Whether nobody takes it, and nobody works on its files.
     fn is_idle(&self) -> bool {
         self.entry.state.is_over() && self.live.is_none() && self.busy.is_none()
+    }
+}
+
+/// What is known of a clone without asking the disk, and where that is to be asked.
+struct Sketch {
+    info: CloneInfo,
+    dir: PathBuf,
+}
+
+impl Sketch {
+    fn of(known: &Known) -> Self {
+        Self { info: info_of(&known.entry, known.live.as_deref()), dir: known.entry.job.dir.clone() }
     }
 }
 
@@ -192,14 +204,14 @@ impl Clones {
             return Err(error);
         }
         shared.spawn(&mut state, &name);
-        shared.info(&state, &name)
+        shared.info(state, &name)
     }
 
     /// All clones, by name.
     pub(crate) fn list(&self) -> Vec<CloneInfo> {
         let left = leftovers(&self.shared.beside, &self.shared.taker.engine.os);
-        let state = self.shared.state.lock();
-        let mut clones: Vec<_> = state.clones.values().map(|known| self.shared.describe(known)).collect();
+        let sketches: Vec<Sketch> = self.shared.state.lock().clones.values().map(Sketch::of).collect();
+        let mut clones: Vec<_> = sketches.into_iter().map(|sketch| self.shared.finish(sketch)).collect();
         let mine = |left: &CloneInfo| clones.iter().any(|clone| clone.target == left.target);
         let left: Vec<_> = left.into_iter().filter(|left| !mine(left)).collect();
         clones.extend(left);
@@ -212,7 +224,7 @@ impl Clones {
     ///
     /// `unknown_clone`.
     pub(crate) fn info(&self, name: &str) -> Result<CloneInfo, RemoteError> {
-        self.shared.info(&self.shared.state.lock(), name)
+        self.shared.info(self.shared.state.lock(), name)
     }
 
     /// By what a clone is read that comes in lazily, or came; nothing if there is no clone of that name.
@@ -259,7 +271,7 @@ impl Clones {
             }
             self.shared.changed.wait_for(&mut state, left);
         }
-        self.shared.info(&state, name)
+        self.shared.info(state, name)
     }
 
     /// Gives a clone up; what came of it goes. Waits until it is gone.
@@ -274,7 +286,7 @@ impl Clones {
         while known_mut(&mut state, name)?.live.is_some() && !state.is_closing {
             self.shared.changed.wait(&mut state);
         }
-        self.shared.info(&state, name)
+        self.shared.info(state, name)
     }
 
     /// As [`Clones::cancel`], without waiting.
@@ -316,31 +328,7 @@ impl Clones {
             live.pace.set_rate(rate);
         }
         self.shared.save(&state)?;
-        self.shared.info(&state, name)
-    }
-
-    /// Has a clone live so many seconds from now on, or for ever.
-    ///
-    /// # Errors
-    ///
-    /// `unknown_clone`, `running`.
-    pub(crate) fn live(&self, name: &str, for_s: Option<u64>) -> Result<CloneInfo, RemoteError> {
-        let mut state = self.shared.state.lock();
-        let entry = Shared::complete(&state, name)?;
-        let place = self.shared.place(&entry.job.dir);
-        let now_ms = self.shared.taker.engine.os.now_millis();
-        let expires_ms = for_s.map(|for_s| now_ms.saturating_add(for_s.saturating_mul(1_000)));
-        let about = place.about().map_err(remote)?.unwrap_or_else(|| CloneAbout {
-            name: name.to_owned(),
-            purpose: entry.job.purpose,
-            made_ms: now_ms,
-            ..CloneAbout::default()
-        });
-        place.set_about(&CloneAbout { expires_ms, ..about }).map_err(remote)?;
-        known_mut(&mut state, name)?.entry.expires_ms = expires_ms;
-        self.shared.save(&state)?;
-        self.shared.changed.notify_all();
-        self.shared.info(&state, name)
+        self.shared.info(state, name)
     }
 }
 
@@ -368,14 +356,16 @@ impl Shared {
         }
     }
 
-    fn describe(&self, known: &Known) -> CloneInfo {
-        let mut info = info_of(&known.entry, known.live.as_deref());
-        info.keeps_old = self.place(&known.entry.job.dir).has_replaced();
-        info
+    /// What there is to say of a clone, with what the disk says: it is asked without the lock, however long that takes.
+    fn finish(&self, sketch: Sketch) -> CloneInfo {
+        CloneInfo { keeps_old: self.place(&sketch.dir).has_replaced(), ..sketch.info }
     }
 
-    fn info(&self, state: &State, name: &str) -> Result<CloneInfo, RemoteError> {
-        Ok(self.describe(known(state, name)?))
+    /// The same of the clone of that name, and nobody holds the lock meanwhile.
+    fn info(&self, state: MutexGuard<'_, State>, name: &str) -> Result<CloneInfo, RemoteError> {
+        let sketch = Sketch::of(known(&state, name)?);
+        drop(state);
+        Ok(self.finish(sketch))
     }
 
     /// The entry of a clone that nobody works on.

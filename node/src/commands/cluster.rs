@@ -3,6 +3,7 @@ use std::time::Duration;
 use planaria_engine::Value;
 use planaria_net::quic::TlsStore;
 use planaria_net::wire::control::{ControlRequest, ControlResponse, DatabaseInfo, SourceInfo};
+use planaria_net::wire::message::AsOf;
 use planaria_net::wire::routes::{RouteInfo, TargetInfo};
 use planaria_types::Uid;
 
@@ -10,10 +11,10 @@ use super::cluster_clones::{backup, clones, limits, schedules, wants};
 use super::cluster_rules::rules;
 use super::cluster_stores::stores;
 use super::serve::runtime;
-use super::{stdout, target};
-use crate::cli::{CenterArgs, ClusterCommand, Global};
+use super::{print, stdout, target};
+use crate::cli::{CenterArgs, ClusterCommand, Global, NodeCommand, TokenCommand};
 use crate::cluster::{ControlClient, wrong_answer};
-use crate::output::{Cell, CliError, Heading, RowWriter};
+use crate::output::{Cell, CliError, Heading, Report, RowWriter};
 
 /// `planaria cluster`.
 pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliError> {
@@ -33,7 +34,14 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
             let set = database.as_ref().map(|name| (name, standbys.unwrap_or(0), *backups));
             wants(global, center, set)
         }
-        ClusterCommand::Nodes(center) => nodes(global, center),
+        ClusterCommand::Nodes(center) => nodes(global, center, ControlRequest::Nodes),
+        ClusterCommand::Node(NodeCommand::Remove(removal)) => {
+            nodes(global, &removal.center, removal.request())
+        }
+        ClusterCommand::Token(TokenCommand::Show(center)) => token(global, center, ControlRequest::Token),
+        ClusterCommand::Token(TokenCommand::Renew(center)) => {
+            token(global, center, ControlRequest::RenewToken)
+        }
         ClusterCommand::Instances(center) => instances(global, center),
         ClusterCommand::Links(center) => links(global, center),
         ClusterCommand::History { center, limit } => history(global, center, *limit),
@@ -46,7 +54,8 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
         }
         ClusterCommand::ChooseSource { center, to, database, period } => {
             let (to, database) = (to.clone(), database.clone());
-            let request = ControlRequest::ChooseSource { to, database, period_ms: *period };
+            let as_of = AsOf::Newest;
+            let request = ControlRequest::ChooseSource { to, database, period_ms: *period, as_of };
             match ask(global, center, request)? {
                 ControlResponse::Source(source) => tell_source(global, source),
                 _ => Err(wrong_answer(center.address()?)),
@@ -110,8 +119,8 @@ fn show(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result
     write(global, &headings, databases.into_iter().map(row))
 }
 
-fn nodes(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
-    let ControlResponse::Nodes(nodes) = ask(global, center, ControlRequest::Nodes)? else {
+fn nodes(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<(), CliError> {
+    let ControlResponse::Nodes(nodes) = ask(global, center, request)? else {
         return Err(wrong_answer(center.address()?));
     };
     let headings = [
@@ -121,6 +130,7 @@ fn nodes(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
         "#heard_ago",
         "#copies",
         "spare",
+        "token",
         "#free",
         "#capacity",
         "labels",
@@ -134,6 +144,7 @@ fn nodes(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
             node.heard_ago_ms.map_or(Cell::None, |ms| Cell::Duration(Duration::from_millis(ms))),
             Cell::Count(node.copies.into()),
             node.spare.map_or(Cell::None, |role| role.name().into()),
+            if node.has_older_token { "older" } else { "current" }.into(),
             Cell::Bytes(node.free_bytes),
             Cell::Bytes(node.capacity_bytes),
             text(node.labels),
@@ -141,6 +152,14 @@ fn nodes(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
         ]
     };
     write(global, &headings, nodes.into_iter().map(row))
+}
+
+fn token(global: &Global, center: &CenterArgs, request: ControlRequest) -> Result<(), CliError> {
+    let ControlResponse::Token { token, older_nodes } = ask(global, center, request)? else {
+        return Err(wrong_answer(center.address()?));
+    };
+    let report = Report::new().with("join_token", token.to_string());
+    print(global, &report.with("nodes_with_an_older_one", Cell::Count(older_nodes.into())))
 }
 
 fn instances(global: &Global, center: &CenterArgs) -> Result<(), CliError> {

@@ -42,7 +42,8 @@ fn create(global: &Global, arguments: &ClusterCloneCreateArgs) -> Result<(), Cli
     let ClusterCloneCreateArgs { wish, name, explain, center } = arguments;
     if *explain {
         let (to, database) = (wish.to.clone(), wish.database.clone());
-        let request = ControlRequest::ChooseSource { to, database, period_ms: wish.manner.period };
+        let (period_ms, as_of) = (wish.manner.period, wish.wish(None).shape.as_of);
+        let request = ControlRequest::ChooseSource { to, database, period_ms, as_of };
         return match ask(global, center, request)? {
             ControlResponse::Source(source) => tell_source(global, source),
             _ => Err(wrong_answer(center.address()?)),

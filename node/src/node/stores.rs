@@ -2,6 +2,7 @@
 //!
 //! A control center chooses among these stores and no others, and knows no credentials: they are in the node's own environment.
 
+mod begun;
 mod look;
 mod work;
 
@@ -18,10 +19,11 @@ use planaria_engine::Options;
 use planaria_net::replica::Pace;
 use planaria_net::wire::control::{Order, Outcome};
 use planaria_net::wire::jobs::{CLONES_MAX, CloneReport};
-use planaria_net::wire::stores::{PLACE_BYTES_MAX, RestoreOrder, STORES_MAX, StoreReport, is_place};
+use planaria_net::wire::stores::{PLACE_BYTES_MAX, STORES_MAX, StoreReport, is_place};
 use planaria_replication::control::InstanceRole;
 use tokio::runtime::Runtime;
 
+use self::begun::Restores;
 use self::look::{Rhythm, Sights};
 use super::leadership::Leadership;
 use crate::output::CliError;
@@ -60,14 +62,16 @@ struct Shared {
     engine: Options,
     sights: Arc<Sights>,
     jobs: Mutex<BTreeMap<u64, Job>>,
+    /// Clones that were begun, those included for which nobody works any more.
+    restores: Restores,
+    /// Jobs that a thread works for, or tidies up after, and whether they were given up meanwhile.
+    hands: Mutex<BTreeMap<u64, bool>>,
 }
 
 /// A backup that is brought to a store, or a clone that is taken from one.
 struct Job {
     report: CloneReport,
     outcome: Option<Outcome>,
-    /// The clone that it has made, of which nobody was told yet.
-    made: Option<RestoreOrder>,
     pace: Arc<Pace>,
     is_cancelled: Arc<AtomicBool>,
     /// It gives a node that hosts nothing its copy.
@@ -98,6 +102,11 @@ impl Stores {
         if let Some(runtime) = &runtime {
             sights.watch(places.values(), rhythm, runtime.handle());
         }
+        let lists = match &home {
+            Home::Copy { leadership, .. } => Some(leadership.slot.get().path().join(crate::clones::LISTS)),
+            Home::Spare { .. } => None,
+        };
+        let restores = Restores::open(lists, &engine.os)?;
         let shared = Arc::new(Shared {
             places,
             home,
@@ -105,6 +114,8 @@ impl Stores {
             engine: Options { read_mode: planaria_engine::ReadMode::default(), ..engine.clone() },
             sights,
             jobs: Mutex::default(),
+            restores,
+            hands: Mutex::default(),
         });
         Ok(Self { shared, threads: Mutex::default(), runtime })
     }
@@ -114,9 +125,13 @@ impl Stores {
         self.shared.sights.seen()
     }
 
-    /// How far each job has come.
+    /// How far each job has come. Clones are told of that nobody works for and of which something may be here, so that the control
+    /// center says whether they are still wanted.
     pub(super) fn reports(&self) -> Vec<CloneReport> {
-        self.shared.jobs.lock().values().map(|job| job.report).collect()
+        let jobs = self.shared.jobs.lock();
+        let left = self.shared.restores.all().into_iter().filter(|left| !jobs.contains_key(&left.job));
+        let left = left.map(|left| CloneReport { job: left.job, ..CloneReport::default() });
+        jobs.values().map(|job| job.report).chain(left).collect()
     }
 
     /// What has come to an end and was not told yet.
@@ -128,7 +143,16 @@ impl Stores {
     pub(super) fn told(&self, told: &[Outcome]) -> bool {
         let mut jobs = self.shared.jobs.lock();
         let ended = told.iter().filter_map(|outcome| Some((outcome, jobs.remove(&outcome.job)?)));
-        ended.filter(|(outcome, job)| outcome.code.is_empty() && job.is_seed).count() > 0
+        let whole: Vec<(u64, bool)> = ended
+            .filter(|(outcome, _)| outcome.code.is_empty())
+            .map(|(outcome, job)| (outcome.job, job.is_seed))
+            .collect();
+        drop(jobs);
+        // Of what failed it is heard whether it is tried again, or goes.
+        for (job, _) in &whole {
+            self.shared.restores.end(*job);
+        }
+        whole.iter().any(|(_, is_seed)| *is_seed)
     }
 
     /// Begins what is ordered and does not run, has what runs go on at the rate that is told, and gives up what is to be given up.
@@ -138,7 +162,30 @@ impl Stores {
                 Order::Backup(backup) => self.order(order, backup.job, backup.bytes_per_s),
                 Order::Restore(restore) => self.order(order, restore.job, restore.bytes_per_s),
                 Order::CancelClone { job } => self.cancel(*job),
+                // A node gives what lies there from now on, and goes on with what is here.
+                Order::Clone(clone) => self.shared.takes_place(&clone.name),
                 _ => {}
+            }
+        }
+        self.forget_whole(orders);
+    }
+
+    /// Forgets clones that are whole and for which nobody works, where the control center says nothing of them: it knows that.
+    fn forget_whole(&self, orders: &[Order]) {
+        let is_named = |job: u64| {
+            orders.iter().any(|order| match order {
+                Order::Restore(restore) => restore.job == job,
+                Order::CancelClone { job: cancelled } => *cancelled == job,
+                _ => false,
+            })
+        };
+        for left in self.shared.restores.all() {
+            let is_worked_for = || {
+                let job = left.job;
+                self.shared.jobs.lock().contains_key(&job) || self.shared.hands.lock().contains_key(&job)
+            };
+            if !is_named(left.job) && !is_worked_for() && self.shared.is_whole(&left) {
+                self.shared.restores.end(left.job);
             }
         }
     }
@@ -151,7 +198,7 @@ impl Stores {
             }
             return;
         }
-        if jobs.len() >= CLONES_MAX {
+        if jobs.len() >= CLONES_MAX || self.shared.hands.lock().contains_key(&number) {
             return;
         }
         let (pace, is_cancelled) = (Arc::new(Pace::new(Some(bytes_per_s))), Arc::default());
@@ -160,7 +207,6 @@ impl Stores {
             Job {
                 report: CloneReport { job: number, ..CloneReport::default() },
                 outcome: None,
-                made: None,
                 pace: Arc::clone(&pace),
                 is_cancelled: Arc::clone(&is_cancelled),
                 is_seed: matches!((order, &self.shared.home), (Order::Restore(_), Home::Spare { .. })),
@@ -169,7 +215,7 @@ impl Stores {
         drop(jobs);
         let Some(runtime) = self.runtime.as_ref().map(|runtime| runtime.handle().clone()) else {
             let what = "this node was started without --backup-to";
-            self.shared.ends(number, Err(trouble("store_not_allowed", what)), None);
+            self.shared.ends(number, Err(trouble("store_not_allowed", what)));
             return;
         };
         let task = work::Task { shared: Arc::clone(&self.shared), number, pace, is_cancelled };
@@ -177,8 +223,17 @@ impl Stores {
         self.begin(number, move || task.carry_out(&order, &runtime));
     }
 
-    /// Has a thread work for a job.
+    /// Has a thread work for a job, unless one does.
     fn begin(&self, number: u64, work: impl FnOnce() + Send + 'static) {
+        if self.shared.hands.lock().contains_key(&number) {
+            return;
+        }
+        self.shared.hands.lock().insert(number, false);
+        let hand = Hand { shared: Arc::clone(&self.shared), number };
+        let work = move || {
+            work();
+            hand.tidies_up();
+        };
         match std::thread::Builder::new().name("planaria-store".into()).spawn(work) {
             Ok(thread) => {
                 let mut threads = self.threads.lock();
@@ -187,7 +242,7 @@ impl Stores {
             }
             Err(error) => {
                 let failed = trouble("io", format!("cannot start a thread: {error}"));
-                self.shared.ends(number, Err(failed), None);
+                self.shared.ends(number, Err(failed));
             }
         }
     }
@@ -195,16 +250,48 @@ impl Stores {
     /// Ends a job, and leaves nothing of it here. What it has brought to a store is no backup, and goes with a later prune.
     fn cancel(&self, number: u64) {
         let job = self.shared.jobs.lock().remove(&number);
-        if let Some(job) = job {
+        if let Some(job) = &job {
             tracing::info!(job = number, "what was to be brought to a store, or taken from it, is given up");
             job.is_cancelled.store(true, Ordering::SeqCst);
             job.pace.stop();
-            // Nobody works for it any more who would do so.
-            if let Some(order) = job.made {
-                let shared = Arc::clone(&self.shared);
-                self.begin(number, move || shared.remove_rest(&order, true));
+        }
+        // Whoever works for it removes what is there.
+        if let Some(is_given_up) = self.shared.hands.lock().get_mut(&number) {
+            *is_given_up = true;
+            return;
+        }
+        let Some(left) = self.shared.restores.get(number) else { return };
+        let shared = Arc::clone(&self.shared);
+        self.begin(number, move || shared.remove_rest(&left));
+    }
+}
+
+/// A thread that works for a job, however it ends.
+struct Hand {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Hand {
+    /// Removes what is there of a clone that was given up before the thread had ended.
+    fn tidies_up(self) {
+        loop {
+            let mut hands = self.shared.hands.lock();
+            if !hands.get_mut(&self.number).is_some_and(std::mem::take) {
+                hands.remove(&self.number);
+                return;
+            }
+            drop(hands);
+            if let Some(left) = self.shared.restores.get(self.number) {
+                self.shared.remove_rest(&left);
             }
         }
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.shared.hands.lock().remove(&self.number);
     }
 }
 
@@ -226,6 +313,15 @@ impl Drop for Stores {
 }
 
 impl Shared {
+    /// Another clone takes the place of what was begun there before, which is not to be removed any more.
+    fn takes_place(&self, name: &str) {
+        for left in self.restores.all() {
+            if matches!(self.home, Home::Spare { .. }) || left.name == name {
+                self.restores.end(left.job);
+            }
+        }
+    }
+
     /// The store at a place, if this node may speak to it.
     async fn store(&self, place: &str) -> Result<Store, Trouble> {
         let allowed = self.places.get(place).ok_or_else(|| {
@@ -235,8 +331,8 @@ impl Shared {
         look::open(allowed, false).await
     }
 
-    /// Takes in how a job ended, and the clone that it has made. Whether it is wanted: it may have been given up.
-    fn ends(&self, number: u64, ended: Result<String, Trouble>, made: Option<RestoreOrder>) -> bool {
+    /// Takes in how a job ended. Whether it is wanted: it may have been given up.
+    fn ends(&self, number: u64, ended: Result<String, Trouble>) -> bool {
         let outcome = match ended {
             Ok(what) => Outcome { job: number, code: String::new(), what },
             Err((code, what)) => {
@@ -251,7 +347,7 @@ impl Shared {
         };
         let mut jobs = self.jobs.lock();
         let job = jobs.get_mut(&number);
-        job.map(|job| (job.outcome, job.made) = (Some(outcome), made)).is_some()
+        job.map(|job| job.outcome = Some(outcome)).is_some()
     }
 }
 

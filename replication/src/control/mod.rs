@@ -9,6 +9,7 @@ mod place;
 mod queue;
 mod route;
 mod source;
+mod stored;
 mod succession;
 #[cfg(test)]
 mod testing;
@@ -24,6 +25,7 @@ pub use source::{
     Destination, Obstacle, SourceChoice, SourceCopy, SourceReason, SourceRule, SourceVerdict, StoreAccess,
     choose_source,
 };
+pub use stored::{StoredState, WhyNoState, choose_stored};
 pub use succession::{
     Contender, ContenderReason, ContenderVerdict, Reign, Succession, SuccessionRule, WhyNobody,
     choose_successor,

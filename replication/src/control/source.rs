@@ -60,6 +60,8 @@ pub enum StoreAccess {
     Empty,
     /// The clone is not to have everything as it is, and a store makes nothing of what it has.
     AsItIs,
+    /// It has backups, and none gives the state that is asked for.
+    OutsideKept,
 }
 
 impl SourceCopy {
@@ -92,6 +94,15 @@ pub struct SourceRule {
     pub bytes_per_s_min: u64,
     /// Copies that were chosen for this clone before and failed.
     pub failed: BTreeSet<InstanceId>,
+    /// The state that the clone is to have, if not the newest: no copy is fresher for what it has beyond that.
+    pub as_of: Option<Uid>,
+}
+
+impl SourceRule {
+    /// Up to where a copy has all that the clone is to have.
+    fn update(&self, copy: &SourceCopy) -> Uid {
+        self.as_of.map_or(copy.update, |uid| copy.update.min(uid))
+    }
 }
 
 /// Why a copy cannot be a source.
@@ -136,6 +147,8 @@ pub enum Obstacle {
     StoreEmpty,
     /// A store gives what it has as it is.
     StoreAsItIs,
+    /// No backup in the store, and no log there, gives the state that is asked for.
+    StoreOutsideKept,
 }
 
 /// Why a copy was chosen, or not.
@@ -205,6 +218,7 @@ impl Obstacle {
             Self::StoreAway => "store_away",
             Self::StoreEmpty => "store_empty",
             Self::StoreAsItIs => "store_as_it_is",
+            Self::StoreOutsideKept => "store_outside_kept",
         }
     }
 }
@@ -260,6 +274,9 @@ impl fmt::Display for Obstacle {
             Self::StoreAsItIs => {
                 f.write_str("a store gives its backups as they are: without time to live, filter or mask")
             }
+            Self::StoreOutsideKept => {
+                f.write_str("none of its backups, and no log there, gives the state that is asked for")
+            }
         }
     }
 }
@@ -296,7 +313,8 @@ pub struct SourceChoice {
 ///
 /// Candidates are the backups on the current history that pass the checks, those in stores among them. With f the latest update time among them, of
 /// those with update time ≥ f − the period the nearest is taken: label distance, then round trip, then later, then id. If
-/// there is none, the same is asked of the standbys, then of the primary.
+/// there is none, the same is asked of the standbys, then of the primary. Where a state is asked for, update times beyond it count as
+/// that state: whoever has it has all that is asked for.
 ///
 /// Who finds that the chosen copy fails adds it to the rule's `failed`, and asks again.
 pub fn choose_source(rule: &SourceRule, to: &Destination, copies: &[SourceCopy]) -> SourceChoice {
@@ -304,10 +322,10 @@ pub fn choose_source(rule: &SourceRule, to: &Destination, copies: &[SourceCopy])
         |role| copies.iter().filter(move |copy| copy.role == role && obstacle(rule, to, copy).is_none());
     let roles = [InstanceRole::Backup, InstanceRole::Standby, InstanceRole::Primary];
     let role = roles.into_iter().find(|role| fit_as(*role).next().is_some());
-    let freshest = role.and_then(|role| fit_as(role).map(|copy| copy.update).max());
+    let freshest = role.and_then(|role| fit_as(role).map(|copy| rule.update(copy)).max());
     let since = freshest.map_or(0, |uid| uid.millis().saturating_sub(rule.period_ms));
-    let fresh = |copy: &&SourceCopy| copy.update.millis() >= since;
-    let chosen = role.and_then(|role| fit_as(role).filter(fresh).min_by_key(|copy| order(to, copy)));
+    let fresh = |copy: &&SourceCopy| rule.update(copy).millis() >= since;
+    let chosen = role.and_then(|role| fit_as(role).filter(fresh).min_by_key(|copy| order(rule, to, copy)));
     let of = role.map_or(0, |role| fit_as(role).filter(fresh).count());
     let verdict = |copy: &SourceCopy| {
         let reason = match (obstacle(rule, to, copy), chosen) {
@@ -318,8 +336,9 @@ pub fn choose_source(rule: &SourceRule, to: &Destination, copies: &[SourceCopy])
                 InstanceRole::Primary => SourceReason::Primary,
             },
             (None, Some(chosen)) if chosen.role == copy.role => {
-                let behind_ms = freshest.map_or(0, |uid| uid.millis().saturating_sub(copy.update.millis()));
-                if fresh(&copy) { behind(to, copy, chosen) } else { SourceReason::TooOld { behind_ms } }
+                let behind_ms =
+                    freshest.map_or(0, |uid| uid.millis().saturating_sub(rule.update(copy).millis()));
+                if fresh(&copy) { behind(rule, to, copy, chosen) } else { SourceReason::TooOld { behind_ms } }
             }
             // Only a copy of a role that comes later is fit where another one was chosen.
             (None, _) => SourceReason::Spared,
@@ -338,18 +357,23 @@ pub fn choose_source(rule: &SourceRule, to: &Destination, copies: &[SourceCopy])
 }
 
 /// Nearest first, then the quickest to reach, then the latest, then by id.
-fn order(to: &Destination, copy: &SourceCopy) -> (Distance, u32, Reverse<Uid>, InstanceId) {
-    (to.labels.distance(&copy.labels), copy.round_trip_bucket(), Reverse(copy.update), copy.instance)
+fn order(
+    rule: &SourceRule,
+    to: &Destination,
+    copy: &SourceCopy,
+) -> (Distance, u32, Reverse<Uid>, InstanceId) {
+    let distance = to.labels.distance(&copy.labels);
+    (distance, copy.round_trip_bucket(), Reverse(rule.update(copy)), copy.instance)
 }
 
 /// The first thing in which a copy comes behind the one that was chosen.
-fn behind(to: &Destination, copy: &SourceCopy, chosen: &SourceCopy) -> SourceReason {
+fn behind(rule: &SourceRule, to: &Destination, copy: &SourceCopy, chosen: &SourceCopy) -> SourceReason {
     let distance = to.labels.distance(&copy.labels);
     if distance > to.labels.distance(&chosen.labels) {
         SourceReason::Farther(distance)
     } else if copy.round_trip_bucket() > chosen.round_trip_bucket() {
         SourceReason::SlowerLink
-    } else if copy.update < chosen.update {
+    } else if rule.update(copy) < rule.update(chosen) {
         SourceReason::LessRecent
     } else {
         SourceReason::HigherId
@@ -372,6 +396,7 @@ fn obstacle(rule: &SourceRule, to: &Destination, copy: &SourceCopy) -> Option<Ob
         (copy.store == StoreAccess::Away, Obstacle::StoreAway),
         (copy.store == StoreAccess::Empty, Obstacle::StoreEmpty),
         (copy.store == StoreAccess::AsItIs, Obstacle::StoreAsItIs),
+        (copy.store == StoreAccess::OutsideKept, Obstacle::StoreOutsideKept),
         (copy.clones >= copy.clones_max, Obstacle::NoSlot { clones: copy.clones }),
         (free_bytes_per_s < rule.bytes_per_s_min, Obstacle::NoBandwidth { free_bytes_per_s }),
         (copy.bytes > to.free_bytes, Obstacle::NoRoom { bytes: copy.bytes, free_bytes: to.free_bytes }),

@@ -82,7 +82,7 @@ type Spoil = fn(&mut SourceCopy);
 
 #[test]
 fn a_copy_that_fails_a_check_sets_no_standard_for_the_others() {
-    let fails: [(Spoil, Obstacle); 12] = [
+    let fails: [(Spoil, Obstacle); 13] = [
         (|copy| copy.is_on_history = false, Obstacle::OffHistory),
         (|copy| copy.is_reachable = false, Obstacle::Unreachable),
         (|copy| copy.is_sound = false, Obstacle::Damaged),
@@ -91,6 +91,7 @@ fn a_copy_that_fails_a_check_sets_no_standard_for_the_others() {
         (|copy| copy.store = StoreAccess::Away, Obstacle::StoreAway),
         (|copy| copy.store = StoreAccess::Empty, Obstacle::StoreEmpty),
         (|copy| copy.store = StoreAccess::AsItIs, Obstacle::StoreAsItIs),
+        (|copy| copy.store = StoreAccess::OutsideKept, Obstacle::StoreOutsideKept),
         (|copy| copy.versions = (3, 4), Obstacle::Incompatible),
         (|copy| copy.clones = 2, Obstacle::NoSlot { clones: 2 }),
         (|copy| copy.free_bytes_per_s = 4, Obstacle::NoBandwidth { free_bytes_per_s: 4 }),
@@ -150,6 +151,19 @@ fn a_backup_in_a_store_is_one_among_the_backups() {
 }
 
 #[test]
+fn for_an_earlier_state_nobody_is_fresher_for_what_came_after_it() {
+    let copies = [backup(1, 90_000, "9"), backup(2, 10_000, "1"), backup(3, 9_000, "1")];
+    assert_eq!(chosen(&rule(1_000), &copies).0, Some(1));
+    let rule = SourceRule { as_of: Some(Uid::from_millis(10_000)), ..rule(500) };
+    let expected = [
+        SourceReason::Farther(Distance::Datacenter),
+        SourceReason::NearestBackup { of: 2 },
+        SourceReason::TooOld { behind_ms: 1_000 },
+    ];
+    assert_eq!(chosen(&rule, &copies), (Some(2), expected.to_vec()));
+}
+
+#[test]
 fn nothing_is_cloned_from_the_place_that_it_is_cloned_to() {
     let to = Destination { holds: BTreeSet::from([InstanceId(1)]), ..destination() };
     let choice = choose_source(&rule(0), &to, &[backup(1, 10_000, "1"), backup(2, 1_000, "9")]);
@@ -184,14 +198,19 @@ fn oracle(rule: &SourceRule, to: &Destination, copies: &[SourceCopy]) -> Option<
                 candidates.push(copy);
             }
         }
+        // "Where a state is asked for, update times beyond it count as that state."
+        let time = |copy: &SourceCopy| match rule.as_of {
+            Some(state) if copy.update > state => state,
+            _ => copy.update,
+        };
         // "Let f be the latest update time among them."
-        let Some(latest) = candidates.iter().map(|copy| copy.update.millis()).max() else { continue };
+        let Some(latest) = candidates.iter().map(|copy| time(copy).millis()).max() else { continue };
         // "Those with update time >= f - the prescribed period."
-        candidates.retain(|copy| copy.update.millis().saturating_add(rule.period_ms) >= latest);
+        candidates.retain(|copy| time(copy).millis().saturating_add(rule.period_ms) >= latest);
         // "The nearest: label distance, then round-trip bucket, then later, then id": the least important first, as
         // sorting keeps the order of what is equal.
         candidates.sort_by_key(|copy| copy.instance);
-        candidates.sort_by_key(|copy| std::cmp::Reverse(copy.update));
+        candidates.sort_by_key(|copy| std::cmp::Reverse(time(copy)));
         candidates.sort_by_key(|copy| bucket(copy.round_trip_us));
         candidates.sort_by_key(|copy| label_distance(&to.labels, &copy.labels));
         return candidates.first().map(|copy| copy.instance);
@@ -228,7 +247,8 @@ fn random_access(random: &mut Random) -> StoreAccess {
         1 => StoreAccess::Away,
         2 => StoreAccess::Empty,
         3 => StoreAccess::AsItIs,
-        4..8 => StoreAccess::Open,
+        4 => StoreAccess::OutsideKept,
+        5..9 => StoreAccess::Open,
         _ => StoreAccess::NotNeeded,
     }
 }
@@ -255,6 +275,15 @@ fn random_copy(random: &mut Random, id: u128) -> SourceCopy {
     }
 }
 
+fn random_rule(random: &mut Random, failed: BTreeSet<InstanceId>) -> SourceRule {
+    SourceRule {
+        period_ms: random.below(8),
+        bytes_per_s_min: random.below(3),
+        failed,
+        as_of: random.one_in(3).then(|| Uid::new(random.below(8) << 16 | random.below(2))),
+    }
+}
+
 #[test]
 fn ten_thousand_random_topologies_agree_with_the_rule_as_it_is_written() {
     let mut reached = std::collections::BTreeMap::<&str, u32>::new();
@@ -272,8 +301,8 @@ fn ten_thousand_random_topologies_agree_with_the_rule_as_it_is_written() {
             versions: (1, 1 + random.below(2) as u16),
             free_bytes: 4 + random.below(6),
         };
-        let rule =
-            SourceRule { period_ms: random.below(8), bytes_per_s_min: random.below(3), failed: some(random) };
+        let failed = some(random);
+        let rule = random_rule(random, failed);
         let choice = choose_source(&rule, &to, &copies);
         assert_eq!(choice.source, oracle(&rule, &to, &copies), "seed {seed}: {copies:?}\n{to:?}\n{rule:?}");
         // Each copy has its reason, and one of them that it was chosen.
@@ -320,6 +349,7 @@ fn ten_thousand_random_topologies_agree_with_the_rule_as_it_is_written() {
         "store_away",
         "store_empty",
         "store_as_it_is",
+        "store_outside_kept",
     ];
     assert!(codes.iter().all(|code| reached.contains_key(code)), "a reason was never reached: {reached:?}");
 }

@@ -175,3 +175,117 @@ fn a_spare_node_becomes_a_standby_from_a_store_and_follows_the_primary() {
     wait_for_row(&center, &["instances"], "the spare to follow", follows);
     spare.wait_until_equal(&primary);
 }
+
+#[test]
+fn an_earlier_state_comes_from_a_store_whose_backups_and_log_lead_there() {
+    let site = Site::new();
+    let center = Center::start(&site, "catalog", LOST_AFTER);
+    let place = site.path("store").display().to_string();
+    let may = ["--backup-to", &place];
+    let mut primary = Node::primary_to_be(&site, "a");
+    primary.start_with(&[&center.join(&[])[..], &may].concat());
+    primary.run(&["table", "create", "blobs", "--raw"]).json();
+    let put = |key: &str| {
+        let put = primary.run(&["put", "blobs", key, "row"]).json().remove(0);
+        put["uid"].as_str().expect("a write has a UID").to_owned()
+    };
+    let before = put("before");
+    let mut target = Node::primary_to_be(&site, "target");
+    target.start_with(&[&center.join(&[])[..], &may].concat());
+    wait_for_row(&center, &["nodes"], "the target", |row| row["name"] == "target" && row["copies"] == 1);
+    center.rows(&["store", "add", "a", &place]);
+    let may_both = |row: &Json| row["nodes"].as_array().map(Vec::len) == Some(2);
+    wait_for_row(&center, &["store", "list"], "both nodes", may_both);
+    let back_up = || {
+        let asked = center.rows(&["backup", "a"]).remove(0);
+        wait_for_state(&center, &asked, "complete");
+        let names = |row: &Json| row["name"].as_str().map(str::to_owned);
+        site.run(&["backup", "list", "store"]).json().iter().filter_map(names).collect::<Vec<_>>()
+    };
+    put("first");
+    back_up();
+    let middle = put("middle");
+    put("late");
+    back_up();
+    put("last");
+    assert_eq!(back_up().len(), 3);
+    let explain = |as_of: &str| {
+        let words = ["clone", "create", "--to", "target", "--database", "a", "--as-of", as_of, "--explain"];
+        let rows = center.rows(&words);
+        rows.into_iter().find(|row| row["node"] == *place).map(|row| row["code"].clone()).unwrap_or_default()
+    };
+    // The node that is to take it sees all backups, and the log between them.
+    let sees = |as_of: &str, code: &str| {
+        let history = || format!("{} {:?}", explain(as_of), center.rows(&["history"]));
+        wait_for(code, || (explain(as_of) == *code).then_some(()), history);
+    };
+    sees(&middle, "nearest_backup");
+    sees(&before, "store_outside_kept");
+    let words =
+        ["clone", "create", "--to", "target", "--database", "a", "--name", "copy", "--as-of", &middle];
+    let asked = center.rows(&words).remove(0);
+    let made = wait_for_state(&center, &asked, "complete");
+    assert_eq!(made["source"], *place, "{made}");
+    let holds = |key: &str| site.run(&["get", "copy", "blobs", key]).code == 0;
+    assert_eq!(["before", "first", "middle", "late", "last"].map(holds), [true, true, true, false, false]);
+    assert_eq!(site.run(&["verify", "copy"]).json()[0]["sound"], true);
+    // What no backup and no log gives comes from a copy, while that has it.
+    let words = ["clone", "create", "--to", "target", "--database", "a", "--name", "old", "--as-of", &before];
+    let asked = center.rows(&words).remove(0);
+    let made = wait_for_state(&center, &asked, "complete");
+    assert_eq!(made["source"], "a", "{made}");
+    assert!(made["reasons"].to_string().contains("gives the state that is asked for"), "{made}");
+    assert_eq!(site.run(&["digest", "old", "blobs"]).digest().0, 1);
+}
+
+#[test]
+fn a_restore_that_was_given_up_while_its_node_was_down_leaves_nothing() {
+    let site = Site::new();
+    let center = Center::start(&site, "catalog", LOST_AFTER);
+    let place = site.path("store").display().to_string();
+    let may = ["--backup-to", &place];
+    let mut primary = Node::primary_to_be(&site, "a");
+    primary.start_with(&[&center.join(&[])[..], &may].concat());
+    load(&primary, &incompressible(&site, 20_000), &[]);
+    let mut target = Node::primary_to_be(&site, "target");
+    target.start_with(&[&center.join(&[])[..], &may].concat());
+    wait_for_row(&center, &["nodes"], "the target", |row| row["name"] == "target" && row["copies"] == 1);
+    center.rows(&["store", "add", "a", &place]);
+    let may_both = |row: &Json| row["nodes"].as_array().map(Vec::len) == Some(2);
+    wait_for_row(&center, &["store", "list"], "both nodes", may_both);
+    let asked = center.rows(&["backup", "a"]).remove(0);
+    wait_for_state(&center, &asked, "complete");
+    let history = || format!("{:?}", center.rows(&["history"]));
+    wait_for("the store to be chosen", || (chosen(&center, "target") == *place).then_some(()), history);
+    let words = ["clone", "create", "--to", "target", "--database", "a", "--name", "copy", "--rate", "64KiB"];
+    let number = center.rows(&words)[0]["clone"].as_u64().unwrap().to_string();
+    let is_under_way = |row: &Json| row["state"] == "running" && row["total"].as_u64() > Some(0);
+    let row = wait_for_row(&center, &["clone", "show", &number], "the restore to begin", is_under_way);
+    assert_eq!(row["source"], *place, "{row}");
+    let partial = site.path("copy.partial");
+    let is_there = || partial.exists().then_some(());
+    wait_for("a part of it", is_there, || target.log());
+
+    // It goes on after a restart of its node, as long as it is wanted.
+    target.restart();
+    wait_for_row(&center, &["nodes"], "the target", |row| row["name"] == "target" && row["heard"] == true);
+    wait_for_row(&center, &["clone", "show", &number], "the restore to go on", is_under_way);
+    assert!(partial.exists());
+    target.kill();
+    center.rows(&["clone", "cancel", &number]);
+    assert!(partial.exists());
+    target.start();
+    wait_for("nothing to be left", || (!partial.exists()).then_some(()), || target.log());
+    assert!(!site.path("copy").exists());
+    // Nor is it remembered.
+    let listed = site.path("target").join("clones").join("RESTORES");
+    let is_short = || std::fs::read(&listed).is_ok_and(|bytes| bytes.len() == 21).then_some(());
+    wait_for("it to be forgotten", is_short, || target.log());
+    let words = ["clone", "create", "--to", "target", "--database", "a", "--name", "copy"];
+    let asked = center.rows(&words).remove(0);
+    wait_for_state(&center, &asked, "complete");
+    assert_eq!(
+        site.run(&["digest", "copy", "sightings"]).digest(),
+        primary.run(&["digest", "sightings"]).digest()
+    );
+}

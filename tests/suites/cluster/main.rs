@@ -27,6 +27,8 @@ mod control_crash;
 #[cfg(test)]
 mod control_links;
 #[cfg(test)]
+mod control_members;
+#[cfg(test)]
 mod control_rules;
 #[cfg(test)]
 mod control_shapes;

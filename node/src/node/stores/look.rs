@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use planaria_backup::{Access, Brief, Index, Place, Store};
-use planaria_net::wire::stores::{STORED_MAX, StoreReport, StoredBackup};
+use planaria_net::wire::stores::{
+    KEPT_MAX, KEPT_OF_NODE_MAX, KEPT_OF_STORE_MAX, KeptBackup, STORED_MAX, StoreReport, StoredBackup,
+};
 use planaria_types::DatabaseId;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -56,9 +58,9 @@ impl Sights {
         }
     }
 
-    fn tell(&self, place: &str, seen: Result<(Vec<StoredBackup>, u64), Trouble>) {
+    fn tell(&self, place: &str, seen: Result<StoreReport, Trouble>) {
         let report = match seen {
-            Ok((backups, left_out)) => StoreReport { backups, left_out, ..StoreReport::default() },
+            Ok(report) => report,
             Err((code, what)) => {
                 tracing::debug!(store = place, code, what, "a store of backups is away");
                 StoreReport { code, what, ..StoreReport::default() }
@@ -71,17 +73,18 @@ impl Sights {
     /// and not later: then it is one whose disk is away.
     pub(super) fn watch<'a>(
         self: &Arc<Self>,
-        places: impl Iterator<Item = &'a Place>,
+        places: impl ExactSizeIterator<Item = &'a Place>,
         rhythm: Rhythm,
         runtime: &Handle,
     ) {
+        let kept_max = KEPT_OF_STORE_MAX.min(KEPT_OF_NODE_MAX / places.len().max(1));
         for place in places {
             let (own, place, name) = (Arc::clone(self), place.clone(), place.to_string());
             let (index, mut is_first) = (Arc::new(tokio::sync::Mutex::new(Index::default())), true);
             let look = move || {
                 let (place, index, create) =
                     (place.clone(), Arc::clone(&index), std::mem::take(&mut is_first));
-                async move { look(&place, create, &mut *index.lock().await).await }
+                async move { look(&place, create, kept_max, &mut *index.lock().await).await }
             };
             runtime.spawn(async move { own.look_on(&name, rhythm, look).await });
         }
@@ -91,7 +94,7 @@ impl Sights {
     /// before has ended.
     async fn look_on<F>(&self, name: &str, rhythm: Rhythm, mut look: impl FnMut() -> F)
     where
-        F: Future<Output = Result<(Vec<StoredBackup>, u64), Trouble>>,
+        F: Future<Output = Result<StoreReport, Trouble>>,
     {
         let mut changed = self.changed.subscribe();
         loop {
@@ -118,19 +121,25 @@ pub(super) async fn open(place: &Place, create: bool) -> Result<Store, Trouble> 
     opened.map_err(|error| trouble("internal", error.to_string()))?.map_err(|error| told(&error))
 }
 
-/// The newest backup of each database in a store, as many as are told of, and how many databases there are beside those.
-async fn look(place: &Place, create: bool, index: &mut Index) -> Result<(Vec<StoredBackup>, u64), Trouble> {
+/// The newest backups of each database in a store, as many as are told of.
+async fn look(
+    place: &Place,
+    create: bool,
+    kept_max: usize,
+    index: &mut Index,
+) -> Result<StoreReport, Trouble> {
     let store = open(place, create).await.inspect_err(|(code, what)| {
         if create {
             tracing::warn!(store = %place, code, what, "a store of backups cannot be opened");
         }
     })?;
     index.refresh(&store).await.map_err(|error| told(&error))?;
-    Ok(told_of(&index.backups(), STORED_MAX))
+    Ok(told_of(&index.backups(), STORED_MAX, kept_max))
 }
 
-/// The newest backup of each database: of the databases that were backed up last, as many as are told of.
-fn told_of(backups: &[&Brief], databases_max: usize) -> (Vec<StoredBackup>, u64) {
+/// The newest backup of each database: of the databases that were backed up last, as many as are told of. And of those the newest
+/// backups, as many of each as there is room for.
+fn told_of(backups: &[Brief], databases_max: usize, kept_max: usize) -> StoreReport {
     let mut newest: BTreeMap<DatabaseId, StoredBackup> = BTreeMap::new();
     for backup in backups {
         let count = newest.get(&backup.database).map_or(0, |older| older.count) + 1;
@@ -148,7 +157,34 @@ fn told_of(backups: &[&Brief], databases_max: usize) -> (Vec<StoredBackup>, u64)
     newest.sort_by_key(|backup| (std::cmp::Reverse(backup.taken_ms), backup.database));
     let left_out = newest.len().saturating_sub(databases_max) as u64;
     newest.truncate(databases_max);
-    (newest, left_out)
+    let kept = kept_of(backups, &newest, kept_max);
+    StoreReport { backups: newest, kept, left_out, ..StoreReport::default() }
+}
+
+/// The newest backup of each of these databases, then the one before it of each, and so on.
+fn kept_of(backups: &[Brief], databases: &[StoredBackup], kept_max: usize) -> Vec<KeptBackup> {
+    let mut of: BTreeMap<DatabaseId, Vec<&Brief>> = BTreeMap::new();
+    for backup in backups.iter().rev() {
+        let known = of.entry(backup.database).or_default();
+        if known.len() < KEPT_MAX {
+            known.push(backup);
+        }
+    }
+    let kept = |backup: &Brief| KeptBackup {
+        database: backup.database,
+        name: backup.name.clone(),
+        instance: backup.instance,
+        position: backup.position,
+        reach: backup.reach,
+        taken_ms: backup.taken_ms,
+        bytes: backup.bytes,
+    };
+    let rounds = 0..KEPT_MAX;
+    let found = rounds.flat_map(|round| {
+        let of = &of;
+        databases.iter().filter_map(move |known| of.get(&known.database)?.get(round).copied())
+    });
+    found.take(kept_max).map(kept).collect()
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl Bench {
             count.fetch_add(1, Ordering::SeqCst);
             async move {
                 let hung = tokio::task::spawn_blocking(move || wait.lock().recv().is_ok()).await;
-                hung.map(|_| (Vec::new(), 0)).map_err(|error| trouble("internal", error.to_string()))
+                hung.map(|_| StoreReport::default()).map_err(|error| trouble("internal", error.to_string()))
             }
         };
         let watching = async move { sights.look_on("hangs", QUICK, look).await };
@@ -90,13 +90,30 @@ fn of_more_databases_than_there_is_room_for_those_backed_up_last_are_told_of_and
         position: planaria_types::Position { uid: Uid::new(uid), ..planaria_types::Position::default() },
         taken_ms,
         bytes: 1,
+        instance: planaria_types::InstanceId(1),
+        reach: Uid::new(uid + 1),
     };
     let backups = [brief(1, 10, 1), brief(2, 20, 2), brief(3, 30, 3), brief(1, 40, 4)];
     let told = |databases_max| {
-        let (told, left_out) = told_of(&backups.iter().collect::<Vec<_>>(), databases_max);
-        (told.into_iter().map(|backup| (backup.name, backup.count)).collect::<Vec<_>>(), left_out)
+        let told = told_of(&backups, databases_max, 100);
+        (
+            told.backups.into_iter().map(|backup| (backup.name, backup.count)).collect::<Vec<_>>(),
+            told.left_out,
+        )
     };
     let all = [("1-40".to_owned(), 2), ("3-30".to_owned(), 1), ("2-20".to_owned(), 1)];
     assert_eq!(told(3), (all.to_vec(), 0));
     assert_eq!(told(2), (all[..2].to_vec(), 1));
+    // Of those that are told of the newest backups, of each in turns.
+    let kept = |databases_max, kept_max| {
+        let kept = told_of(&backups, databases_max, kept_max).kept;
+        kept.into_iter().map(|backup| (backup.name, backup.reach.get())).collect::<Vec<_>>()
+    };
+    let named = |name: &str, reach: u64| (name.to_owned(), reach);
+    let all = [named("1-40", 5), named("3-30", 4), named("2-20", 3), named("1-10", 2)];
+    assert_eq!(kept(3, 100), all);
+    assert_eq!(kept(3, 2), all[..2]);
+    assert_eq!(kept(1, 100), [named("1-40", 5), named("1-10", 2)]);
+    let many: Vec<Brief> = (1..200).map(|uid| brief(1, uid, uid)).collect();
+    assert_eq!(told_of(&many, 1, 1_000).kept.len(), KEPT_MAX);
 }

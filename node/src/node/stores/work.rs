@@ -13,25 +13,19 @@ use planaria_backup::{
 use planaria_engine::{ClonePlace, CloneRole, Database, Lineage, Options, Role};
 use planaria_net::replica::Pace;
 use planaria_net::wire::control::Order;
-use planaria_net::wire::message::CloneRole as WireRole;
+use planaria_net::wire::jobs::is_clone_name;
+use planaria_net::wire::message::{AsOf as Wanted, CloneRole as WireRole};
 use planaria_net::wire::stores::{BackupOrder, RestoreOrder};
 use planaria_replication::control::InstanceRole;
 use tokio::runtime::Handle;
 
 use super::super::leadership::Leadership;
+use super::begun::Begun;
 use super::{Home, Shared, Trouble, told, trouble};
 use crate::clones::check_ending;
 
 /// Longer than anything takes.
 const FOREVER: Duration = Duration::from_secs(1 << 32);
-
-/// A clone that was taken from a store.
-struct Brought {
-    /// For people.
-    what: String,
-    /// It was not there before this job.
-    is_new: bool,
-}
 
 /// One job.
 pub(super) struct Task {
@@ -60,19 +54,17 @@ impl Task {
         match order {
             Order::Backup(order) => {
                 let ended = runtime.block_on(self.heed(self.back_up(order)));
-                self.shared.ends(self.number, ended, None);
+                self.shared.ends(self.number, ended);
             }
             Order::Restore(order) => {
                 let brought = runtime.block_on(self.bring_back(order));
-                let is_new = brought.as_ref().is_ok_and(|brought| brought.is_new);
-                let made = is_new.then(|| order.clone());
-                if !self.shared.ends(self.number, brought.map(|brought| brought.what), made) {
-                    self.shared.remove_rest(order, is_new);
+                if !self.shared.ends(self.number, brought) {
+                    self.shared.remove_rest(&Begun::from(order));
                 }
             }
             _ => {
                 let unknown = trouble("unsupported", "this release does not know that order");
-                self.shared.ends(self.number, Err(unknown), None);
+                self.shared.ends(self.number, Err(unknown));
             }
         }
         // What is in the store now is told with the outcome, or soon.
@@ -140,30 +132,36 @@ impl Task {
 
     /// Takes a clone from a store. Once it writes it is given up between two objects alone, so that nothing is renamed after
     /// whoever gave it up has tidied.
-    async fn bring_back(&self, order: &RestoreOrder) -> Result<Brought, Trouble> {
-        let (target, role) = self.shared.target(order)?;
+    async fn bring_back(&self, order: &RestoreOrder) -> Result<String, Trouble> {
+        let begun = Begun::from(order);
+        let (target, role) = self.shared.target(&begun)?;
         let store = self.heed(self.shared.store(&order.place)).await?.with_toll(self.toll());
         let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
-        let backups: Vec<&Backup> =
-            catalog.backups.iter().filter(|backup| backup.database == order.database).collect();
-        let plan = plan(&backups, None, AsOf::Backup).map_err(|error| told(&error))?;
+        let plan = planned(&catalog, order).map_err(|error| told(&error))?;
         if self.shared.is_there(&target, role, &plan) {
-            return Ok(Brought { what: format!("{} was whole already", target.display()), is_new: false });
+            return Ok(format!("{} was whole already", target.display()));
         }
+        // What is there already is somebody else's, and so is whatever lies beside it.
+        if self.shared.engine.os.exists(&target) {
+            return Err(trouble("exists", format!("there is something in {} already", target.display())));
+        }
+        self.shared.takes_place(&begun.name);
+        let remembered = self.shared.restores.begin(begun);
+        remembered.map_err(|error| trouble(error.code(), error.to_string()))?;
         let (options, shown) = (&self.shared.engine, |progress: &Progress| self.shows(progress));
         let restored = restore(&store, &plan, &target, role, options, &self.is_cancelled, shown).await;
         let restored = restored.map_err(|error| told(&error))?;
-        let (name, bytes) = (&plan.base.name, restored.bytes);
-        let what = format!("{} has {bytes} bytes of the backup {name} in {}", target.display(), order.place);
-        Ok(Brought { what, is_new: true })
+        let (name, bytes, uid) = (&plan.base.name, restored.bytes, restored.position.uid);
+        let (target, place) = (target.display(), &order.place);
+        Ok(format!("{target} has {bytes} bytes of the backup {name} in {place}, up to {uid}"))
     }
 }
 
 impl Shared {
     /// Where a clone goes, and as what.
-    fn target(&self, order: &RestoreOrder) -> Result<(PathBuf, CloneRole), Trouble> {
+    fn target(&self, order: &Begun) -> Result<(PathBuf, CloneRole), Trouble> {
         match (&self.home, order.role) {
-            (Home::Copy { beside, leadership }, WireRole::Detached) if order.has_safe_name() => {
+            (Home::Copy { beside, leadership }, WireRole::Detached) if is_clone_name(&order.name) => {
                 let target = beside.join(&order.name);
                 check_ending(&target).map_err(|error| trouble(&error.code, error.what))?;
                 if target == leadership.slot.get().path() {
@@ -191,9 +189,12 @@ impl Shared {
     /// written to since, or has followed a primary, is somebody's own.
     fn is_there(&self, target: &Path, role: CloneRole, plan: &Plan<'_>) -> bool {
         let lineage = self.untouched(target, role);
-        lineage.is_some_and(|lineage| {
-            (lineage.instance, lineage.position) == (plan.base.instance, plan.base.position)
-        })
+        let is_that = |lineage: Lineage| {
+            let position = lineage.position;
+            let is_cut = plan.log.is_empty() && position == plan.base.position;
+            lineage.instance == plan.base.instance && (is_cut || position.uid == plan.upto)
+        };
+        lineage.is_some_and(is_that)
     }
 
     /// What the clone in a directory was taken of, if it is one of that role and has nothing else.
@@ -207,15 +208,43 @@ impl Shared {
     }
 
     /// Removes what came in of a clone that was given up, and the clone if it was whole before it heard of that and nobody has used it.
-    pub(super) fn remove_rest(&self, order: &RestoreOrder, is_whole: bool) {
-        let Ok((target, role)) = self.target(order) else { return };
+    /// Nothing is touched of what this node did not begin.
+    pub(super) fn remove_rest(&self, left: &Begun) {
+        if self.restores.get(left.job).is_none() {
+            return;
+        }
+        let Ok((target, role)) = self.target(left) else { return };
         let place = ClonePlace::new(&target, Arc::clone(&self.engine.os));
-        let is_whole = is_whole && self.untouched(&target, role).is_some();
+        let is_whole = self.untouched(&target, role).is_some();
         let removed = place.abandon().and_then(|_| if is_whole { place.remove().map(drop) } else { Ok(()) });
-        if let Err(error) = removed {
-            tracing::warn!(%error, "what came in of a clone that was given up cannot be removed");
+        match removed {
+            Ok(()) => self.restores.end(left.job),
+            // It is told of again, and given up again.
+            Err(error) => {
+                tracing::warn!(%error, "what came in of a clone that was given up cannot be removed");
+            }
         }
     }
+
+    /// Whether a clone that was begun is whole.
+    pub(super) fn is_whole(&self, left: &Begun) -> bool {
+        let target = self.target(left).map(|(target, _)| target);
+        target.is_ok_and(|target| ClonePlace::new(target, Arc::clone(&self.engine.os)).is_there())
+    }
+}
+
+/// From which backup an ordered state is taken, and which log is replayed on it: of the copy that the named one was taken of.
+fn planned<'a>(catalog: &'a Catalog, order: &RestoreOrder) -> planaria_backup::Result<Plan<'a>> {
+    let own = || catalog.backups.iter().filter(|backup| backup.database == order.database);
+    let named = Some(order.backup.as_str()).filter(|name| !name.is_empty());
+    let as_of = match order.as_of {
+        Wanted::Newest => return plan(&own().collect::<Vec<_>>(), named, AsOf::Backup),
+        Wanted::Time(millis) => AsOf::Time(millis),
+        Wanted::Position(uid) => AsOf::Commit(uid),
+    };
+    let Some(name) = named else { return plan(&own().collect::<Vec<_>>(), None, as_of) };
+    let base = plan(&own().collect::<Vec<_>>(), Some(name), AsOf::Backup)?.base;
+    plan(&own().filter(|backup| backup.instance == base.instance).collect::<Vec<_>>(), None, as_of)
 }
 
 /// The files of a cut of the copy that this node hosts.
