@@ -9,6 +9,9 @@ use crate::manifest::{BACKUPS, Backup};
 use crate::plan::reaches;
 use crate::store::{Entry, Store};
 
+/// For how many looks a manifest that cannot be read is left alone.
+const UNREADABLE_FOR_LOOKS: u64 = 10;
+
 /// A backup, as whoever looks for one sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Brief {
@@ -32,8 +35,10 @@ pub struct Brief {
 /// was removed and made anew under its name is another one, by its age or its length.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    /// By path. What cannot be read is not read again either.
+    /// By path.
     known: BTreeMap<String, (Entry, Option<Backup>)>,
+    /// Looks so far.
+    looks: u64,
 }
 
 impl Index {
@@ -46,7 +51,12 @@ impl Index {
         let there = store.list(BACKUPS).await?;
         let there: BTreeMap<String, Entry> =
             there.into_iter().map(|entry| (entry.path.clone(), entry)).collect();
-        self.known.retain(|path, (entry, _)| there.get(path) == Some(entry));
+        // What could not be read may have been damaged on its way alone.
+        self.looks += 1;
+        let looks_anew = self.looks.is_multiple_of(UNREADABLE_FOR_LOOKS);
+        self.known.retain(|path, (entry, found)| {
+            there.get(path) == Some(entry) && (found.is_some() || !looks_anew)
+        });
         let new: Vec<Entry> =
             there.into_values().filter(|entry| !self.known.contains_key(&entry.path)).collect();
         let mut coming = futures_util::stream::iter(new)

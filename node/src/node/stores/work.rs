@@ -135,6 +135,10 @@ impl Task {
     async fn bring_back(&self, order: &RestoreOrder) -> Result<String, Trouble> {
         let begun = Begun::from(order);
         let (target, role) = self.shared.target(&begun)?;
+        if self.shared.is_tidied(&target, begun.job) {
+            let what = format!("what was begun before in {} is being removed", target.display());
+            return Err(trouble("busy", what));
+        }
         let store = self.heed(self.shared.store(&order.place)).await?.with_toll(self.toll());
         let catalog = Catalog::load(&store).await.map_err(|error| told(&error))?;
         let plan = planned(&catalog, order).map_err(|error| told(&error))?;
@@ -185,6 +189,13 @@ impl Shared {
         }
     }
 
+    /// Whether somebody still works in a directory for another clone: it is whole and goes, or is no more than begun.
+    fn is_tidied(&self, target: &Path, job: u64) -> bool {
+        let is_there = |left: &Begun| self.target(left).is_ok_and(|(other, _)| other == target);
+        let is_at_work = |left: &Begun| self.hands.lock().contains_key(&left.job);
+        self.restores.all().iter().any(|left| left.job != job && is_there(left) && is_at_work(left))
+    }
+
     /// Whether the clone is there already, as it was made: the node ended after it was whole, and before it could say so. One that was
     /// written to since, or has followed a primary, is somebody's own.
     fn is_there(&self, target: &Path, role: CloneRole, plan: &Plan<'_>) -> bool {
@@ -215,8 +226,12 @@ impl Shared {
         }
         let Ok((target, role)) = self.target(left) else { return };
         let place = ClonePlace::new(&target, Arc::clone(&self.engine.os));
-        let is_whole = self.untouched(&target, role).is_some();
-        let removed = place.abandon().and_then(|_| if is_whole { place.remove().map(drop) } else { Ok(()) });
+        // Held from the first look on: nobody begins another one there meanwhile.
+        let removed = place.claim().and_then(|place| {
+            let is_whole = self.untouched(&target, role).is_some();
+            place.abandon()?;
+            if is_whole { place.remove().map(drop) } else { Ok(()) }
+        });
         match removed {
             Ok(()) => self.restores.end(left.job),
             // It is told of again, and given up again.
