@@ -281,7 +281,9 @@ impl ClonePlace {
     /// while a process has it open.
     pub fn begin_renewal(&self, options: &Options) -> Result<DatabaseId> {
         let _claim = self.claimed()?;
-        let db = Database::open_with(&self.dir, Options { create: false, ..options.clone() })?;
+        // Nothing works in the background: a fragment that has outgrown its limit would be split, by a commit of the clone's own.
+        let quiet = Options { create: false, background: false, ..options.clone() };
+        let db = Database::open_with(&self.dir, quiet)?;
         db.store().check_whole("is not brought up to date by what changed")?;
         let of = match (db.role(), db.lineage()) {
             (Role::Secondary, _) => db.id(),

@@ -9,10 +9,11 @@ use std::time::Duration;
 use planaria_engine::{Database, Options};
 use planaria_replication::secondary::State;
 use planaria_replication::{Reason, Way};
-use planaria_types::{InstanceId, Uid};
+use planaria_types::{EpochOrder, InstanceId, Uid};
 use tokio::runtime::Handle;
 
 use super::clock::now;
+use super::executor::promotion::newest_of;
 use super::join::database_at;
 use super::{Follow, Follower, Pace, Slot};
 use crate::quic::{Credentials, Transport};
@@ -48,7 +49,7 @@ pub struct Renewal {
 ///
 /// # Errors
 ///
-/// `ForeignDatabase` if the node has another database, [`Error::GivenUp`] if its pace says so. What came stays.
+/// `ForeignDatabase` if the node has another database, `Protocol` if the copy has promised an epoch that the node does not lead under, [`Error::GivenUp`] if its pace says so. What came stays.
 pub fn renew(
     (source, credentials, transport): (SocketAddr, &Credentials, &Transport),
     dir: &Path,
@@ -67,6 +68,15 @@ pub fn renew(
             primary: source,
             led: there.database,
         });
+    }
+    let own = newest_of(&db);
+    if matches!(own.order(&there.epoch), EpochOrder::Newer | EpochOrder::Conflict) {
+        // Following under it would end the reign of its source.
+        let what = format!(
+            "the clone has a history of its own: epoch {own}, its source leads under {}",
+            there.epoch
+        );
+        return Err(Error::Protocol(what));
     }
     let instance = db.instance();
     let slot = Slot::new(db);

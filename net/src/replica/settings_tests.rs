@@ -35,6 +35,7 @@ impl Handler for Watching {
                     database: db.id(),
                     instance: db.instance(),
                     visible: db.visible(),
+                    epoch: db.epoch(),
                     ..DatabaseStatus::default()
                 }],
                 ..Status::default()
@@ -128,6 +129,35 @@ fn what_brings_a_clone_up_to_date_comes_in_packets_as_small_as_it_was_told() {
     equal(&db, &Database::open_with(&target, options()).unwrap());
     let noted = of_sessions(&packets, 1);
     assert!(noted.iter().all(|packet| *packet <= PAYLOAD_MIN), "{noted:?}");
+    cluster.runtime.block_on(server.shutdown(Duration::from_millis(100)));
+}
+
+#[test]
+fn a_clone_with_a_history_of_its_own_does_not_end_the_reign_of_its_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    let db = changed(&cluster, "before");
+    let target = dir.path().join("copy");
+    take_whole(&cluster, &target);
+    let (server, _) = watch(&cluster);
+    let place = ClonePlace::new(&target, Arc::clone(&options().os));
+    place.begin_renewal(&options()).unwrap();
+    let copy = Database::open_with(place.renewing(), options()).unwrap();
+    copy.promise(copy.next_epoch(db.epoch())).unwrap();
+    drop(copy);
+    let renewed = renew(
+        (server.local_address(), &cluster.credentials, &Transport::default()),
+        &place.renewing(),
+        &options(),
+        &Arc::new(Pace::default()),
+        cluster.runtime.handle(),
+        |_| {},
+        |_, _| Ok(()),
+    );
+    let error = renewed.unwrap_err();
+    assert!(error.to_string().contains("a history of its own"), "{error}");
+    assert_eq!(db.deposed(), None);
+    changed(&cluster, "after");
     cluster.runtime.block_on(server.shutdown(Duration::from_millis(100)));
 }
 
