@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::{DirLock, OpenMode, Os};
 use crate::sealed::{beside, parent};
-use crate::store::LOCK;
+use crate::store::{LOCK, Store, check_complete};
 use crate::sync::Arc;
 use crate::version::{MANIFEST, Manifest, Role};
 
@@ -281,9 +281,12 @@ impl ClonePlace {
     /// while a process has it open.
     pub fn begin_renewal(&self, options: &Options) -> Result<DatabaseId> {
         let _claim = self.claimed()?;
-        // Nothing works in the background: a fragment that has outgrown its limit would be split, by a commit of the clone's own.
-        let quiet = Options { create: false, background: false, ..options.clone() };
-        let db = Database::open_with(&self.dir, quiet)?;
+        let _lock = self.lock(&self.dir)?;
+        let manifest =
+            Manifest::read(&self.os, &self.dir)?.ok_or_else(|| Error::NotFound { path: self.dir.clone() })?;
+        check_complete(&self.dir, &manifest)?;
+        // Its run files are linked, not read; and nothing works in its background, which might commit a split of its own.
+        let db = Database::of_view(Store::open_view(&self.dir, manifest, options.clone())?);
         db.store().check_whole("is not brought up to date by what changed")?;
         let of = match (db.role(), db.lineage()) {
             (Role::Secondary, _) => db.id(),

@@ -28,7 +28,7 @@ pub(crate) use self::catalog::{
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
 use self::published::Published;
 pub(crate) use self::rebase::{Changed, Install};
-pub(crate) use self::recover::{LOCK, log_dir};
+pub(crate) use self::recover::{LOCK, check_complete, log_dir};
 pub(crate) use self::replace::Replacement;
 pub(crate) use self::tokens::token_key;
 #[cfg(feature = "testing")]

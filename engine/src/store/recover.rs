@@ -37,6 +37,19 @@ pub(crate) fn log_dir(dir: &Path) -> PathBuf {
     dir.join("log")
 }
 
+/// Fails with `Foreign` on a clone whose files have not all come in.
+pub(crate) fn check_complete(dir: &Path, manifest: &Manifest) -> Result<()> {
+    if manifest.partial {
+        return Err(Error::Foreign {
+            path: dir.to_path_buf(),
+            what:
+                "it is a clone that was not completed; resume it with `planaria clone create`, or remove it"
+                    .into(),
+        });
+    }
+    Ok(())
+}
+
 impl Store {
     /// Opens the store in `dir`, or creates it if the options say so.
     pub(crate) fn open(dir: &Path, options: Options) -> Result<Self> {
@@ -48,12 +61,7 @@ impl Store {
             None if options.create => create(&os, dir)?,
             None => return Err(Error::NotFound { path: dir.to_path_buf() }),
         };
-        if manifest.partial {
-            return Err(Error::Foreign {
-                path: dir.to_path_buf(),
-                what: "it is a clone that was not completed; resume it with `planaria clone create`, or remove it".into(),
-            });
-        }
+        check_complete(dir, &manifest)?;
         // A killed process may have renamed the manifest without syncing the name: until that is durable, a power cut
         // brings back the one before and with it the need for its files.
         os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
@@ -68,8 +76,8 @@ impl Store {
         Self::replay(dir, options, lock, manifest, cache, version)
     }
 
-    /// Opens what is in `dir` to be read, under a manifest that need not lie there. Run files are not read before somebody
-    /// asks for something in them: they may still be coming in. Whoever calls this keeps others out of the directory.
+    /// Opens what is in `dir` to be read or linked, under a manifest that need not lie there. Run files are not read before
+    /// somebody asks for something in them: they may still be coming in. Whoever calls this keeps others out of the directory.
     pub(crate) fn open_view(dir: &Path, manifest: Manifest, options: Options) -> Result<Self> {
         let cache = Arc::new(BlockCache::new(options.cache_bytes as u64));
         let unread = |record: &RunRecord| {
