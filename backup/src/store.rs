@@ -258,7 +258,6 @@ mod s3 {
     use object_store::aws::{AmazonS3, AmazonS3Builder};
     use object_store::{ClientOptions, RetryConfig};
 
-    use crate::directory;
     use crate::error::{Error, Result};
     use crate::place::Access;
 

@@ -68,13 +68,14 @@ impl<'a> Scene<'a> {
     fn come_to(&self, step: Step) -> Child {
         let nothing_passes = Weather { lost_one_in: 1, ..Weather::default() };
         self.link.set(if step == Step::Listing { nothing_passes } else { Weather::default() });
+        let passed = self.link.passed(Direction::Back);
         take(self.site, &self.target, &[&self.link.address()], &["--rate", STEADY]);
         let command = self.target.begin(&["clone", "wait", "copy"]);
         match step {
             Step::Listing => {
                 let lists = || (show(&self.target)["stage"] == "listing").then_some(());
                 wait_for("the list", lists, || show(&self.target).to_string());
-                assert_eq!(self.link.passed(Direction::Back), 0);
+                assert_eq!(self.link.passed(Direction::Back), passed);
             }
             Step::Fetching(percent) => {
                 // Slower towards the end, so that it does not pass it.
