@@ -11,6 +11,8 @@ use crate::full_disk::SmallDisk;
 
 /// Rows of the table: some twenty chunks of a mebibyte.
 const ROWS: u64 = 24_000;
+/// What may be sent twice.
+const CHUNK: u64 = 1 << 20;
 /// At this rate a clone comes to its steps one after the other.
 const STEADY: &str = "8MiB";
 /// At this rate one chunk comes in after the other.
@@ -123,7 +125,8 @@ impl<'a> Scene<'a> {
         assert!(bytes(&info, "resumed_bytes") <= bytes(&info, "total_bytes"), "{what}: {info}");
         if dies.target && !dies.source && !is_whole {
             let there = bytes(&before, "bytes");
-            assert!(bytes(&info, "resumed_bytes") >= there, "{what}: {info} after {before}");
+            // The source gives what is there by now: of its log it may be another piece than before.
+            assert!(bytes(&info, "resumed_bytes") + CHUNK > there, "{what}: {info} after {before}");
         }
         check_waiter(&command.wait_with_output().unwrap().into(), dies, &what);
         check_equal(self.site, &self.source);
