@@ -7,7 +7,10 @@ use planaria_types::{DatabaseId, KeyRange, TableId, Uid};
 
 use crate::hash;
 use crate::os::{CrashStyle, MemOs};
-use crate::{Batch, Change, Database, Durability, Options, RefreshEnd, Registration, Result, Role, Table};
+use crate::{
+    Batch, Change, Database, Durability, Options, Refresh, RefreshEnd, RefreshMark, Registration, Result,
+    Role, Table,
+};
 
 /// The contents of the tables, by name.
 type Contents = BTreeMap<(String, Vec<u8>), Vec<u8>>;
@@ -313,6 +316,35 @@ impl Primary {
     }
 }
 
+/// Whether a mark says that the record is there.
+fn is_at_most(change: &Change, mark: &RefreshMark) -> bool {
+    (change.table, &change.key[..]) <= (mark.table, &mark.key) && change.uid <= mark.base
+}
+
+/// Adds what a refresh lacks that has come as far as the mark, and installs it.
+fn complete(
+    primary: &Primary,
+    mut refresh: Refresh,
+    mark: &RefreshMark,
+    base: &crate::LoggedCommit,
+    live: &[crate::LoggedCommit],
+) -> Result<()> {
+    let snapshot = primary.db.snapshot();
+    let chunk = snapshot.changes(refresh.from(), (TableId::SYSTEM, &[]), usize::MAX)?;
+    for change in chunk.changes.iter().filter(|change| !is_at_most(change, mark)) {
+        refresh.add(change)?;
+    }
+    refresh.install(&RefreshEnd {
+        base: base.commit.uid(),
+        base_hash: base.hash,
+        history: primary.db.history(),
+        live: live.to_vec(),
+        sparse_to: snapshot.uid(),
+        cut: snapshot.uid(),
+        portion: None,
+    })
+}
+
 /// Follows the first commits live, then is refreshed to the end, then follows on.
 fn follow_and_refresh(os: &MemOs, primary: &Primary, cuts: &mut Vec<Contents>) -> Result<()> {
     let db = Database::open_with("/db", options(os))?;
@@ -325,35 +357,38 @@ fn follow_and_refresh(os: &MemOs, primary: &Primary, cuts: &mut Vec<Contents>) -
     db.show(first.last().unwrap().commit.uid())?;
     cuts.push(try_contents(&db)?);
     let mut refresh = db.begin_refresh(None)?;
-    let base = collected.last().unwrap();
     let snapshot = primary.db.snapshot();
     let chunk = snapshot.changes(refresh.from(), (TableId::SYSTEM, &[]), usize::MAX)?;
-    // It is interrupted twice: by a round of which nothing is kept, and by one that got half the way at a lower base.
+    // It is interrupted twice: by a round of which nothing is kept, and, as the process ends, by one that got half the way at a
+    // lower base.
     let before = collected[collected.len() * 2 / 3].commit.uid();
-    let place = |change: &Change| (change.table, change.key.clone());
-    let upto = place(&chunk.changes[chunk.changes.len() / 2]);
-    let is_kept = |change: &&Change| place(change) <= upto && change.uid <= before;
-    let (kept, rest): (Vec<_>, Vec<_>) = chunk.changes.iter().partition(is_kept);
-    assert!(!kept.is_empty() && rest.iter().any(|change| place(change) <= upto));
-    refresh.add(&chunk.changes[0])?;
+    let (first, half) = (&chunk.changes[0], &chunk.changes[chunk.changes.len() / 2]);
+    refresh.add(first)?;
     refresh.suspend(None)?;
-    for change in kept {
-        refresh.add(change)?;
-    }
-    refresh.suspend(Some((upto, before)))?;
-    for change in rest {
-        refresh.add(change)?;
-    }
-    let end = RefreshEnd {
-        base: base.commit.uid(),
-        base_hash: base.hash,
-        history: primary.db.history(),
-        live: live.to_vec(),
-        sparse_to: snapshot.uid(),
-        cut: snapshot.uid(),
-        portion: None,
+    let mark = RefreshMark {
+        table: half.table,
+        key: half.key.to_vec(),
+        base: before,
+        read_at: primary.db.position(),
+        bytes: 1,
     };
-    refresh.install(&end)?;
+    let is_kept = |change: &&Change| is_at_most(change, &mark);
+    assert!(chunk.changes.iter().any(|change| is_kept(&change)));
+    for change in chunk.changes.iter().filter(is_kept) {
+        refresh.add(change)?;
+        if change.key == first.key {
+            let start = RefreshMark { table: first.table, key: first.key.to_vec(), ..mark.clone() };
+            assert!(refresh.keep(&start)?);
+        }
+    }
+    refresh.suspend(Some(&mark))?;
+    let records = refresh.records();
+    drop((refresh, db));
+    let db = Database::open_with("/db", options(os))?;
+    let (refresh, kept) = db.kept_refresh().unwrap();
+    assert_eq!((&kept, refresh.records()), (&mark, records));
+    complete(primary, refresh, &kept, collected.last().unwrap(), live)?;
+    assert!(db.kept_refresh().is_none());
     cuts.push(try_contents(&db)?);
     drop(db);
     let db = Database::open_with("/db", options(os))?;
@@ -373,6 +408,7 @@ fn a_refresh_is_installed_whole_or_not_at_all_whenever_the_copy_dies() {
     let mut cuts = vec![Contents::new()];
     follow_and_refresh(&clean, &primary, &mut cuts).unwrap();
     assert_eq!(cuts.last(), Some(&contents(&primary.db)));
+    let mut resumed = 0;
     for n in 1..=clean.mutations() {
         for style in CrashStyle::ALL {
             let os = MemOs::new(5);
@@ -392,7 +428,13 @@ fn a_refresh_is_installed_whole_or_not_at_all_whenever_the_copy_dies() {
                 assert_eq!(Some(&found), cuts.last(), "{what}: the refresh was installed");
             }
             db.verify().unwrap_or_else(|error| panic!("{what}: {error}"));
-            // The copy goes on from where it stands.
+            // The copy goes on from where it stands, and so does its refresh.
+            if let Some((refresh, mark)) = db.kept_refresh() {
+                complete(&primary, refresh, &mark, primary.commits_after(Uid::ZERO).last().unwrap(), &[])
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(contents(&db), contents(&primary.db), "{what}");
+                resumed += 1;
+            }
             if db.role() == Role::Secondary && db.id() == primary.db.id() {
                 let rest = primary.commits_after(db.log_end().0);
                 db.append_replicated(&rest).unwrap();
@@ -402,6 +444,7 @@ fn a_refresh_is_installed_whole_or_not_at_all_whenever_the_copy_dies() {
             }
         }
     }
+    assert!(resumed > 0);
 }
 
 #[test]

@@ -1,19 +1,21 @@
 //! A reconcile: ranges of a copy that differ from the primary's are replaced, all of them in one step.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
-use planaria_types::{Fingerprint, KeyRange, TableId, Uid};
+use planaria_types::{FileId, Fingerprint, KeyRange, TableId, Uid};
 
 use crate::cursor::RecordKind;
 use crate::database::{Database, Snapshot};
 use crate::error::{Error, Result};
 use crate::read::Change;
 use crate::refresh::RefreshEnd;
-use crate::store::{NewRunWriter, Replacement, Store};
+use crate::store::{KeptRanges, NewRun, NewRunWriter, Replacement, Store, boundaries_of, kept_boundaries};
 use crate::sync::Arc;
-use crate::version::{Role, StoreVersion};
+use crate::version::{Role, RunRecord, StoreVersion};
 
 /// Ranges that are being collected to take the place of what the copy has there. Readers go on at the old cut; dropping
-/// it leaves the copy as it was.
+/// it leaves the copy as it was, and what was kept for a later process.
 pub struct Reconcile {
     store: Arc<Store>,
     base: Uid,
@@ -22,6 +24,8 @@ pub struct Reconcile {
     /// The copy as it will be; made when it is asked for, and again after something was replaced.
     staged: Option<StoreVersion>,
     records: u64,
+    /// Run files that a later process would go on from.
+    marked: HashSet<FileId>,
 }
 
 /// A run in the making, and the ranges whose records are in it.
@@ -72,17 +76,33 @@ impl Database {
         if self.role() != Role::Secondary {
             return Err(Error::Invalid("a primary is not refreshed".into()));
         }
-        let reconcile = Reconcile {
-            store: Arc::clone(self.store()),
-            base,
-            replacement: Replacement::default(),
-            open: None,
-            staged: None,
-            records: 0,
-        };
-        self.store().hold_versions(Some(base));
-        self.store().flush_all()?;
+        self.store().keep_nothing()?;
+        let mut reconcile = Reconcile::new(self.store(), base);
+        reconcile.rebase(base)?;
         Ok(reconcile)
+    }
+
+    /// A reconcile that was interrupted by the end of a process, to go on with [`Reconcile::rebase`]; none if none is kept, or what
+    /// is kept cannot be read. There is one of them: nobody else may have it, or begin another one.
+    pub fn kept_reconcile(&self) -> Option<Reconcile> {
+        let kept = self.store().kept_ranges()?;
+        let mut reconcile = Reconcile::new(self.store(), kept.base);
+        for RunRecord { file, meta } in kept.runs {
+            let run = NewRun { file, meta };
+            let parts = self.store().adopt(&run).ok()?;
+            reconcile.marked.insert(file);
+            reconcile.replacement.runs.push((run, parts));
+        }
+        for (table, keys, run) in kept.pieces {
+            let run = run.map(|run| run as usize);
+            if run.is_some_and(|run| run >= reconcile.replacement.runs.len()) {
+                return None;
+            }
+            reconcile.replacement.pieces.insert(table, &keys, run);
+        }
+        reconcile.replacement.boundaries = boundaries_of(kept.boundaries);
+        reconcile.records = kept.records;
+        Some(reconcile)
     }
 
     /// All tables that have fragments, those of the system and of secondary indexes included.
@@ -92,6 +112,18 @@ impl Database {
 }
 
 impl Reconcile {
+    fn new(store: &Arc<Store>, base: Uid) -> Self {
+        Self {
+            store: Arc::clone(store),
+            base,
+            replacement: Replacement::default(),
+            open: None,
+            staged: None,
+            records: 0,
+            marked: HashSet::new(),
+        }
+    }
+
     /// Goes on with another base: what was replaced stays replaced.
     pub fn rebase(&mut self, base: Uid) -> Result<()> {
         self.store.hold_versions(Some(base));
@@ -200,6 +232,41 @@ impl Reconcile {
         Ok(sum)
     }
 
+    /// Keeps what was replaced so far over the end of the process. The collecting goes on. Whether it is kept: of very many files it
+    /// is not, and what was kept before is.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `NoSpace`. What was kept before is still kept, or this is.
+    pub fn keep(&mut self) -> Result<bool> {
+        if let Some(open) = self.open.take() {
+            self.close(open)?;
+        }
+        let pieces = self.replacement.pieces.iter();
+        let record = |run: &NewRun| RunRecord { file: run.file, meta: run.meta.clone() };
+        let kept = KeptRanges {
+            base: self.base,
+            records: self.records,
+            boundaries: kept_boundaries(&self.replacement.boundaries),
+            runs: self.replacement.runs.iter().map(|(run, _)| record(run)).collect(),
+            pieces: pieces.map(|(table, keys, run)| (table, keys, run.map(|run| run as u32))).collect(),
+        };
+        // It may be on the disk though it says otherwise.
+        self.marked.extend(kept.runs.iter().map(|run| run.file));
+        self.store.keep_ranges(kept)
+    }
+
+    /// Drops what was replaced, and what was kept of it.
+    ///
+    /// # Errors
+    ///
+    /// `Io`. The next open removes what is left.
+    pub fn abandon(mut self) -> Result<()> {
+        self.store.keep_nothing()?;
+        self.marked.clear();
+        Ok(())
+    }
+
     /// Installs what was replaced and the live commits behind it, for all fragments in one step, durably. Readers see
     /// the old cut until they see the new one. Version floor and mark floor rise to the cut.
     pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
@@ -215,11 +282,14 @@ impl Reconcile {
         self.staged = None;
         self.store.narrow_holding_to(end);
         let installed = self.store.install_replacement(&self.replacement, end);
+        let unkept = self.store.keep_nothing();
+        self.marked.clear();
+        if installed.is_ok() {
+            // They are part of the store now.
+            self.replacement.runs.clear();
+        }
         self.store.update_holding()?;
-        installed?;
-        // They are part of the store now.
-        self.replacement.runs.clear();
-        Ok(())
+        installed.and(unkept)
     }
 }
 
@@ -228,9 +298,8 @@ impl Drop for Reconcile {
         self.store.hold_versions(None);
         // What the open writer wrote goes with it.
         self.open = None;
-        for (run, _) in &self.replacement.runs {
-            self.store.discard(std::slice::from_ref(run));
-        }
+        let runs = self.replacement.runs.iter().map(|(run, _)| run);
+        self.store.discard(runs.filter(|run| !self.marked.contains(&run.file)));
     }
 }
 

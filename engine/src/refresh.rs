@@ -1,14 +1,19 @@
 //! The storage side of replication: what a secondary does with what its primary sends, and what a primary tells.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
-use planaria_types::{Epoch, History, HistoryHash, Portion, Position, TableId, Uid};
+use planaria_types::{Epoch, FileId, History, HistoryHash, Portion, Position, TableId, Uid};
+use serde::{Deserialize, Serialize};
 
 use crate::commit::LoggedCommit;
 use crate::cursor::RecordKind;
 use crate::database::{Database, Snapshot};
 use crate::error::{Error, Result};
 use crate::read::{Change, Changes};
-use crate::store::{Changed, Install, NewRun, NewRunWriter, Store};
+use crate::store::{
+    Changed, Install, KeptRefresh, KeptRun, NewRun, NewRunWriter, Store, boundaries_of, kept_boundaries,
+};
 use crate::sync::Arc;
 use crate::version::Role;
 
@@ -146,24 +151,44 @@ impl Database {
         if self.role() != Role::Secondary {
             return Err(Error::Invalid("a primary is not refreshed".into()));
         }
+        self.store().keep_nothing()?;
         self.store().flush_all()?;
-        Ok(Refresh {
-            store: Arc::clone(self.store()),
-            from: rewind_to.unwrap_or(self.store().log_end().0),
-            rewinds: rewind_to.is_some(),
-            open: None,
-            rewind: None,
-            outputs: Vec::new(),
-            kept: Vec::new(),
-            resumed: None,
-            boundaries: Vec::new(),
-            last: None,
-            records: 0,
-        })
+        let from = rewind_to.unwrap_or(self.store().log_end().0);
+        let mut refresh = Refresh::new(self.store(), from);
+        refresh.rewinds = rewind_to.is_some();
+        Ok(refresh)
+    }
+
+    /// A refresh that was interrupted by the end of a process, and how far it had come; none if none is kept, or the copy has
+    /// moved on. There is one of them: nobody else may have it, or collect another one.
+    pub fn kept_refresh(&self) -> Option<(Refresh, RefreshMark)> {
+        let kept = self.store().kept_refresh()?;
+        let mut refresh = Refresh::new(self.store(), kept.from);
+        refresh.marked = kept.files().collect();
+        refresh.resumed = Some(((kept.mark.table, kept.mark.key.clone().into()), kept.mark.base));
+        refresh.boundaries = boundaries_of(kept.boundaries);
+        refresh.records = kept.records;
+        refresh.kept = kept.runs.into_iter().map(KeptRun::changed).collect();
+        Some((refresh, kept.mark))
     }
 }
 
-/// A refresh that is being collected. Dropping it leaves the copy as it was.
+/// How far a refresh has come that goes on from the newest states of records.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RefreshMark {
+    /// Up to this key of this table, in the order of tables and keys, everything is there that changed ...
+    pub table: TableId,
+    /// (at most 64 KiB)
+    pub key: Vec<u8>,
+    /// ... up to this position.
+    pub base: Uid,
+    /// The highest position that was read at.
+    pub read_at: Position,
+    /// What was taken in so far, in bytes of keys and rows.
+    pub bytes: u64,
+}
+
+/// A refresh that is being collected. Dropping it leaves the copy as it was; what was marked is kept for a later process.
 pub struct Refresh {
     store: Arc<Store>,
     from: Uid,
@@ -179,6 +204,8 @@ pub struct Refresh {
     boundaries: Vec<(Bytes, Bytes)>,
     last: Option<Place>,
     records: u64,
+    /// Run files that a later process would go on from.
+    marked: HashSet<FileId>,
 }
 
 /// A key and the table that it is of, in the order in which records are collected.
@@ -204,6 +231,23 @@ pub struct RefreshEnd {
 }
 
 impl Refresh {
+    fn new(store: &Arc<Store>, from: Uid) -> Self {
+        Self {
+            store: Arc::clone(store),
+            from,
+            rewinds: false,
+            open: None,
+            rewind: None,
+            outputs: Vec::new(),
+            kept: Vec::new(),
+            resumed: None,
+            boundaries: Vec::new(),
+            last: None,
+            records: 0,
+            marked: HashSet::new(),
+        }
+    }
+
     /// The state that the refresh builds on.
     pub fn from(&self) -> Uid {
         self.from
@@ -284,21 +328,66 @@ impl Refresh {
         Ok(())
     }
 
-    /// Interrupts the collecting, to go on with it later from the first key. With a key and a UID, what was added is kept: it is
-    /// everything that changed up to that key, and up to that UID. Without, it is dropped, and what was kept before stays.
-    pub fn suspend(&mut self, reached: Option<((TableId, Bytes), Uid)>) -> Result<()> {
+    /// Keeps what was added so far over the end of the process: it is everything up to a key and a position. The collecting goes
+    /// on. Whether it is kept: of very many files it is not, and what was kept before is.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a rewind, `Io`, `NoSpace`. What was kept before is still kept, or this is.
+    pub fn keep(&mut self, mark: &RefreshMark) -> Result<bool> {
+        if self.rewinds {
+            return Err(Error::Invalid("of a rewind nothing is kept".into()));
+        }
         let open = self.open.take();
         self.close(open)?;
+        let (from, hash) = self.store.log_end();
+        if from != self.from {
+            return Err(Error::Gap { got: mark.base, named: self.from, have: from });
+        }
+        let kept = KeptRefresh {
+            from,
+            hash,
+            mark: mark.clone(),
+            records: self.records,
+            boundaries: kept_boundaries(&self.boundaries),
+            runs: self.kept.iter().chain(&self.outputs).map(|run| KeptRun::of(run, mark.base)).collect(),
+        };
+        // It may be on the disk though it says otherwise.
+        self.marked.extend(kept.files());
+        self.store.keep_refresh(kept)
+    }
+
+    /// Interrupts the collecting, to go on with it later from the first key, also in another process. With a mark, what was added
+    /// is kept: it is everything up to that. Without, it is dropped, and what was kept before stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`Refresh::keep`].
+    pub fn suspend(&mut self, reached: Option<&RefreshMark>) -> Result<()> {
+        let open = self.open.take();
+        self.close(open)?;
+        if let Some(mark) = reached {
+            self.keep(mark)?;
+        }
         self.last = None;
         let outputs = std::mem::take(&mut self.outputs);
-        let Some((upto, at)) = reached else {
-            for output in &outputs {
-                self.store.discard(std::slice::from_ref(&output.run));
-            }
+        let Some(mark) = reached else {
+            self.store.discard(outputs.iter().map(|output| &output.run));
             return Ok(());
         };
-        self.kept.extend(outputs.into_iter().map(|output| Changed { upto: Some(at), ..output }));
-        self.resumed = Some((upto, at));
+        self.kept.extend(outputs.into_iter().map(|output| Changed { upto: Some(mark.base), ..output }));
+        self.resumed = Some(((mark.table, mark.key.clone().into()), mark.base));
+        Ok(())
+    }
+
+    /// Drops what was collected, and what was kept of it.
+    ///
+    /// # Errors
+    ///
+    /// `Io`. The next open removes what is left.
+    pub fn abandon(mut self) -> Result<()> {
+        self.store.keep_nothing()?;
+        self.marked.clear();
         Ok(())
     }
 
@@ -324,9 +413,11 @@ impl Refresh {
             boundaries: std::mem::take(&mut self.boundaries),
         };
         self.store.narrow_holding_to(end);
+        // Its run files are part of the store then, or gone.
         let installed = self.store.install_refresh(&install, end);
+        let unkept = self.store.keep_nothing();
         self.store.update_holding()?;
-        installed
+        installed.and(unkept)
     }
 }
 
@@ -335,9 +426,8 @@ impl Drop for Refresh {
         // An unfinished file is garbage, which the next open removes if it cannot be removed now.
         let open = self.open.take();
         let _ = self.close(open);
-        for output in self.outputs.iter().chain(&self.kept) {
-            self.store.discard(std::slice::from_ref(&output.run));
-        }
+        let runs = self.outputs.iter().chain(&self.kept).map(|output| &output.run);
+        self.store.discard(runs.filter(|run| !self.marked.contains(&run.file)));
     }
 }
 

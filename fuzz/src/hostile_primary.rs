@@ -146,6 +146,7 @@ impl World<'_> {
             Action::BeginRefresh { .. }
             | Action::ResumeRefresh { .. }
             | Action::SuspendRefresh(_)
+            | Action::KeepRefresh(_)
             | Action::AbandonRefresh => {}
             Action::Append(_) | Action::FetchBulk { .. } if self.is_partial => {
                 panic!("a partial copy takes what is no round")

@@ -13,6 +13,10 @@ pub struct Options {
     pub rewind_reply_bytes: u64,
     /// Delta chunks under way or not yet stored at the receiver.
     pub chunks_in_flight: u32,
+    /// Bytes of a delta after which what has come is kept over the end of the process.
+    pub refresh_mark_bytes: u64,
+    /// The time after which it is kept though it is less than that, but at least a 64th.
+    pub refresh_mark_after: Millis,
     /// Bytes of commits that a secondary holds while it is refreshed, before it goes on without the live stream.
     pub held_bytes_max: u64,
     /// Bytes of keys in one request of a rewind.
@@ -40,6 +44,14 @@ pub struct Options {
     pub planted: Option<Planted>,
 }
 
+impl Options {
+    /// Whether a refresh that has taken in so many bytes since it was kept last is to be kept for a later process now.
+    pub fn is_mark_due(&self, bytes: u64, after: Millis) -> bool {
+        let is_late = after >= self.refresh_mark_after && bytes > 0 && bytes >= self.refresh_mark_bytes / 64;
+        is_late || bytes >= self.refresh_mark_bytes
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -48,6 +60,8 @@ impl Default for Options {
             chunk_bytes: 256 << 10,
             rewind_reply_bytes: 1 << 20,
             chunks_in_flight: 32,
+            refresh_mark_bytes: 64 << 20,
+            refresh_mark_after: Millis(10_000),
             held_bytes_max: 256 << 20,
             rewind_request_bytes: 256 << 10,
             compare_first_parts: 512,

@@ -87,6 +87,7 @@ fn add(total: &mut Coverage, one: &Coverage) {
     total.pinned_reconciles += one.pinned_reconciles;
     total.resumed += one.resumed;
     total.resumptions += one.resumptions;
+    total.inherited += one.inherited;
     total.fed += one.fed;
     total.behind += one.behind;
     total.loops += one.loops;
@@ -141,6 +142,7 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
             total.crashes,
             total.reconciles,
             total.resumptions,
+            total.inherited,
         ];
         assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
     }

@@ -222,7 +222,7 @@ impl Store {
 
     /// Removes run files that did not become part of the store. Once it is not known whether the manifest on disk
     /// names them, they stay: the next open removes what is garbage.
-    pub(crate) fn discard(&self, outputs: &[NewRun]) {
+    pub(crate) fn discard<'a>(&self, outputs: impl IntoIterator<Item = &'a NewRun>) {
         if self.check_sound().is_err() {
             return;
         }

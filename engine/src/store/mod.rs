@@ -8,6 +8,7 @@
 mod catalog;
 mod flush;
 mod ingest;
+mod kept;
 mod published;
 mod rebase;
 mod recover;
@@ -26,6 +27,7 @@ pub(crate) use self::catalog::{
     CLONE_PREFIX, LEAD_KEY, REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key,
 };
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
+pub(crate) use self::kept::{KeptRanges, KeptRefresh, KeptRun, boundaries_of, kept_boundaries};
 use self::published::Published;
 pub(crate) use self::rebase::{Changed, Install};
 pub(crate) use self::recover::{LOCK, check_complete, log_dir};

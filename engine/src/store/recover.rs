@@ -8,6 +8,7 @@ use planaria_types::{
 };
 
 use super::catalog::{boundary_of, with_boundary};
+use super::kept::Kept;
 use super::worker::Work;
 use super::write::insert_op;
 use super::{Floors, Gate, Published, Store, Writer, record_kind};
@@ -56,7 +57,7 @@ impl Store {
         options.validate()?;
         let os = Arc::clone(&options.os);
         let lock = lock_dir(&os, dir, options.create)?;
-        let manifest = match Manifest::read(&os, dir)? {
+        let mut manifest = match Manifest::read(&os, dir)? {
             Some(manifest) => manifest,
             None if options.create => create(&os, dir)?,
             None => return Err(Error::NotFound { path: dir.to_path_buf() }),
@@ -65,7 +66,10 @@ impl Store {
         // A killed process may have renamed the manifest without syncing the name: until that is durable, a power cut
         // brings back the one before and with it the need for its files.
         os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
-        remove_garbage(&os, dir, &manifest)?;
+        let kept = Kept::read(&os, dir, &manifest);
+        remove_garbage(&os, dir, &manifest, kept.as_ref())?;
+        let newest = kept.iter().flat_map(Kept::files).map(|file| file.0.saturating_add(1)).max();
+        manifest.next_file = manifest.next_file.max(newest.unwrap_or(0));
         let cache = Arc::new(BlockCache::new(options.cache_bytes as u64));
         let read_first = |record: &RunRecord| {
             let path = run_path(dir, record.file);
@@ -73,7 +77,9 @@ impl Store {
         };
         let threads = if options.background { OPENING_THREADS } else { 1 };
         let version = open_runs(dir, &manifest, threads, read_first)?;
-        Self::replay(dir, options, lock, manifest, cache, version)
+        let store = Self::replay(dir, options, lock, manifest, cache, version)?;
+        store.settle_kept(kept.as_ref())?;
+        Ok(store)
     }
 
     /// Opens what is in `dir` to be read or linked, under a manifest that need not lie there. Run files are not read before
@@ -332,10 +338,11 @@ fn create(os: &Arc<dyn Os>, dir: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Removes run files that the manifest does not name: left-overs of interrupted work.
-fn remove_garbage(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest) -> Result<()> {
+/// Removes run files that neither the manifest names nor a refresh has kept: left-overs of interrupted work.
+fn remove_garbage(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest, kept: Option<&Kept>) -> Result<()> {
     let runs = run_dir(dir);
-    let named: HashSet<_> = manifest.runs.iter().map(|run| run_path(dir, run.file)).collect();
+    let files = manifest.runs.iter().map(|run| run.file).chain(kept.into_iter().flat_map(Kept::files));
+    let named: HashSet<_> = files.map(|file| run_path(dir, file)).collect();
     for entry in os.list(&runs).map_err(|error| Error::io("list", &runs, error))? {
         let path = runs.join(&entry.name);
         if !entry.is_dir && !named.contains(&path) {

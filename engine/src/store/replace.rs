@@ -88,6 +88,13 @@ impl Pieces {
             .filter(move |(own, _)| own.overlaps(keys))
     }
 
+    /// All of them, with the number of the run of each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TableId, KeyRange, Option<usize>)> {
+        self.pieces.iter().map(|((table, start), piece)| {
+            (*table, KeyRange::new(start.clone(), piece.end.clone()), piece.run)
+        })
+    }
+
     /// Whether a run still shows something.
     fn shows(&self, run: usize) -> bool {
         self.pieces.values().any(|piece| piece.run == Some(run))

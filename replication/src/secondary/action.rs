@@ -3,6 +3,23 @@ use planaria_types::{Epoch, History, HistoryHash, Position, TableId, Uid};
 
 use crate::{Commit, Message, Reason, Record, Resume, RewindItem, Span};
 
+/// What is kept of a delta that was interrupted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptDelta {
+    /// The position that it is on top of.
+    pub since: Uid,
+    /// How far it has come, as a primary is told.
+    pub resume: Resume,
+    /// What was taken in so far, in bytes of keys and rows.
+    pub bytes: u64,
+}
+
+impl KeptDelta {
+    pub(super) fn is_further_than(&self, other: Option<&Self>) -> bool {
+        other.is_none_or(|other| self.resume.upto > other.resume.upto)
+    }
+}
+
 /// What a copy holds, as its engine tells it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Local {
@@ -124,7 +141,10 @@ pub enum Action {
     },
     /// The round is over, and the refresh goes on in a later one: keep what was stored in this round, which has everything up to
     /// this key and position; or drop that, and keep what was kept before.
-    SuspendRefresh(Option<Resume>),
+    /// Kept is what a later process can go on from, too: its machine is [`super::Replica::going_on_from`] this.
+    SuspendRefresh(Option<KeptDelta>),
+    /// Make what was stored so far durable, for a later process to go on from. The round goes on.
+    KeepRefresh(KeptDelta),
     /// Collect records of a delta: [`super::Replica::handle_stored`].
     StoreDelta {
         /// Goes back with the answer.

@@ -10,6 +10,6 @@ mod session;
 mod status;
 mod tail;
 
-pub use action::{Action, Install, Local};
+pub use action::{Action, Install, KeptDelta, Local};
 pub use replica::{Identity, Replica};
 pub use status::{Counters, Outlook, Progress, State, Status};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use planaria_types::{Epoch, History, HistoryHash, TableId, Uid};
 
-use super::action::{Action, Install, Local, RewindCursor, RewindItems};
+use super::action::{Action, Install, KeptDelta, Local, RewindCursor, RewindItems};
 use super::reconcile::Comparison;
 use super::replica::{Phase, Replica};
 use super::session::{End, breach};
@@ -53,19 +53,11 @@ pub(super) struct Refresh {
     /// Batches that the engine has not confirmed.
     storing: u64,
     /// What an earlier round has kept, and this one goes on from.
-    resumed: Option<Suspended>,
+    resumed: Option<KeptDelta>,
     /// The last key of the chunks so far: everything up to it came.
     reached: Option<(TableId, Bytes)>,
-}
-
-/// What is kept of a delta that was interrupted.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Suspended {
-    /// The position that it is on top of.
-    since: Uid,
-    resume: Resume,
-    /// What was taken in so far.
-    bytes: u64,
+    /// What had come, in bytes, when it was kept last, and when that was.
+    marked: (u64, Millis),
 }
 
 /// How far a rewind has come.
@@ -113,24 +105,40 @@ impl Refresh {
             storing: 0,
             resumed: None,
             reached: None,
+            marked: (0, Millis::default()),
         }
     }
 
     /// The same, on top of what an earlier round has kept.
-    pub(super) fn on_top_of(mut self, resumed: Option<Suspended>) -> Self {
+    pub(super) fn on_top_of(mut self, resumed: Option<KeptDelta>, now: Millis) -> Self {
         self.bytes = resumed.as_ref().map_or(0, |resumed| resumed.bytes);
+        self.marked = (self.bytes, now);
         self.resumed = resumed;
         self
     }
 
     /// What can be kept of the round: of a delta what came up to a key. The states of keys that are rewound are read again.
-    fn kept(&self) -> Option<Suspended> {
+    fn kept(&self) -> Option<KeptDelta> {
         if !self.delta || self.rewinding {
             return None;
         }
         let read_at = self.history.position_of(self.snapshot);
         let resume = Resume { upto: self.reached.clone()?, base: self.base, read_at };
-        Some(Suspended { since: self.since, resume, bytes: self.bytes })
+        Some(KeptDelta { since: self.since, resume, bytes: self.bytes })
+    }
+
+    /// What is to be kept over the end of the process: once in a while, if it is further than what was kept before.
+    fn mark(&mut self, options: &Options, now: Millis) -> Option<KeptDelta> {
+        let (bytes, since) = self.marked;
+        let more = self.bytes.saturating_sub(bytes);
+        let is_late =
+            now.since(since) >= options.refresh_mark_after && more >= options.refresh_mark_bytes / 64;
+        if self.chunks_complete || !(more >= options.refresh_mark_bytes || is_late) {
+            return None;
+        }
+        let own = self.kept().filter(|own| own.is_further_than(self.resumed.as_ref()))?;
+        self.marked = (self.bytes, now);
+        Some(own)
     }
 
     /// Where the live stream begins.
@@ -247,12 +255,11 @@ impl Replica {
     fn suspend(&mut self) {
         let Phase::Refreshing(refresh) = &mut self.phase else { return };
         let before = refresh.resumed.take();
-        let is_further =
-            |own: &Suspended| before.as_ref().is_none_or(|before| own.resume.upto > before.resume.upto);
+        let is_further = |own: &KeptDelta| own.is_further_than(before.as_ref());
         // A partial copy holds what one pin shows.
         let own = refresh.kept().filter(|own| self.partial.is_none() && is_further(own));
         self.actions.push_back(match (&own, &before) {
-            (Some(own), _) => Action::SuspendRefresh(Some(own.resume.clone())),
+            (Some(own), _) => Action::SuspendRefresh(Some(own.clone())),
             (None, Some(_)) => Action::SuspendRefresh(None),
             (None, None) => Action::AbandonRefresh,
         });
@@ -261,7 +268,7 @@ impl Replica {
 
     /// What the next delta may go on from.
     pub(super) fn resume(&self) -> Option<Resume> {
-        let fits = |suspended: &&Suspended| suspended.since == self.local.durable;
+        let fits = |suspended: &&KeptDelta| suspended.since == self.local.durable;
         self.suspended.as_ref().filter(fits).map(|suspended| suspended.resume.clone())
     }
 
@@ -274,7 +281,7 @@ impl Replica {
 
     /// A delta goes on only from what was kept, and on top of what it was on top of.
     pub(super) fn check_resumption(&self, welcome: &Welcome) -> Result<(), End> {
-        let fits = |suspended: &Suspended| {
+        let fits = |suspended: &KeptDelta| {
             suspended.since == welcome.fork.uid
                 && self.local.durable == welcome.fork.uid
                 && (suspended.resume.read_at.uid <= welcome.live_from || planted!(self.options, ResumeBehind))
@@ -357,6 +364,12 @@ impl Replica {
         let round = refresh.round;
         self.took(records.len(), bytes);
         self.actions.push_back(Action::StoreDelta { round, records });
+        if let Phase::Refreshing(refresh) = &mut self.phase
+            && self.partial.is_none()
+            && let Some(kept) = refresh.mark(&self.options, now)
+        {
+            self.actions.push_back(Action::KeepRefresh(kept));
+        }
         self.advance(now);
         Ok(())
     }

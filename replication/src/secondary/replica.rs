@@ -2,9 +2,9 @@ use std::collections::VecDeque;
 
 use planaria_types::{DatabaseId, Epoch, GroupId, HistoryHash, InstanceId, Portion, Uid};
 
-use super::action::{Action, Local, RewindCursor, RewindItems};
+use super::action::{Action, KeptDelta, Local, RewindCursor, RewindItems};
 use super::feed::shown_under;
-use super::refresh::{Refresh, Suspended};
+use super::refresh::Refresh;
 use super::rounds::{Partial, Rest};
 use super::status::{State, Status};
 use super::tail::Tail;
@@ -67,7 +67,7 @@ pub struct Replica {
     /// Whose place it has taken in its directory.
     pub(super) former: Vec<InstanceId>,
     /// The engine keeps a delta that was interrupted.
-    pub(super) suspended: Option<Suspended>,
+    pub(super) suspended: Option<KeptDelta>,
     /// The engine holds ranges that an earlier round replaced.
     pub(super) kept: bool,
     /// Reconciles that the engine failed at, one after the other.
@@ -158,6 +158,25 @@ impl Replica {
         former.truncate(FORMER_MAX);
         self.former = former;
         self
+    }
+
+    /// Goes on from a delta that an earlier process kept.
+    #[must_use]
+    pub fn going_on_from(mut self, kept: Option<KeptDelta>) -> Self {
+        self.suspended = kept;
+        self
+    }
+
+    /// Says whether ranges are kept that a reconcile in an earlier process replaced: the next one goes on from them.
+    #[must_use]
+    pub fn having_replaced(mut self, replaced: bool) -> Self {
+        self.kept = replaced;
+        self
+    }
+
+    /// The limits and times that it goes by.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Has the copy hold a portion alone; `holds_it` says whether it does already, or holds another one, or nothing yet.

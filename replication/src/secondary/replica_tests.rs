@@ -4,7 +4,7 @@ use planaria_types::{
 };
 
 use super::{Identity, Replica};
-use crate::secondary::{Action, Local, State};
+use crate::secondary::{Action, KeptDelta, Local, State};
 use crate::{
     Ack, Again, ByeCode, Commit, DeltaChunk, Hello, Live, Message, Millis, Options, Reason, Record,
     RecordKind, RewindItem, RewindReply, Way, Welcome,
@@ -91,14 +91,19 @@ fn bye(actions: &[Action]) -> ByeCode {
 }
 
 /// A replica that has said hello.
-fn greeting(local: Local, options: Options) -> Replica {
+/// A replica that has no connection yet.
+fn apart(local: Local, options: Options) -> Replica {
     let identity = Identity {
         database: DatabaseId(1),
         group: GroupId(1),
         instance: InstanceId(2),
         name: "two".to_owned(),
     };
-    let mut replica = Replica::new(identity, options, epoch(1), local, 7, NOW);
+    Replica::new(identity, options, epoch(1), local, 7, NOW)
+}
+
+fn greeting(local: Local, options: Options) -> Replica {
+    let mut replica = apart(local, options);
     replica.handle_tick(NOW);
     assert_eq!(drain(&mut replica), [Action::Connect]);
     replica.handle_connected(NOW);
@@ -411,7 +416,13 @@ fn interrupted() -> (Replica, crate::Resume) {
         base: Uid::new(20),
         read_at: history(&[(1, 0)]).position_of(Uid::new(23)),
     };
-    assert!(drain(&mut replica).contains(&Action::SuspendRefresh(Some(kept.clone()))));
+    let actions = drain(&mut replica);
+    let suspended = actions.iter().find_map(|action| match action {
+        Action::SuspendRefresh(suspended) => suspended.clone(),
+        _ => None,
+    });
+    let suspended = suspended.expect("something is kept");
+    assert_eq!((suspended.since, &suspended.resume), (Uid::new(10), &kept));
     (replica, kept)
 }
 
@@ -438,6 +449,54 @@ fn a_delta_that_was_cut_off_goes_on_from_what_has_come() {
     assert!(drain(&mut replica).contains(&Action::SuspendRefresh(None)));
     assert_eq!(greet_again(&mut replica).resume, Some(kept));
     assert_eq!(replica.status().counters.resumptions, 1);
+}
+
+fn kept_of(actions: &[Action]) -> Vec<KeptDelta> {
+    let kept = |action: &Action| match action {
+        Action::KeepRefresh(kept) => Some(kept.clone()),
+        _ => None,
+    };
+    actions.iter().filter_map(kept).collect()
+}
+
+#[test]
+fn a_delta_is_kept_for_a_later_process_once_in_a_while_and_goes_on_there() {
+    let weight = put(1, 15).weight();
+    let options =
+        Options { refresh_mark_bytes: 2 * weight, refresh_mark_after: Millis(1_000), ..Options::default() };
+    let mut replica = greeting(local(10), options.clone());
+    drain(&mut replica);
+    replica.handle_message(Message::Welcome(Box::new(welcome(1, 10, Way::Delta, 20))), NOW);
+    drain(&mut replica);
+    let mut comes = |number: u64, at: Millis| {
+        replica.handle_message(chunk(number, 22, vec![put(number as u8 + 1, 15)], number == 5), at);
+        kept_of(&drain(&mut replica))
+    };
+    assert_eq!(comes(0, NOW), []);
+    let kept = comes(1, NOW).remove(0);
+    assert_eq!((kept.since, kept.bytes, kept.resume.base), (Uid::new(10), 2 * weight, Uid::new(20)));
+    assert_eq!(kept.resume.upto, (TableId(1), Bytes::from_static(&[2])));
+    // Or after a time, however little has come. The last chunk ends it.
+    assert_eq!(comes(2, NOW), []);
+    let later = comes(3, Millis(NOW.0 + 1_000)).remove(0);
+    assert_eq!(later.resume.upto.1, Bytes::from_static(&[4]));
+    assert_eq!(comes(4, Millis(NOW.0 + 1_000)), []);
+    assert_eq!(comes(5, Millis(NOW.0 + 3_000)), []);
+
+    let mut next = apart(local(10), options.clone()).going_on_from(Some(later.clone()));
+    assert_eq!(greet_again(&mut next).resume, Some(later.resume.clone()));
+    let goes_on = Welcome { resumes: true, ..welcome(1, 10, Way::Delta, 25) };
+    next.handle_message(Message::Welcome(Box::new(goes_on)), NOW);
+    assert!(drain(&mut next).contains(&Action::ResumeRefresh { round: 1 }));
+    // What has not got further than what is kept already is not kept instead.
+    let Message::DeltaChunk(early) = chunk(0, 26, vec![put(1, 24), put(2, 24)], false) else {
+        unreachable!()
+    };
+    next.handle_message(Message::DeltaChunk(early), NOW);
+    assert_eq!(kept_of(&drain(&mut next)), []);
+    // A copy that holds something else has nothing to go on from.
+    let mut other = apart(local(12), options).going_on_from(Some(later));
+    assert_eq!(greet_again(&mut other).resume, None);
 }
 
 #[test]

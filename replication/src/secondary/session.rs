@@ -278,7 +278,7 @@ impl Replica {
             self.rest(welcome.epoch, now);
         } else {
             let resumed = self.suspended.take();
-            self.begin_refresh(Refresh::new(self.round, welcome, rewind).on_top_of(resumed), now);
+            self.begin_refresh(Refresh::new(self.round, welcome, rewind).on_top_of(resumed, now), now);
         }
     }
 }

@@ -162,7 +162,8 @@ impl World {
                 self.coverage.resumptions += 1;
                 store.resume(round)?;
             }
-            Action::SuspendRefresh(kept) => store.suspend(kept.is_some())?,
+            Action::SuspendRefresh(kept) => store.suspend(kept)?,
+            Action::KeepRefresh(kept) => store.keep(kept)?,
             Action::StoreDelta { round, records } => {
                 store.collect(round, records, false)?;
                 state.answers.push_back(Answer::Stored(round));

@@ -174,8 +174,6 @@ impl World {
             }
             17 if matches!(self.nodes[node].role, Role::Secondary { .. }) => {
                 // A driver that restarts its replica without a crash of the engine.
-                self.nodes[node].store.collecting = None;
-                self.nodes[node].store.replacing = None;
                 self.follow(node);
             }
             18 => self.ask(node, Way::Reconcile),

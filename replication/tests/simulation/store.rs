@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use planaria_replication::primary::{CommitsRead, DeltaRead, StatesRead, Survey};
-use planaria_replication::secondary::{Install, Local};
+use planaria_replication::secondary::{Install, KeptDelta, Local};
 use planaria_replication::{Commit, PromotableSets, Record, RecordKind, RewindItem};
 use planaria_types::{Epoch, History, HistoryHash, InstanceId, Position, TableId, Uid};
 
@@ -52,6 +52,8 @@ pub(crate) struct Collecting {
     delta: Vec<Record>,
     /// How many of them are of rounds that were interrupted.
     kept: usize,
+    /// What a later process goes on from, and how many records it has.
+    marked: Option<(KeptDelta, usize)>,
     rewound: Vec<Record>,
 }
 
@@ -171,8 +173,7 @@ impl Store {
         let end = ends[random.below(ends.len() as u64) as usize];
         self.cut_off(end);
         self.synced = self.appended;
-        self.collecting = None;
-        self.replacing = None;
+        self.forget_collected();
         self.pins.clear();
     }
 
@@ -196,16 +197,53 @@ impl Store {
 
     pub(crate) fn begin(&mut self, round: u64) {
         self.replacing = None;
-        self.collecting = Some(Collecting { round, delta: Vec::new(), kept: 0, rewound: Vec::new() });
+        self.collecting =
+            Some(Collecting { round, delta: Vec::new(), kept: 0, marked: None, rewound: Vec::new() });
     }
 
-    pub(crate) fn suspend(&mut self, keeps: bool) -> Result<(), String> {
+    pub(crate) fn suspend(&mut self, kept: Option<KeptDelta>) -> Result<(), String> {
         let collecting = self.collecting.as_mut().ok_or("nothing is suspended")?;
-        if keeps {
+        if let Some(kept) = kept {
             collecting.kept = collecting.delta.len();
+            collecting.marked = Some((kept, collecting.kept));
         }
         collecting.delta.truncate(collecting.kept);
+        if collecting.marked.as_ref().is_some_and(|(_, marked)| *marked > collecting.kept) {
+            return Err("what a later process goes on from is dropped".to_owned());
+        }
         Ok(())
+    }
+
+    /// Keeps what was collected for a later process.
+    pub(crate) fn keep(&mut self, kept: KeptDelta) -> Result<(), String> {
+        let collecting = self.collecting.as_mut().ok_or("nothing is kept")?;
+        collecting.marked = Some((kept, collecting.delta.len()));
+        Ok(())
+    }
+
+    /// The driver ends: of what was collected that is left which was kept.
+    pub(crate) fn forget_collected(&mut self) {
+        self.replacing = None;
+        let Some(mut collecting) = self.collecting.take() else { return };
+        let Some((_, marked)) = collecting.marked.as_ref() else { return };
+        collecting.kept = *marked;
+        collecting.delta.truncate(*marked);
+        collecting.rewound.clear();
+        self.collecting = Some(collecting);
+    }
+
+    /// What the next driver goes on from.
+    pub(crate) fn kept_delta(&mut self) -> Option<KeptDelta> {
+        self.forget_collected();
+        let appended = self.appended;
+        let fits = |collecting: &Collecting| {
+            collecting.marked.as_ref().map(|(kept, _)| kept.clone()).filter(|kept| kept.since == appended)
+        };
+        let kept = self.collecting.as_ref().and_then(fits);
+        if kept.is_none() {
+            self.collecting = None;
+        }
+        kept
     }
 
     pub(crate) fn resume(&mut self, round: u64) -> Result<(), String> {

@@ -47,6 +47,7 @@ pub(crate) struct Coverage {
     pub(crate) pinned_reconciles: u64,
     pub(crate) resumed: u64,
     pub(crate) resumptions: u64,
+    pub(crate) inherited: u64,
     pub(crate) fed: u64,
     pub(crate) behind: u64,
     pub(crate) loops: u64,
@@ -179,6 +180,8 @@ impl World {
             rewind_reply_bytes: 0,
             chunks_in_flight: 1 + random.below(3) as u32,
             held_bytes_max: 100 + random.below(900),
+            refresh_mark_bytes: 0,
+            refresh_mark_after: Millis(0),
             rewind_request_bytes: 17 + random.below(60),
             compare_first_parts: 1 + comparison.below(5) as u32,
             compare_parts: 2 + comparison.below(2) as u32,
@@ -191,7 +194,12 @@ impl World {
             leave_after: Millis(300 + random.below(2_000)),
             planted,
         };
-        let options = Options { rewind_reply_bytes: options.chunk_bytes, ..options };
+        let options = Options {
+            rewind_reply_bytes: options.chunk_bytes,
+            refresh_mark_bytes: options.chunk_bytes * (1 + comparison.below(3)),
+            refresh_mark_after: Millis(comparison.below(200)),
+            ..options
+        };
         let publish_one_in = if random.one_in(3) { 30 } else { 1 };
         let node = |_| Node {
             store: Store::default(),
@@ -489,7 +497,10 @@ impl World {
             instance: id(node),
             name: format!("node {node}"),
         };
-        let replica = Replica::new(identity, options, state.store.promised, state.store.local(), seed, now);
+        let kept = state.store.kept_delta();
+        self.coverage.inherited += u64::from(kept.is_some());
+        let replica = Replica::new(identity, options, state.store.promised, state.store.local(), seed, now)
+            .going_on_from(kept);
         let replica = if self.is_partial(node) {
             let portion = Portion::new([("t".to_owned(), KeyRange::ALL)]).unwrap_or_default();
             // Now and then it held another one before.

@@ -105,6 +105,8 @@ impl World {
             rewind_reply_bytes: 0,
             chunks_in_flight: 1 + random.below(3) as u32,
             held_bytes_max: 1_000 + random.below(30_000),
+            refresh_mark_bytes: 0,
+            refresh_mark_after: Millis(100),
             rewind_request_bytes: 17 + random.below(60),
             compare_first_parts: 1 + random.below(8) as u32,
             compare_parts: 2 + random.below(4) as u32,
@@ -117,7 +119,11 @@ impl World {
             leave_after: Millis(300 + random.below(2_000)),
             planted: planted.and_then(Fault::protocol),
         };
-        let protocol = Protocol { rewind_reply_bytes: protocol.chunk_bytes, ..protocol };
+        let protocol = Protocol {
+            rewind_reply_bytes: protocol.chunk_bytes,
+            refresh_mark_bytes: protocol.chunk_bytes,
+            ..protocol
+        };
         let leave_after = if moves { Millis(protocol.leave_after.0 + 4_000) } else { protocol.leave_after };
         let protocol = Protocol { leave_after, ..protocol };
         let capped = random.once_in(3);

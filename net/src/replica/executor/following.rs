@@ -1,14 +1,24 @@
 use bytes::Bytes;
-use planaria_engine::{Change, Database, Reconcile, Refresh, RefreshEnd};
-use planaria_replication::secondary::{Action, Identity, Install, Local, Replica};
-use planaria_replication::{Millis, Options, Record, RewindItem, Span};
+use planaria_engine::{Change, Database, Reconcile, Refresh, RefreshEnd, RefreshMark};
+use planaria_replication::secondary::{Action, Identity, Install, KeptDelta, Local, Replica};
+use planaria_replication::{Millis, Options, Record, Resume, RewindItem, Span};
 use planaria_types::{GroupId, InstanceId, Portion, TableId, Uid};
 
 use super::super::convert;
 use crate::{Error, Result};
 
+const TOO_LARGE: &str =
+    "the refresh has grown too large for more of it to be kept over the end of the process";
+
 /// Keys to ask the primary for, and the last of them if there are more.
 type RewindItems = (Vec<RewindItem>, Option<(TableId, Bytes)>);
+
+/// What a reconcile has replaced since that was kept last.
+#[derive(Debug, Default)]
+struct Unkept {
+    bytes: u64,
+    since: Millis,
+}
 
 /// A copy that follows, and the refresh that it collects, if there is one.
 #[derive(Debug)]
@@ -17,8 +27,11 @@ pub struct FollowingCopy {
     /// What the copy is to hold, if it is partial.
     portion: Option<Portion>,
     refresh: Option<Refresh>,
+    /// How far it had come in an earlier process.
+    kept: Option<KeptDelta>,
     /// Ranges that are replaced; kept over a break of the session.
     reconcile: Option<Reconcile>,
+    unkept: Unkept,
     /// Records of the commits that were appended to the log.
     logged_records: u64,
 }
@@ -32,7 +45,11 @@ impl FollowingCopy {
     /// A copy that was opened, and is to hold this portion if it is partial; what it holds if none is given.
     pub fn holding(db: Database, portion: Option<Portion>) -> Self {
         let portion = db.portion().map(|held| portion.unwrap_or(held));
-        Self { db, portion, refresh: None, reconcile: None, logged_records: 0 }
+        let kept = if portion.is_none() { db.kept_refresh() } else { None };
+        let (refresh, kept) = kept.unzip();
+        let kept = kept.zip(refresh.as_ref()).map(|(mark, refresh)| kept_delta(mark, refresh));
+        let reconcile = if portion.is_none() { db.kept_reconcile() } else { None };
+        Self { db, portion, refresh, kept, reconcile, unkept: Unkept::default(), logged_records: 0 }
     }
 
     /// The copy.
@@ -55,7 +72,9 @@ impl FollowingCopy {
             Vec::new()
         });
         let machine = Replica::new(identity, options, self.db.promised(), local(&self.db), seed as u64, now)
-            .succeeding(former);
+            .succeeding(former)
+            .going_on_from(self.kept.clone())
+            .having_replaced(self.reconcile.is_some());
         match &self.portion {
             Some(portion) => machine.holding(portion.clone(), self.db.portion().as_ref() == Some(portion)),
             None => machine,
@@ -121,6 +140,7 @@ impl FollowingCopy {
             Action::BeginRefresh { .. }
             | Action::ResumeRefresh { .. }
             | Action::SuspendRefresh(_)
+            | Action::KeepRefresh(_)
             | Action::StoreDelta { .. }
             | Action::ReadRewindItems { .. }
             | Action::StoreRewind { .. } => self.perform_refresh(action, machine, now)?,
@@ -145,7 +165,7 @@ impl FollowingCopy {
     fn perform_refresh(&mut self, action: Action, machine: &mut Replica, now: Millis) -> Result<()> {
         match action {
             Action::BeginRefresh { since, rewind, .. } => {
-                self.refresh = None;
+                self.abandon();
                 self.refresh = Some(self.db.begin_refresh(rewind.then_some(since))?);
             }
             // What was collected is on top of what the copy holds still: it has had no session since.
@@ -155,7 +175,15 @@ impl FollowingCopy {
             }
             Action::SuspendRefresh(kept) => {
                 let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
-                refresh.suspend(kept.map(|kept| (kept.upto, kept.base)))?;
+                refresh.suspend(kept.map(refresh_mark).as_ref())?;
+            }
+            Action::KeepRefresh(kept) => {
+                let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
+                if !refresh.keep(&refresh_mark(kept))? {
+                    tracing::warn!(
+                        "the delta has grown too large for more of it to be kept over the end of the process"
+                    );
+                }
             }
             Action::StoreDelta { round, records } => {
                 let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
@@ -184,7 +212,7 @@ impl FollowingCopy {
     fn perform_reconcile(&mut self, action: Action, machine: &mut Replica, now: Millis) -> Result<()> {
         match action {
             Action::BeginReconcile { round, base } => {
-                self.begin_reconcile(base)?;
+                self.begin_reconcile(base, now)?;
                 machine.handle_reconcile_begun(round, &self.db.table_ids(), now);
             }
             Action::SumSpans { round, spans } => {
@@ -192,7 +220,9 @@ impl FollowingCopy {
                 machine.handle_sums(round, &sums, now);
             }
             Action::StoreRanges { round, spans, records } => {
+                let bytes = records.iter().map(Record::weight).sum();
                 self.store_ranges(spans, records)?;
+                self.keep_ranges(bytes, machine.options(), now)?;
                 machine.handle_stored(round, now);
             }
             _ => {}
@@ -216,13 +246,34 @@ impl FollowingCopy {
     }
 
     fn abandon(&mut self) {
-        self.refresh = None;
-        self.reconcile = None;
+        let refresh = self.refresh.take().map(Refresh::abandon);
+        let reconcile = self.reconcile.take().map(Reconcile::abandon);
+        for error in [refresh, reconcile].into_iter().flatten().filter_map(Result::err) {
+            tracing::warn!(%error, "what a refresh has kept goes when the copy is opened next");
+        }
+    }
+
+    /// Keeps what was replaced over the end of the process, once in a while.
+    fn keep_ranges(&mut self, bytes: u64, options: &Options, now: Millis) -> Result<()> {
+        self.unkept.bytes += bytes;
+        if !options.is_mark_due(self.unkept.bytes, now.since(self.unkept.since)) || self.portion.is_some() {
+            return Ok(());
+        }
+        if let Some(reconcile) = &mut self.reconcile
+            && !reconcile.keep()?
+        {
+            tracing::warn!("{TOO_LARGE}");
+        }
+        self.unkept = Unkept { bytes: 0, since: now };
+        Ok(())
     }
 
     /// Goes on with what an earlier round replaced, if there is something.
-    fn begin_reconcile(&mut self, base: Uid) -> Result<()> {
-        self.refresh = None;
+    fn begin_reconcile(&mut self, base: Uid, now: Millis) -> Result<()> {
+        self.unkept = Unkept { bytes: 0, since: now };
+        if let Some(refresh) = self.refresh.take() {
+            refresh.abandon()?;
+        }
         match &mut self.reconcile {
             Some(kept) => kept.rebase(base)?,
             None => self.reconcile = Some(self.db.begin_reconcile(base)?),
@@ -264,6 +315,18 @@ impl FollowingCopy {
         }
         Ok(())
     }
+}
+
+/// What an earlier process has kept.
+fn kept_delta(mark: RefreshMark, refresh: &Refresh) -> KeptDelta {
+    let RefreshMark { table, key, base, read_at, bytes } = mark;
+    let resume = Resume { upto: (table, key.into()), base, read_at };
+    KeptDelta { since: refresh.from(), resume, bytes }
+}
+
+fn refresh_mark(kept: KeptDelta) -> RefreshMark {
+    let Resume { upto: (table, key), base, read_at } = kept.resume;
+    RefreshMark { table, key: key.into(), base, read_at, bytes: kept.bytes }
 }
 
 /// What a copy holds.

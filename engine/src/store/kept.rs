@@ -1,0 +1,203 @@
+//! What a refresh or a reconcile has collected so far, kept over the end of the process. See FORMAT.md, "The kept refresh".
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use planaria_types::{FileId, HistoryHash, InstanceId, KeyRange, TableId, Uid};
+use serde::{Deserialize, Serialize};
+
+use super::rebase::Changed;
+use super::{NewRun, Store};
+use crate::error::Result;
+use crate::os::{OpenMode, Os};
+use crate::refresh::RefreshMark;
+use crate::sealed::SealedFile;
+use crate::sync::Arc;
+use crate::version::{Manifest, Role, RunRecord, run_path};
+
+/// The file within a store's directory.
+const REFRESH: &str = "REFRESH";
+const FORMAT: SealedFile = SealedFile { magic: *b"PLNRRFSH", version: 1, bytes_max: 16 << 20 };
+
+/// What goes on in a later process.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// Whose it is.
+    instance: InstanceId,
+    collected: Collected,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Collected {
+    Delta(KeptRefresh),
+    Ranges(KeptRanges),
+}
+
+/// What a refresh has collected.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct KeptRefresh {
+    /// The state that it is on top of.
+    pub(crate) from: Uid,
+    pub(crate) hash: HistoryHash,
+    /// How far it has come.
+    pub(crate) mark: RefreshMark,
+    pub(crate) records: u64,
+    pub(crate) boundaries: KeptBoundaries,
+    /// Run files, oldest first.
+    pub(crate) runs: Vec<KeptRun>,
+}
+
+/// What a reconcile has replaced. On top of whatever state it is put, fingerprints tell what still differs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct KeptRanges {
+    pub(crate) base: Uid,
+    pub(crate) records: u64,
+    pub(crate) boundaries: KeptBoundaries,
+    pub(crate) runs: Vec<RunRecord>,
+    /// The ranges, and which of the runs has the records of each, if there are any.
+    pub(crate) pieces: Vec<(TableId, KeyRange, Option<u32>)>,
+}
+
+/// System records among what was collected, as (key, row).
+type KeptBoundaries = Vec<(Vec<u8>, Vec<u8>)>;
+
+pub(crate) fn kept_boundaries(boundaries: &[(Bytes, Bytes)]) -> KeptBoundaries {
+    boundaries.iter().map(|(key, row)| (key.to_vec(), row.to_vec())).collect()
+}
+
+pub(crate) fn boundaries_of(kept: KeptBoundaries) -> Vec<(Bytes, Bytes)> {
+    kept.into_iter().map(|(key, row)| (key.into(), row.into())).collect()
+}
+
+/// A run file of a refresh.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct KeptRun {
+    table: TableId,
+    run: RunRecord,
+    above: Uid,
+    upto: Uid,
+}
+
+impl KeptRun {
+    /// What was collected in a round whose base is `base`, or in one before it.
+    pub(crate) fn of(changed: &Changed, base: Uid) -> Self {
+        let NewRun { file, meta } = changed.run.clone();
+        let run = RunRecord { file, meta };
+        Self { table: changed.table, run, above: changed.above, upto: changed.upto.unwrap_or(base) }
+    }
+
+    pub(crate) fn changed(self) -> Changed {
+        let RunRecord { file, meta } = self.run;
+        Changed { table: self.table, run: NewRun { file, meta }, above: self.above, upto: Some(self.upto) }
+    }
+}
+
+impl KeptRefresh {
+    pub(crate) fn files(&self) -> impl Iterator<Item = FileId> {
+        self.runs.iter().map(|kept| kept.run.file)
+    }
+}
+
+impl Kept {
+    fn runs(&self) -> Vec<&RunRecord> {
+        match &self.collected {
+            Collected::Delta(delta) => delta.runs.iter().map(|kept| &kept.run).collect(),
+            Collected::Ranges(ranges) => ranges.runs.iter().collect(),
+        }
+    }
+
+    /// The run files that it consists of.
+    pub(super) fn files(&self) -> impl Iterator<Item = FileId> {
+        self.runs().into_iter().map(|run| run.file)
+    }
+
+    /// What the instance of the manifest has kept in `dir`, if all of it is there. Anything else is worth nothing: a refresh
+    /// begins anew.
+    pub(super) fn read(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest) -> Option<Self> {
+        let kept: Self = FORMAT.read(os, &dir.join(REFRESH)).ok()??;
+        let is_whole = |run: &RunRecord| {
+            let file = os.open(&run_path(dir, run.file), OpenMode::Read);
+            file.and_then(|file| file.len()).is_ok_and(|len| len == run.meta.len)
+        };
+        (kept.instance == manifest.instance && kept.runs().into_iter().all(is_whole)).then_some(kept)
+    }
+}
+
+impl Store {
+    fn kept_path(&self) -> PathBuf {
+        self.dir.join(REFRESH)
+    }
+
+    fn kept(&self) -> Option<Collected> {
+        let kept = Kept::read(&self.options.os, &self.dir, &self.manifest())?;
+        (self.role() == Role::Secondary).then_some(kept.collected)
+    }
+
+    /// What is kept of a refresh, if it is on top of what the store holds now.
+    pub(crate) fn kept_refresh(&self) -> Option<KeptRefresh> {
+        match self.kept()? {
+            Collected::Delta(delta) => ((delta.from, delta.hash) == self.log_end()).then_some(delta),
+            Collected::Ranges(_) => None,
+        }
+    }
+
+    /// What is kept of a reconcile.
+    pub(crate) fn kept_ranges(&self) -> Option<KeptRanges> {
+        match self.kept()? {
+            Collected::Delta(_) => None,
+            Collected::Ranges(ranges) => Some(ranges),
+        }
+    }
+
+    /// Keeps a refresh, whose run files are synced, in place of what was kept; see [`Store::keep_ranges`].
+    pub(crate) fn keep_refresh(&self, kept: KeptRefresh) -> Result<bool> {
+        self.keep(Collected::Delta(kept))
+    }
+
+    /// Keeps a reconcile, whose run files are synced, in place of what was kept, durably. Whether it is: what has grown beyond
+    /// what one file tells is not, and what was kept before is.
+    pub(crate) fn keep_ranges(&self, kept: KeptRanges) -> Result<bool> {
+        self.keep(Collected::Ranges(kept))
+    }
+
+    fn keep(&self, collected: Collected) -> Result<bool> {
+        let kept = Kept { instance: self.instance(), collected };
+        if FORMAT.encode(&kept).is_err() {
+            return Ok(false);
+        }
+        self.sync_run_dir()?;
+        FORMAT.write(&self.options.os, &self.kept_path(), &kept)?;
+        Ok(true)
+    }
+
+    /// Keeps nothing any more. Run files that the store does not consist of stay for whoever has them.
+    pub(crate) fn keep_nothing(&self) -> Result<()> {
+        let (os, path) = (&self.options.os, self.kept_path());
+        if !os.exists(&path) {
+            return Ok(());
+        }
+        os.remove_file(&path).map_err(Self::io("remove", &path))?;
+        os.sync_dir(&self.dir).map_err(Self::io("sync", &self.dir))
+    }
+
+    /// Drops what was found as the store was opened, unless it is of use to what the store holds.
+    pub(super) fn settle_kept(&self, found: Option<&Kept>) -> Result<()> {
+        if self.kept_refresh().is_some() || self.kept_ranges().is_some() {
+            return Ok(());
+        }
+        self.keep_nothing()?;
+        let manifest = self.manifest();
+        let own: HashSet<FileId> = manifest.runs.iter().map(|run| run.file).collect();
+        for file in found.into_iter().flat_map(Kept::files).filter(|file| !own.contains(file)) {
+            let path = run_path(&self.dir, file);
+            self.options.os.remove_file(&path).map_err(Self::io("remove", &path))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+#[path = "kept_tests.rs"]
+mod tests;

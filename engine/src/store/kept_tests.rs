@@ -1,0 +1,214 @@
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use planaria_types::{KeyRange, TableId, Uid};
+
+use super::REFRESH;
+use crate::os::{CrashStyle, MemOs, OpenMode, Os};
+use crate::{
+    Batch, Database, Durability, Followed, LoggedCommit, Options, Refresh, RefreshEnd, RefreshMark, Result,
+};
+
+const DIR: &str = "/copy";
+
+fn options(os: &MemOs) -> Options {
+    Options { os: Arc::new(os.clone()), background: false, ..Options::default() }
+}
+
+/// A primary with two tables.
+struct Primary {
+    db: Database,
+    tables: [TableId; 2],
+}
+
+impl Primary {
+    fn new() -> Self {
+        let db = Database::open_with("/primary", options(&MemOs::new(1))).unwrap();
+        let tables = ["one", "two"].map(|name| db.create_raw_table(name).unwrap().id());
+        Self { db, tables }
+    }
+
+    fn write(&self, numbers: std::ops::Range<u64>, row: &str) {
+        for number in numbers {
+            let mut batch = Batch::new();
+            for table in self.tables {
+                batch.put(table, format!("{number:04}"), format!("{row}{number}"));
+            }
+            self.db.write(batch, Durability::Synced).unwrap();
+        }
+    }
+
+    fn commits_after(&self, uid: Uid) -> Vec<LoggedCommit> {
+        match self.db.follow(uid).next(1 << 20).unwrap() {
+            Followed::Commits(commits) => commits,
+            Followed::NotRetained => panic!("the log goes back to the beginning"),
+        }
+    }
+
+    /// The end of a refresh up to now.
+    fn end(&self) -> RefreshEnd {
+        let (base, base_hash) = self.db.log_end();
+        RefreshEnd {
+            base,
+            base_hash,
+            history: self.db.history(),
+            live: Vec::new(),
+            sparse_to: base,
+            cut: base,
+            portion: None,
+        }
+    }
+
+    fn check_equal(&self, copy: &Database) {
+        for name in ["one", "two"] {
+            let digest =
+                |db: &Database| db.snapshot().digest_of(db.table(name).unwrap().definition()).unwrap();
+            assert_eq!(digest(copy), digest(&self.db), "{name}");
+        }
+        copy.verify().unwrap();
+    }
+}
+
+/// A copy that has the first half of what the primary has.
+fn copy(primary: &Primary, os: &MemOs) -> Database {
+    let db = Database::open_with(DIR, options(os)).unwrap();
+    db.become_secondary(primary.db.id()).unwrap();
+    let all = primary.commits_after(Uid::ZERO);
+    follow(&db, &all[..all.len() / 2]);
+    db
+}
+
+fn follow(db: &Database, commits: &[LoggedCommit]) {
+    db.append_replicated(commits).unwrap();
+    db.sync().unwrap();
+    db.show(db.log_end().0).unwrap();
+}
+
+/// Collects a part of what the copy lacks, and keeps it.
+fn kept(primary: &Primary, db: &Database) -> (Refresh, RefreshMark) {
+    let mut refresh = db.begin_refresh(None).unwrap();
+    let chunk = primary.db.snapshot().changes(refresh.from(), (TableId::SYSTEM, &[]), 100).unwrap();
+    for change in &chunk.changes {
+        refresh.add(change).unwrap();
+    }
+    let last = chunk.changes.last().unwrap();
+    let position = primary.db.position();
+    let key = last.key.to_vec();
+    let mark = RefreshMark { table: last.table, key, base: position.uid, read_at: position, bytes: 100 };
+    assert!(refresh.keep(&mark).unwrap());
+    (refresh, mark)
+}
+
+fn reopened(os: &MemOs) -> Database {
+    Database::open_with(DIR, Options { create: false, ..options(os) }).unwrap()
+}
+
+fn run_files(os: &MemOs) -> BTreeSet<PathBuf> {
+    let runs = Path::new(DIR).join("runs");
+    os.list(&runs).unwrap().into_iter().map(|entry| runs.join(entry.name)).collect()
+}
+
+/// Nothing is kept, and no file is there that the copy does not consist of.
+fn check_nothing_is_kept(db: &Database, os: &MemOs) {
+    assert!(db.kept_refresh().is_none() && db.kept_reconcile().is_none());
+    assert!(!os.exists(&Path::new(DIR).join(REFRESH)));
+    assert_eq!(run_files(os).len(), db.store().manifest().runs.len());
+}
+
+#[test]
+fn a_refresh_goes_on_in_a_later_process_with_what_was_kept() -> Result<()> {
+    let (primary, os) = (Primary::new(), MemOs::new(2));
+    primary.write(0..40, "old");
+    let db = copy(&primary, &os);
+    let (mut refresh, mark) = kept(&primary, &db);
+    // What came after that is lost with the process.
+    let from = (mark.table, &[&mark.key[..], &[0]].concat()[..]);
+    let rest = primary.db.snapshot().changes(refresh.from(), from, usize::MAX)?.changes;
+    refresh.add(&rest[0])?;
+    drop((refresh, db));
+    let db = reopened(&os);
+    let (mut refresh, found) = db.kept_refresh().unwrap();
+    assert_eq!(found, mark);
+    // A new file takes none of the names of those that are kept.
+    for change in &rest {
+        refresh.add(change)?;
+    }
+    refresh.install(&primary.end())?;
+    primary.check_equal(&db);
+    check_nothing_is_kept(&db, &os);
+    drop(db);
+    check_nothing_is_kept(&reopened(&os), &os);
+    Ok(())
+}
+
+#[test]
+fn what_was_kept_goes_with_its_files_once_it_is_of_no_use() {
+    let (primary, os) = (Primary::new(), MemOs::new(3));
+    primary.write(0..40, "old");
+    let db = copy(&primary, &os);
+    let (refresh, _) = kept(&primary, &db);
+    refresh.abandon().unwrap();
+    check_nothing_is_kept(&db, &os);
+    // The copy has moved on.
+    drop((kept(&primary, &db), db));
+    let db = reopened(&os);
+    follow(&db, &primary.commits_after(db.log_end().0)[..1]);
+    assert!(db.kept_refresh().is_none());
+    drop(db);
+    let db = reopened(&os);
+    check_nothing_is_kept(&db, &os);
+    // It is damaged, or one of its files is not there, or shorter than it was.
+    let path = Path::new(DIR).join(REFRESH);
+    for damage in 0..3 {
+        let before = run_files(&os);
+        let (refresh, _) = kept(&primary, &db);
+        let file = run_files(&os).difference(&before).last().unwrap().clone();
+        drop(refresh);
+        let damaged = os.crash(CrashStyle::PowerCutClean, 1);
+        match damage {
+            0 => damaged.flip(&path, 25, 1).unwrap(),
+            1 => damaged.remove_file(&file).unwrap(),
+            _ => damaged.open(&file, OpenMode::Write).unwrap().set_len(10).unwrap(),
+        }
+        check_nothing_is_kept(&reopened(&damaged), &damaged);
+        db.kept_refresh().unwrap().0.abandon().unwrap();
+    }
+}
+
+#[test]
+fn a_reconcile_goes_on_in_a_later_process_with_what_it_has_replaced() -> Result<()> {
+    let (primary, os) = (Primary::new(), MemOs::new(4));
+    primary.write(0..40, "old");
+    let db = copy(&primary, &os);
+    let base = primary.db.log_end().0;
+    let [one, two] = primary.tables;
+    let of = |table, keys: &KeyRange| {
+        let chunk = primary.db.snapshot().range_records(table, keys, usize::MAX)?;
+        Ok::<_, crate::Error>(chunk.records)
+    };
+    let mut reconcile = db.begin_reconcile(base)?;
+    let half = KeyRange::new(b"0010".to_vec(), None);
+    reconcile.replace(&[(TableId::SYSTEM, KeyRange::ALL)], &of(TableId::SYSTEM, &KeyRange::ALL)?)?;
+    reconcile.replace(&[(one, half.clone())], &of(one, &half)?)?;
+    assert!(reconcile.keep()?);
+    reconcile.replace(&[(two, KeyRange::ALL)], &of(two, &KeyRange::ALL)?)?;
+    drop((reconcile, db));
+    let db = reopened(&os);
+    let mut reconcile = db.kept_reconcile().unwrap();
+    reconcile.rebase(base)?;
+    let there = primary.db.snapshot();
+    assert_eq!(reconcile.fingerprint(one, &KeyRange::ALL)?, there.fingerprint(one, KeyRange::ALL)?);
+    assert_ne!(reconcile.fingerprint(two, &KeyRange::ALL)?, there.fingerprint(two, KeyRange::ALL)?);
+    reconcile.replace(&[(two, KeyRange::ALL)], &of(two, &KeyRange::ALL)?)?;
+    reconcile.install(&primary.end())?;
+    primary.check_equal(&db);
+    check_nothing_is_kept(&db, &os);
+    // One that is given up leaves nothing.
+    let mut reconcile = db.begin_reconcile(base)?;
+    reconcile.replace(&[(one, half.clone())], &of(one, &half)?)?;
+    assert!(reconcile.keep()?);
+    reconcile.abandon()?;
+    check_nothing_is_kept(&db, &os);
+    Ok(())
+}
