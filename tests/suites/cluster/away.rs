@@ -1,6 +1,11 @@
 //! A secondary is away while rows change and go; back again it is brought up to date by what differs.
 
-use planaria_tests::cluster::{Node, Site, TableFile};
+use std::path::Path;
+
+use planaria_engine::{Batch, Database, Durability, Options};
+use planaria_tests::cluster::{Direction, Link, Node, Site, TableFile, Weather, wait_for};
+
+use crate::clone_life::{incompressible, load};
 
 /// Rows of the table.
 const ROWS: u64 = 50_000;
@@ -59,4 +64,53 @@ fn import(primary: &Node<'_>, file: &TableFile, options: &[&str]) -> serde_json:
     let words = file.import();
     let words: Vec<&str> = words.iter().map(String::as_str).chain(options.iter().copied()).collect();
     primary.run(&words).json().remove(0)
+}
+
+#[test]
+fn a_delta_goes_on_from_what_it_has_brought_though_the_secondary_was_killed() {
+    let site = Site::new();
+    let mut primary = Node::primary(&site, "primary");
+    load(&primary, &incompressible(&site, 100), &[]);
+    let link = Link::to(primary.address(), 1, Weather::default());
+    let mut secondary = Node::secondary_over(&site, "secondary", &link);
+    secondary.wait_until_equal(&primary);
+    secondary.kill();
+    primary.kill();
+    write_beyond_the_log(&site.path("primary"));
+    primary.start();
+
+    link.set(Weather { bytes_per_second: 700_000, ..Weather::default() });
+    secondary.start();
+    let kept = site.path("secondary/REFRESH");
+    wait_for("a part of the delta to be kept", || kept.exists().then_some(()), || secondary.log());
+    secondary.kill();
+    let before = link.passed(Direction::Back);
+    // Whoever looks at it meanwhile finds the old cut, and leaves what is kept.
+    let at_rest = site.run(&["digest", "secondary"]);
+    assert_eq!(at_rest.code, 0, "{at_rest:?}");
+    assert_ne!(Some(at_rest.stdout), primary.digests());
+    link.set(Weather::default());
+    secondary.start();
+    secondary.wait_until_equal(&primary);
+    let log = secondary.log();
+    assert!(log.contains("the delta goes on from what an interrupted one has brought"), "{log}");
+    let (first, second) = (before, link.passed(Direction::Back) - before);
+    assert!(second < 6_000_000, "{second} bytes came after {first}");
+    assert!(!kept.exists());
+}
+
+/// Writes 10 MB to a primary that is down, so that its log does not go back to what was there before.
+fn write_beyond_the_log(dir: &Path) {
+    let options = Options { log_tail_bytes: 0, ..Options::default() };
+    let db = Database::open_with(dir, options).unwrap();
+    let table = db.create_raw_table("blobs").unwrap();
+    for thousand in 0..25_u64 {
+        let mut batch = Batch::new();
+        for number in thousand * 1_000..(thousand + 1) * 1_000 {
+            let words = (0..50).map(|n| (number * 50 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+            batch.put(table.id(), number.to_be_bytes(), words.collect::<Vec<_>>().concat());
+        }
+        db.write(batch, Durability::Synced).unwrap();
+    }
+    db.compact().unwrap();
 }
