@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use planaria_types::{InstanceId, KeyRange, TableId};
+use planaria_types::{InstanceId, KeyRange, TableId, Uid};
 
 use crate::commit::{Batch, EncodedCommit};
 use crate::database::{Database, Durability};
 use crate::error::Result;
 use crate::log::{Log, LogOptions, Replay};
 use crate::options::Options;
-use crate::os::{MemOs, OpenMode, Os};
+use crate::os::{CrashStyle, MemOs, OpenMode, Os};
 use crate::run::Codec;
+use crate::store::kept_fuzzing;
 use crate::sync::Arc;
 use crate::table::{self, Column, ColumnType, Schema, TableDef, Value};
 use crate::version::Manifest;
@@ -75,6 +76,55 @@ pub fn manifest(bytes: &[u8]) {
             assert!(again.is_ok_and(|again| again == manifest), "a manifest survives its encoding");
         }
     }
+}
+
+/// What a copy has kept of a reconcile: a whole file, or, to get past the checksum, the payload of one.
+pub fn kept(bytes: &[u8]) {
+    if let Err(error) = open_with_kept(bytes) {
+        panic!("what is kept of a refresh keeps a copy from being opened: {error}");
+    }
+}
+
+fn open_with_kept(bytes: &[u8]) -> Result<()> {
+    let made = MemOs::new(1);
+    let (base, table) = make_kept(&made)?;
+    let path = Path::new("/db").join(kept_fuzzing::NAME);
+    for bytes in [bytes.to_vec(), kept_fuzzing::resealed(bytes)] {
+        let os = made.crash(CrashStyle::ProcessKill, 1);
+        let failed = |error| crate::Error::io("write", &path, error);
+        os.remove_file(&path).map_err(failed)?;
+        let file = os.open(&path, OpenMode::CreateNew).map_err(failed)?;
+        file.write_all_at(&bytes, 0).map_err(failed)?;
+        let db = Database::open_with("/db", kept_options(&os))?;
+        drop(db.kept_refresh());
+        if let Some(mut reconcile) = db.kept_reconcile() {
+            reconcile.rebase(base)?;
+            // What it says of its run files may be wrong: that is found by whoever reads them.
+            let _ = reconcile.fingerprint(table, &KeyRange::ALL);
+        }
+        db.verify()?;
+    }
+    Ok(())
+}
+
+fn kept_options(os: &MemOs) -> Options {
+    Options { background: false, os: Arc::new(os.clone()), ..Options::default() }
+}
+
+/// A copy that has replaced a range, and kept that; its end and a table of it.
+fn make_kept(os: &MemOs) -> Result<(Uid, TableId)> {
+    let db = Database::open_with("/db", kept_options(os))?;
+    let table = db.create_raw_table("t")?;
+    table.put("key", "row")?;
+    table.put("other", "row")?;
+    db.become_secondary(db.id())?;
+    let (base, table) = (db.log_end().0, table.id());
+    let mut reconcile = db.begin_reconcile(base)?;
+    let keys = KeyRange::new(b"a".to_vec(), Some(b"l".to_vec()));
+    let records = db.snapshot().range_records(table, &keys, usize::MAX)?.records;
+    reconcile.replace(&[(table, keys)], &records)?;
+    reconcile.keep()?;
+    Ok((base, table))
 }
 
 /// A table definition, and with it a key and a row: `length u16 | definition | key length u8 | key | row`.
@@ -206,6 +256,7 @@ pub fn samples() -> Result<Vec<(&'static str, Vec<u8>)>> {
         ("log_segment", sample_segment(&commit)?),
         ("manifest", read(&os, Path::new("/db/MANIFEST"))?),
         ("row", sample_row()?),
+        ("kept", sample_kept()?),
         ("operations", (0..=255).flat_map(|byte: u8| [byte.wrapping_mul(37), byte]).collect()),
     ])
 }
@@ -220,6 +271,12 @@ fn sample_segment(commit: &[u8]) -> Result<Vec<u8>> {
     }
     log.seal()?;
     read(&os, &dir.join("0000000000000001.log"))
+}
+
+fn sample_kept() -> Result<Vec<u8>> {
+    let os = MemOs::new(1);
+    make_kept(&os)?;
+    read(&os, &Path::new("/db").join(kept_fuzzing::NAME))
 }
 
 fn sample_row() -> Result<Vec<u8>> {

@@ -11,7 +11,7 @@ use crate::sync::Arc;
 use crate::version::write_file;
 
 /// Magic, version, length and checksum.
-const HEADER_BYTES: usize = 8 + 4 + 4 + 4;
+pub(crate) const HEADER_BYTES: usize = 8 + 4 + 4 + 4;
 
 /// A kind of small file. It is replaced as a whole or not at all, and says by its checksum whether it is what was written.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +36,18 @@ impl SealedFile {
         if (HEADER_BYTES + payload.len()) as u64 > self.bytes_max {
             return Err(Error::Invalid(format!("{} bytes are too many for a small file", payload.len())));
         }
+        Ok(self.wrap(&payload))
+    }
+
+    /// A file with that payload.
+    pub(crate) fn wrap(&self, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
         bytes.extend_from_slice(&self.magic);
         bytes.extend_from_slice(&self.version.to_le_bytes());
         bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&self.checksum(&payload).to_le_bytes());
-        bytes.extend_from_slice(&payload);
-        Ok(bytes)
+        bytes.extend_from_slice(&self.checksum(payload).to_le_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
     }
 
     /// What is in the bytes of a file; `path` is for errors.

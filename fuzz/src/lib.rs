@@ -20,13 +20,14 @@ use planaria_engine::fuzzing;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; the name is that of the corpus directory and of the entry point.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("commit", commit),
     ("block", block),
     ("run_file", run_file),
     ("log_segment", log_segment),
     ("manifest", manifest),
     ("row", row),
+    ("kept", kept),
     ("operations", operations),
     ("frames", frames),
     ("batch", batch),
@@ -59,6 +60,11 @@ pub fn log_segment(bytes: &[u8]) {
 /// A manifest: refused, or the same after being encoded again.
 pub fn manifest(bytes: &[u8]) {
     fuzzing::manifest(bytes);
+}
+
+/// What a copy has kept of a refresh: of no use, or gone on from, and never in the way of opening it.
+pub fn kept(bytes: &[u8]) {
+    fuzzing::kept(bytes);
 }
 
 /// A table definition with a key and a row: refused, or the same after being encoded again.

@@ -197,6 +197,19 @@ impl Store {
     }
 }
 
+/// What the fuzz target needs.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzzing {
+    use crate::sealed::HEADER_BYTES;
+
+    pub(crate) const NAME: &str = super::REFRESH;
+
+    /// The same file with a checksum that holds.
+    pub(crate) fn resealed(file: &[u8]) -> Vec<u8> {
+        super::FORMAT.wrap(file.get(HEADER_BYTES..).unwrap_or_default())
+    }
+}
+
 #[cfg(test)]
 #[cfg(not(loom))]
 #[path = "kept_tests.rs"]

@@ -2,10 +2,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use planaria_types::{KeyRange, TableId, Uid};
+use planaria_types::{Epoch, FileId, HistoryHash, InstanceId, KeyRange, Position, TableId, Uid};
 
-use super::REFRESH;
+use super::{Collected, FORMAT, Kept, KeptRanges, KeptRefresh, KeptRun, REFRESH};
 use crate::os::{CrashStyle, MemOs, OpenMode, Os};
+use crate::run::{RunIdentity, RunMeta};
+use crate::version::RunRecord;
 use crate::{
     Batch, Database, Durability, Followed, LoggedCommit, Options, Refresh, RefreshEnd, RefreshMark, Result,
 };
@@ -211,4 +213,60 @@ fn a_reconcile_goes_on_in_a_later_process_with_what_it_has_replaced() -> Result<
     reconcile.abandon()?;
     check_nothing_is_kept(&db, &os);
     Ok(())
+}
+
+#[test]
+fn what_is_kept_is_written_byte_for_byte_as_the_format_says() {
+    let run = || RunRecord {
+        file: FileId(7),
+        meta: RunMeta {
+            identity: RunIdentity { store: InstanceId(3), file: FileId(7) },
+            len: 900,
+            content_len: 800,
+            content_hash: [9; 32],
+            records: 2,
+            puts: 1,
+            smallest_key: b"a".to_vec(),
+            largest_key: b"k".to_vec(),
+            smallest_uid: Uid::new(11),
+            largest_uid: Uid::new(12),
+            fingerprint: None,
+            raw_bytes: 20,
+        },
+    };
+    let read_at = Position { epoch: Epoch { term: 1, incarnation: 2, nonce: 3 }, uid: Uid::new(13) };
+    let mark = RefreshMark { table: TableId(1), key: b"k".to_vec(), base: Uid::new(12), read_at, bytes: 20 };
+    let boundaries = || vec![(b"b".to_vec(), b"c".to_vec())];
+    let delta = KeptRefresh {
+        from: Uid::new(10),
+        hash: HistoryHash(8),
+        mark,
+        records: 2,
+        boundaries: boundaries(),
+        runs: vec![KeptRun { table: TableId(1), run: run(), above: Uid::new(10), upto: Uid::new(12) }],
+    };
+    let half = KeyRange::new(b"a".to_vec(), Some(b"l".to_vec()));
+    let ranges = KeptRanges {
+        base: Uid::new(12),
+        records: 2,
+        boundaries: boundaries(),
+        runs: vec![run()],
+        pieces: vec![(TableId(1), half, Some(0)), (TableId(2), KeyRange::ALL, None)],
+    };
+    let written = [Collected::Delta(delta), Collected::Ranges(ranges)].map(|collected| {
+        let bytes = FORMAT.encode(&Kept { instance: InstanceId(3), collected }).unwrap();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    });
+    assert_eq!(
+        written,
+        [[
+            "504c4e5252465348010000004800000002f3d9b603000a0801016b0c0102030d1402010162016301010703078407a006",
+            "090909090909090909090909090909090909090909090909090909090909090902010161016b0b0c00140a0c",
+        ]
+        .concat(), [
+            "504c4e525246534801000000480000000858dc7203010c020101620163010703078407a0060909090909090909090909",
+            "09090909090909090909090909090909090909090902010161016b0b0c00140201016101016c010002000000",
+        ]
+        .concat()]
+    );
 }

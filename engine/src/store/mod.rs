@@ -27,6 +27,8 @@ pub(crate) use self::catalog::{
     CLONE_PREFIX, LEAD_KEY, REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key,
 };
 pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::kept::fuzzing as kept_fuzzing;
 pub(crate) use self::kept::{KeptRanges, KeptRefresh, KeptRun, boundaries_of, kept_boundaries};
 use self::published::Published;
 pub(crate) use self::rebase::{Changed, Install};
