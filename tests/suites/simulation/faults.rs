@@ -308,6 +308,8 @@ impl World {
         state.mark_floor = db.mark_floor();
         let (now, protocol) = (self.millis(), self.protocol.clone());
         self.coverage.sparse_copies += u64::from(!db.sparse().is_empty());
+        self.coverage.deltas_inherited += u64::from(db.kept_refresh().is_some());
+        self.coverage.ranges_inherited += u64::from(db.kept_reconcile().is_some());
         self.nodes[node].follow(db, format!("node {node}"), primary, &protocol, now);
         self.note(format_args!("node {node} follows node {primary} from {end}"));
         Ok(())

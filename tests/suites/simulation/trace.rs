@@ -89,6 +89,8 @@ coverage! {
     reconciles_asked,
     ranges_replaced,
     deltas_resumed,
+    deltas_inherited,
+    ranges_inherited,
     reconciled,
     again,
     take_backs,
