@@ -112,15 +112,16 @@ impl Kept {
         self.runs().into_iter().map(|run| run.file)
     }
 
-    /// What the instance of the manifest has kept in `dir`, if all of it is there. Anything else is worth nothing: a refresh
-    /// begins anew.
+    /// What the instance of the manifest has kept in `dir`, if all of it is there and none of it has been installed: a power cut
+    /// brings back what was removed then. Anything else is worth nothing: a refresh begins anew.
     pub(super) fn read(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest) -> Option<Self> {
         let kept: Self = FORMAT.read(os, &dir.join(REFRESH)).ok()??;
-        let is_whole = |run: &RunRecord| {
-            let file = os.open(&run_path(dir, run.file), OpenMode::Read);
-            file.and_then(|file| file.len()).is_ok_and(|len| len == run.meta.len)
+        let installed: HashSet<FileId> = manifest.runs.iter().map(|run| run.file).collect();
+        let is_apart = |run: &RunRecord| {
+            let file = || os.open(&run_path(dir, run.file), OpenMode::Read).and_then(|file| file.len());
+            !installed.contains(&run.file) && file().is_ok_and(|len| len == run.meta.len)
         };
-        (kept.instance == manifest.instance && kept.runs().into_iter().all(is_whole)).then_some(kept)
+        (kept.instance == manifest.instance && kept.runs().into_iter().all(is_apart)).then_some(kept)
     }
 }
 
@@ -187,9 +188,7 @@ impl Store {
             return Ok(());
         }
         self.keep_nothing()?;
-        let manifest = self.manifest();
-        let own: HashSet<FileId> = manifest.runs.iter().map(|run| run.file).collect();
-        for file in found.into_iter().flat_map(Kept::files).filter(|file| !own.contains(file)) {
+        for file in found.into_iter().flat_map(Kept::files) {
             let path = run_path(&self.dir, file);
             self.options.os.remove_file(&path).map_err(Self::io("remove", &path))?;
         }

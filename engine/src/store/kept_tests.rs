@@ -216,6 +216,48 @@ fn a_reconcile_goes_on_in_a_later_process_with_what_it_has_replaced() -> Result<
 }
 
 #[test]
+fn what_was_kept_of_something_installed_takes_nothing_away_though_a_power_cut_brings_it_back() -> Result<()> {
+    let (primary, os) = (Primary::new(), MemOs::new(5));
+    primary.write(0..40, "old");
+    let path = Path::new(DIR).join(REFRESH);
+    let put_back = |bytes: &[u8]| os.open(&path, OpenMode::CreateNew)?.write_all_at(bytes, 0);
+    let kept_bytes = || {
+        let file = os.open(&path, OpenMode::Read).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    let db = copy(&primary, &os);
+    let (mut refresh, mark) = kept(&primary, &db);
+    let bytes = kept_bytes();
+    let from = (mark.table, &[&mark.key[..], &[0]].concat()[..]);
+    for change in primary.db.snapshot().changes(refresh.from(), from, usize::MAX)?.changes {
+        refresh.add(&change)?;
+    }
+    refresh.install(&primary.end())?;
+    drop(db);
+    put_back(&bytes).unwrap();
+    let db = reopened(&os);
+    check_nothing_is_kept(&db, &os);
+    primary.check_equal(&db);
+    // Ranges, too, at whose installation the copy stays where it is.
+    let [one, _] = primary.tables;
+    let mut reconcile = db.begin_reconcile(primary.db.log_end().0)?;
+    let records = primary.db.snapshot().range_records(one, &KeyRange::ALL, usize::MAX)?.records;
+    reconcile.replace(&[(one, KeyRange::ALL)], &records)?;
+    assert!(reconcile.keep()?);
+    let bytes = kept_bytes();
+    reconcile.install(&primary.end())?;
+    drop(db);
+    put_back(&bytes).unwrap();
+    let db = reopened(&os);
+    check_nothing_is_kept(&db, &os);
+    drop(db);
+    primary.check_equal(&reopened(&os));
+    Ok(())
+}
+
+#[test]
 fn what_is_kept_is_written_byte_for_byte_as_the_format_says() {
     let run = || RunRecord {
         file: FileId(7),

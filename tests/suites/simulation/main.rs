@@ -153,6 +153,10 @@ const REPLAYED_MOVES: [(u64, &str); 10] = [
         "a registration lost its address with the last that was preserved for it, and two went on to lead",
     ),
     (90_000_076, "two led under one number, each without having promised it, and no operator saw it"),
+    (
+        63_000_156,
+        "a power cut brought back what said that ranges were kept, and files of the store went with them",
+    ),
 ];
 
 #[test]
