@@ -76,7 +76,7 @@ impl Database {
         if self.role() != Role::Secondary {
             return Err(Error::Invalid("a primary is not refreshed".into()));
         }
-        self.store().keep_nothing()?;
+        self.store().drop_kept()?;
         let mut reconcile = Reconcile::new(self.store(), base);
         reconcile.rebase(base)?;
         Ok(reconcile)

@@ -151,7 +151,7 @@ impl Database {
         if self.role() != Role::Secondary {
             return Err(Error::Invalid("a primary is not refreshed".into()));
         }
-        self.store().keep_nothing()?;
+        self.store().drop_kept()?;
         self.store().flush_all()?;
         let from = rewind_to.unwrap_or(self.store().log_end().0);
         let mut refresh = Refresh::new(self.store(), from);

@@ -164,7 +164,7 @@ impl Store {
 
     fn keep(&self, collected: Collected) -> Result<bool> {
         let kept = Kept { instance: self.instance(), collected };
-        if FORMAT.encode(&kept).is_err() {
+        if self.role() == Role::Primary || FORMAT.encode(&kept).is_err() {
             return Ok(false);
         }
         self.sync_run_dir()?;
@@ -182,17 +182,20 @@ impl Store {
         os.sync_dir(&self.dir).map_err(Self::io("sync", &self.dir))
     }
 
-    /// Drops what was found as the store was opened, unless it is of use to what the store holds.
-    pub(super) fn settle_kept(&self, found: Option<&Kept>) -> Result<()> {
-        if self.kept_refresh().is_some() || self.kept_ranges().is_some() {
-            return Ok(());
-        }
+    /// Drops what is kept, with its run files.
+    pub(crate) fn drop_kept(&self) -> Result<()> {
+        let kept = Kept::read(&self.options.os, &self.dir, &self.manifest());
         self.keep_nothing()?;
-        for file in found.into_iter().flat_map(Kept::files) {
+        for file in kept.iter().flat_map(Kept::files) {
             let path = run_path(&self.dir, file);
             self.options.os.remove_file(&path).map_err(Self::io("remove", &path))?;
         }
         Ok(())
+    }
+
+    /// Drops what is kept, unless it is of use to what the store holds.
+    pub(super) fn settle_kept(&self) -> Result<()> {
+        if self.kept_refresh().is_some() || self.kept_ranges().is_some() { Ok(()) } else { self.drop_kept() }
     }
 }
 

@@ -152,6 +152,14 @@ fn what_was_kept_goes_with_its_files_once_it_is_of_no_use() {
     let (refresh, _) = kept(&primary, &db);
     refresh.abandon().unwrap();
     check_nothing_is_kept(&db, &os);
+    // The copy leads.
+    let lead = MemOs::new(6);
+    let leader = copy(&primary, &lead);
+    let refresh = kept(&primary, &leader);
+    leader.promote(leader.next_epoch(primary.db.epoch())).unwrap();
+    check_nothing_is_kept(&leader, &lead);
+    drop(refresh);
+    check_nothing_is_kept(&leader, &lead);
     // The copy has moved on.
     drop((kept(&primary, &db), db));
     let db = reopened(&os);

@@ -78,7 +78,7 @@ impl Store {
         let threads = if options.background { OPENING_THREADS } else { 1 };
         let version = open_runs(dir, &manifest, threads, read_first)?;
         let store = Self::replay(dir, options, lock, manifest, cache, version)?;
-        store.settle_kept(kept.as_ref())?;
+        store.settle_kept()?;
         Ok(store)
     }
 

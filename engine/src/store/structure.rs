@@ -195,6 +195,8 @@ impl Store {
         self.secondary.store(false, Ordering::Release);
         drop(structure);
         drop(writer);
+        // What stays goes when the store is opened next.
+        let _ = self.drop_kept();
         self.feed.notify();
         Ok(())
     }
