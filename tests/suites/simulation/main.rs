@@ -127,7 +127,7 @@ const REPLAYED: [(u64, &str); 2] = [
 ];
 
 /// The same where the lead changes hands.
-const REPLAYED_MOVES: [(u64, &str); 10] = [
+const REPLAYED_MOVES: [(u64, &str); 11] = [
     (145, "a primary that was started anew under an epoch that was over was taken for the one that leads"),
     (
         27,
