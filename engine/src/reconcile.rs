@@ -86,23 +86,12 @@ impl Database {
     /// is kept cannot be read. There is one of them: nobody else may have it, or begin another one.
     pub fn kept_reconcile(&self) -> Option<Reconcile> {
         let kept = self.store().kept_ranges()?;
-        let mut reconcile = Reconcile::new(self.store(), kept.base);
-        for RunRecord { file, meta } in kept.runs {
-            let run = NewRun { file, meta };
-            let parts = self.store().adopt(&run).ok()?;
-            reconcile.marked.insert(file);
-            reconcile.replacement.runs.push((run, parts));
+        let reconcile = Reconcile::going_on_from(self.store(), kept);
+        if reconcile.is_err() {
+            // What stays goes when the store is opened next, or something else is collected.
+            let _ = self.store().drop_kept();
         }
-        for (table, keys, run) in kept.pieces {
-            let run = run.map(|run| run as usize);
-            if run.is_some_and(|run| run >= reconcile.replacement.runs.len()) {
-                return None;
-            }
-            reconcile.replacement.pieces.insert(table, &keys, run);
-        }
-        reconcile.replacement.boundaries = boundaries_of(kept.boundaries);
-        reconcile.records = kept.records;
-        Some(reconcile)
+        reconcile.ok()
     }
 
     /// All tables that have fragments, those of the system and of secondary indexes included.
@@ -122,6 +111,33 @@ impl Reconcile {
             records: 0,
             marked: HashSet::new(),
         }
+    }
+
+    fn going_on_from(store: &Arc<Store>, kept: KeptRanges) -> Result<Self> {
+        let mut reconcile = Self::new(store, kept.base);
+        for RunRecord { file, meta } in kept.runs {
+            let run = NewRun { file, meta };
+            // It is removed by whoever drops what is kept.
+            reconcile.marked.insert(file);
+            reconcile.replacement.runs.push((run.clone(), store.adopt(&run)?));
+        }
+        for (table, keys, run) in kept.pieces {
+            let run = run.map(|run| run as usize);
+            if run.is_some_and(|run| run >= reconcile.replacement.runs.len()) {
+                return Err(Error::Invalid("a range is replaced by a run that is not there".into()));
+            }
+            reconcile.replacement.pieces.insert(table, &keys, run);
+        }
+        reconcile.replacement.boundaries = boundaries_of(kept.boundaries);
+        reconcile.records = kept.records;
+        Ok(reconcile)
+    }
+
+    /// All tables of the copy as it will be, those included that were collected from another primary: what is to be compared.
+    pub fn table_ids(&mut self) -> Result<Vec<TableId>> {
+        let mut tables: Vec<_> = self.staged()?.fragments().iter().map(|fragment| fragment.table).collect();
+        tables.dedup();
+        Ok(tables)
     }
 
     /// Goes on with another base: what was replaced stays replaced.
@@ -215,21 +231,24 @@ impl Reconcile {
 
     /// The fingerprint of a range as it will be: what was replaced in place of what it replaces, at the base.
     pub fn fingerprint(&mut self, table: TableId, keys: &KeyRange) -> Result<Fingerprint> {
+        let base = self.base;
+        let mut sum = Fingerprint::EMPTY;
+        for fragment in self.staged()?.overlapping(table, keys) {
+            sum += crate::read::fingerprint(fragment, keys, base)?;
+        }
+        Ok(sum)
+    }
+
+    /// The copy as it will be.
+    fn staged(&mut self) -> Result<&StoreVersion> {
         if let Some(open) = self.open.take() {
             self.close(open)?;
         }
-        let staged = if let Some(staged) = &self.staged {
-            staged
-        } else {
+        if self.staged.is_none() {
             let version = self.store.pin().0;
-            let staged = Store::replaced_version(&version, &self.replacement, self.base)?;
-            self.staged.insert(staged)
-        };
-        let mut sum = Fingerprint::EMPTY;
-        for fragment in staged.overlapping(table, keys) {
-            sum += crate::read::fingerprint(fragment, keys, self.base)?;
+            self.staged = Some(Store::replaced_version(&version, &self.replacement, self.base)?);
         }
-        Ok(sum)
+        self.staged.as_ref().ok_or_else(|| Error::Invalid("a reconcile has no state".into()))
     }
 
     /// Keeps what was replaced so far over the end of the process. The collecting goes on. Whether it is kept: of very many files it
@@ -251,9 +270,13 @@ impl Reconcile {
             runs: self.replacement.runs.iter().map(|(run, _)| record(run)).collect(),
             pieces: pieces.map(|(table, keys, run)| (table, keys, run.map(|run| run as u32))).collect(),
         };
-        // It may be on the disk though it says otherwise.
-        self.marked.extend(kept.runs.iter().map(|run| run.file));
-        self.store.keep_ranges(kept)
+        let files: Vec<_> = kept.runs.iter().map(|run| run.file).collect();
+        let written = self.store.keep_ranges(kept);
+        if !matches!(written, Ok(false)) {
+            // It may be on the disk though it says otherwise.
+            self.marked.extend(files);
+        }
+        written
     }
 
     /// Drops what was replaced, and what was kept of it.
@@ -270,8 +293,10 @@ impl Reconcile {
     /// Installs what was replaced and the live commits behind it, for all fragments in one step, durably. Readers see
     /// the old cut until they see the new one. Version floor and mark floor rise to the cut.
     pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
-        if let Some(open) = self.open.take() {
-            self.close(open)?;
+        if let Some(Err(error)) = self.open.take().map(|open| self.close(open)) {
+            // The disk may be full, and have its room again. What is left goes when the store is opened next.
+            let _ = self.abandon();
+            return Err(error);
         }
         if end.base != self.base {
             return Err(Error::Invalid(format!(

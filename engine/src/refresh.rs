@@ -352,9 +352,13 @@ impl Refresh {
             boundaries: kept_boundaries(&self.boundaries),
             runs: self.kept.iter().chain(&self.outputs).map(|run| KeptRun::of(run, mark.base)).collect(),
         };
-        // It may be on the disk though it says otherwise.
-        self.marked.extend(kept.files());
-        self.store.keep_refresh(kept)
+        let files: Vec<_> = kept.files().collect();
+        let written = self.store.keep_refresh(kept);
+        if !matches!(written, Ok(false)) {
+            // It may be on the disk though it says otherwise.
+            self.marked.extend(files);
+        }
+        written
     }
 
     /// Interrupts the collecting, to go on with it later from the first key, also in another process. With a mark, what was added
@@ -372,7 +376,8 @@ impl Refresh {
         self.last = None;
         let outputs = std::mem::take(&mut self.outputs);
         let Some(mark) = reached else {
-            self.store.discard(outputs.iter().map(|output| &output.run));
+            let runs = outputs.iter().map(|output| &output.run);
+            self.store.discard(runs.filter(|run| !self.marked.contains(&run.file)));
             return Ok(());
         };
         self.kept.extend(outputs.into_iter().map(|output| Changed { upto: Some(mark.base), ..output }));
@@ -395,7 +400,11 @@ impl Refresh {
     /// see the old cut until they see the new one.
     pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
         let open = self.open.take();
-        self.close(open)?;
+        if let Err(error) = self.close(open) {
+            // The disk may be full, and have its room again. What is left goes when the store is opened next.
+            let _ = self.abandon();
+            return Err(error);
+        }
         let states = self.states();
         // Where the live commits begin right at the fork, states have no interval of their own.
         let is_narrow = end.base <= self.from.next() && self.outputs.is_empty() && self.kept.is_empty();

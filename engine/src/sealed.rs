@@ -105,8 +105,13 @@ impl SealedFile {
     ///
     /// As [`SealedFile::encode`], `Io` and `NoSpace`. What was there is there then, or what was to be.
     pub fn write<T: Serialize>(&self, os: &Arc<dyn Os>, path: &Path, value: &T) -> Result<()> {
+        Self::put(os, path, &self.encode(value)?)
+    }
+
+    /// The same with what was encoded.
+    pub(crate) fn put(os: &Arc<dyn Os>, path: &Path, bytes: &[u8]) -> Result<()> {
         let new = beside(path, ".new");
-        write_file(os, &new, &self.encode(value)?)?;
+        write_file(os, &new, bytes)?;
         os.rename(&new, path).map_err(|error| Error::io("rename", &new, error))?;
         let dir = parent(path);
         os.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))

@@ -15,7 +15,7 @@ pub struct Options {
     pub chunks_in_flight: u32,
     /// Bytes of a delta after which what has come is kept over the end of the process.
     pub refresh_mark_bytes: u64,
-    /// The time after which it is kept though it is less than that, but at least a 64th.
+    /// The time after which it is kept though it is less than that, but at least a quarter: each time a run file ends.
     pub refresh_mark_after: Millis,
     /// Bytes of commits that a secondary holds while it is refreshed, before it goes on without the live stream.
     pub held_bytes_max: u64,
@@ -47,7 +47,7 @@ pub struct Options {
 impl Options {
     /// Whether a refresh that has taken in so many bytes since it was kept last is to be kept for a later process now.
     pub fn is_mark_due(&self, bytes: u64, after: Millis) -> bool {
-        let is_late = after >= self.refresh_mark_after && bytes > 0 && bytes >= self.refresh_mark_bytes / 64;
+        let is_late = after >= self.refresh_mark_after && bytes > 0 && bytes >= self.refresh_mark_bytes / 4;
         is_late || bytes >= self.refresh_mark_bytes
     }
 }

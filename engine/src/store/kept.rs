@@ -1,6 +1,7 @@
 //! What a refresh or a reconcile has collected so far, kept over the end of the process. See FORMAT.md, "The kept refresh".
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -9,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::rebase::Changed;
 use super::{NewRun, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::os::{OpenMode, Os};
 use crate::refresh::RefreshMark;
-use crate::sealed::SealedFile;
+use crate::sealed::{SealedFile, beside};
 use crate::sync::Arc;
 use crate::version::{Manifest, Role, RunRecord, run_path};
 
@@ -114,14 +115,27 @@ impl Kept {
 
     /// What the instance of the manifest has kept in `dir`, if all of it is there and none of it has been installed: a power cut
     /// brings back what was removed then. Anything else is worth nothing: a refresh begins anew.
-    pub(super) fn read(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest) -> Option<Self> {
-        let kept: Self = FORMAT.read(os, &dir.join(REFRESH)).ok()??;
-        let installed: HashSet<FileId> = manifest.runs.iter().map(|run| run.file).collect();
-        let is_apart = |run: &RunRecord| {
-            let file = || os.open(&run_path(dir, run.file), OpenMode::Read).and_then(|file| file.len());
-            !installed.contains(&run.file) && file().is_ok_and(|len| len == run.meta.len)
+    ///
+    /// # Errors
+    ///
+    /// `Io`: what cannot be read now may be worth something later.
+    pub(super) fn read(os: &Arc<dyn Os>, dir: &Path, manifest: &Manifest) -> Result<Option<Self>> {
+        let kept: Self = match FORMAT.read(os, &dir.join(REFRESH)) {
+            Ok(Some(kept)) => kept,
+            Ok(None) | Err(Error::Damaged { .. } | Error::Foreign { .. }) => return Ok(None),
+            Err(error) => return Err(error),
         };
-        (kept.instance == manifest.instance && kept.runs().into_iter().all(is_apart)).then_some(kept)
+        let installed: HashSet<FileId> = manifest.runs.iter().map(|run| run.file).collect();
+        let mut is_whole = kept.instance == manifest.instance;
+        for run in kept.runs() {
+            let path = run_path(dir, run.file);
+            let len = match os.open(&path, OpenMode::Read).and_then(|file| file.len()) {
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                len => Some(len.map_err(|error| Error::io("measure", &path, error))?),
+            };
+            is_whole &= !installed.contains(&run.file) && len == Some(run.meta.len);
+        }
+        Ok(is_whole.then_some(kept))
     }
 }
 
@@ -130,24 +144,29 @@ impl Store {
         self.dir.join(REFRESH)
     }
 
-    fn kept(&self) -> Option<Collected> {
-        let kept = Kept::read(&self.options.os, &self.dir, &self.manifest())?;
-        (self.role() == Role::Secondary).then_some(kept.collected)
+    /// What is kept and of use to what the store holds now.
+    fn kept(&self) -> Result<Option<Collected>> {
+        let kept = Kept::read(&self.options.os, &self.dir, &self.manifest())?.map(|kept| kept.collected);
+        let is_of_use = |collected: &Collected| match collected {
+            Collected::Delta(delta) => (delta.from, delta.hash) == self.log_end(),
+            Collected::Ranges(_) => true,
+        };
+        Ok(kept.filter(|collected| self.role() == Role::Secondary && is_of_use(collected)))
     }
 
     /// What is kept of a refresh, if it is on top of what the store holds now.
     pub(crate) fn kept_refresh(&self) -> Option<KeptRefresh> {
-        match self.kept()? {
-            Collected::Delta(delta) => ((delta.from, delta.hash) == self.log_end()).then_some(delta),
-            Collected::Ranges(_) => None,
+        match self.kept() {
+            Ok(Some(Collected::Delta(delta))) => Some(delta),
+            _ => None,
         }
     }
 
     /// What is kept of a reconcile.
     pub(crate) fn kept_ranges(&self) -> Option<KeptRanges> {
-        match self.kept()? {
-            Collected::Delta(_) => None,
-            Collected::Ranges(ranges) => Some(ranges),
+        match self.kept() {
+            Ok(Some(Collected::Ranges(ranges))) => Some(ranges),
+            _ => None,
         }
     }
 
@@ -164,27 +183,33 @@ impl Store {
 
     fn keep(&self, collected: Collected) -> Result<bool> {
         let kept = Kept { instance: self.instance(), collected };
-        if self.role() == Role::Primary || FORMAT.encode(&kept).is_err() {
+        let Ok(bytes) = FORMAT.encode(&kept) else { return Ok(false) };
+        if self.role() == Role::Primary {
             return Ok(false);
         }
         self.sync_run_dir()?;
-        FORMAT.write(&self.options.os, &self.kept_path(), &kept)?;
+        SealedFile::put(&self.options.os, &self.kept_path(), &bytes)?;
         Ok(true)
     }
 
     /// Keeps nothing any more. Run files that the store does not consist of stay for whoever has them.
     pub(crate) fn keep_nothing(&self) -> Result<()> {
         let (os, path) = (&self.options.os, self.kept_path());
-        if !os.exists(&path) {
+        let new = beside(&path, ".new");
+        if !os.exists(&path) && !os.exists(&new) {
             return Ok(());
         }
-        os.remove_file(&path).map_err(Self::io("remove", &path))?;
+        for path in [path, new].iter().filter(|path| os.exists(path)) {
+            os.remove_file(path).map_err(Self::io("remove", path))?;
+        }
         os.sync_dir(&self.dir).map_err(Self::io("sync", &self.dir))
     }
 
     /// Drops what is kept, with its run files.
     pub(crate) fn drop_kept(&self) -> Result<()> {
-        let kept = Kept::read(&self.options.os, &self.dir, &self.manifest());
+        // While it is not known what the manifest on the disk names, nothing goes.
+        self.check_sound()?;
+        let kept = Kept::read(&self.options.os, &self.dir, &self.manifest())?;
         self.keep_nothing()?;
         for file in kept.iter().flat_map(Kept::files) {
             let path = run_path(&self.dir, file);
@@ -195,7 +220,7 @@ impl Store {
 
     /// Drops what is kept, unless it is of use to what the store holds.
     pub(super) fn settle_kept(&self) -> Result<()> {
-        if self.kept_refresh().is_some() || self.kept_ranges().is_some() { Ok(()) } else { self.drop_kept() }
+        if self.kept()?.is_some() { Ok(()) } else { self.drop_kept() }
     }
 }
 

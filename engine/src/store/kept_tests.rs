@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use planaria_types::{Epoch, FileId, HistoryHash, InstanceId, KeyRange, Position, TableId, Uid};
 
 use super::{Collected, FORMAT, Kept, KeptRanges, KeptRefresh, KeptRun, REFRESH};
-use crate::os::{CrashStyle, MemOs, OpenMode, Os};
+use crate::os::{Call, CrashStyle, Fault, FaultOs, MemOs, OpenMode, Os};
 use crate::run::{RunIdentity, RunMeta};
 use crate::version::RunRecord;
 use crate::{
@@ -157,9 +158,9 @@ fn what_was_kept_goes_with_its_files_once_it_is_of_no_use() {
     let leader = copy(&primary, &lead);
     let refresh = kept(&primary, &leader);
     leader.promote(leader.next_epoch(primary.db.epoch())).unwrap();
-    check_nothing_is_kept(&leader, &lead);
-    drop(refresh);
-    check_nothing_is_kept(&leader, &lead);
+    assert!(leader.kept_refresh().is_none());
+    drop((refresh, leader));
+    check_nothing_is_kept(&reopened(&lead), &lead);
     // The copy has moved on.
     drop((kept(&primary, &db), db));
     let db = reopened(&os);
@@ -184,6 +185,48 @@ fn what_was_kept_goes_with_its_files_once_it_is_of_no_use() {
         check_nothing_is_kept(&reopened(&damaged), &damaged);
         db.kept_refresh().unwrap().0.abandon().unwrap();
     }
+}
+
+#[test]
+fn what_cannot_be_gone_on_from_does_not_stay() {
+    let (primary, os) = (Primary::new(), MemOs::new(7));
+    primary.write(0..40, "old");
+    let db = copy(&primary, &os);
+    let [one, _] = primary.tables;
+    let before = run_files(&os);
+    let mut reconcile = db.begin_reconcile(primary.db.log_end().0).unwrap();
+    let records = primary.db.snapshot().range_records(one, &KeyRange::ALL, usize::MAX).unwrap().records;
+    reconcile.replace(&[(one, KeyRange::ALL)], &records).unwrap();
+    assert!(reconcile.keep().unwrap());
+    let file = run_files(&os).difference(&before).last().unwrap().clone();
+    drop((reconcile, db));
+    // The end of the file says what is in it.
+    let len = os.open(&file, OpenMode::Read).unwrap().len().unwrap();
+    os.flip(&file, len - 9, 1).unwrap();
+    let db = reopened(&os);
+    assert!(db.kept_reconcile().is_none());
+    check_nothing_is_kept(&db, &os);
+    // A disk that cannot be read for a moment is no reason to drop anything.
+    let (refresh, mark) = kept(&primary, &db);
+    drop((refresh, db));
+    let faulty = FaultOs::new(Arc::new(os.clone()));
+    faulty.inject_on(REFRESH, Fault { call: Call::Open, at: 1, error: ErrorKind::Other, forever: false });
+    assert!(Database::open_with(DIR, Options { os: Arc::new(faulty), ..options(&os) }).is_err());
+    assert_eq!(reopened(&os).kept_refresh().unwrap().1, mark);
+}
+
+#[test]
+fn tables_that_another_primary_had_are_compared_with_the_others() -> Result<()> {
+    let (primary, os) = (Primary::new(), MemOs::new(8));
+    primary.write(0..10, "old");
+    let db = copy(&primary, &os);
+    let late = primary.db.create_raw_table("late")?.id();
+    let mut reconcile = db.begin_reconcile(primary.db.log_end().0)?;
+    assert!(!reconcile.table_ids()?.contains(&late));
+    let system = primary.db.snapshot().range_records(TableId::SYSTEM, &KeyRange::ALL, usize::MAX)?.records;
+    reconcile.replace(&[(TableId::SYSTEM, KeyRange::ALL)], &system)?;
+    assert!(reconcile.table_ids()?.contains(&late) && !db.table_ids().contains(&late));
+    Ok(())
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Store {
         // A killed process may have renamed the manifest without syncing the name: until that is durable, a power cut
         // brings back the one before and with it the need for its files.
         os.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
-        let kept = Kept::read(&os, dir, &manifest);
+        let kept = Kept::read(&os, dir, &manifest)?;
         remove_garbage(&os, dir, &manifest, kept.as_ref())?;
         let newest = kept.iter().flat_map(Kept::files).map(|file| file.0.saturating_add(1)).max();
         manifest.next_file = manifest.next_file.max(newest.unwrap_or(0));

@@ -195,8 +195,8 @@ impl Store {
         self.secondary.store(false, Ordering::Release);
         drop(structure);
         drop(writer);
-        // What stays goes when the store is opened next.
-        let _ = self.drop_kept();
+        // Its run files go when the store is opened next, and so does what stays of this.
+        let _ = self.keep_nothing();
         self.feed.notify();
         Ok(())
     }

@@ -290,8 +290,8 @@ impl Loop {
                 Input::Stop => {
                     self.machine.handle_shutdown(now());
                     while let Some(action) = self.machine.poll_action() {
-                        if matches!(action, Action::Send(_)) {
-                            // It is a farewell; whether it arrives matters to nobody.
+                        if matches!(action, Action::Send(_) | Action::SuspendRefresh(_)) {
+                            // A farewell, and what the next process may go on from. Both can be done without.
                             let _ = self.perform(action);
                         }
                     }

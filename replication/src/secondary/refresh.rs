@@ -131,9 +131,7 @@ impl Refresh {
     fn mark(&mut self, options: &Options, now: Millis) -> Option<KeptDelta> {
         let (bytes, since) = self.marked;
         let more = self.bytes.saturating_sub(bytes);
-        let is_late =
-            now.since(since) >= options.refresh_mark_after && more >= options.refresh_mark_bytes / 64;
-        if self.chunks_complete || !(more >= options.refresh_mark_bytes || is_late) {
+        if self.chunks_complete || !options.is_mark_due(more, now.since(since)) {
             return None;
         }
         let own = self.kept().filter(|own| own.is_further_than(self.resumed.as_ref()))?;

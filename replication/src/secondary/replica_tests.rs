@@ -90,7 +90,6 @@ fn bye(actions: &[Action]) -> ByeCode {
     found.expect("a bye")
 }
 
-/// A replica that has said hello.
 /// A replica that has no connection yet.
 fn apart(local: Local, options: Options) -> Replica {
     let identity = Identity {
@@ -102,6 +101,7 @@ fn apart(local: Local, options: Options) -> Replica {
     Replica::new(identity, options, epoch(1), local, 7, NOW)
 }
 
+/// A replica that has said hello.
 fn greeting(local: Local, options: Options) -> Replica {
     let mut replica = apart(local, options);
     replica.handle_tick(NOW);

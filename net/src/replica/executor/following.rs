@@ -180,9 +180,7 @@ impl FollowingCopy {
             Action::KeepRefresh(kept) => {
                 let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
                 if !refresh.keep(&refresh_mark(kept))? {
-                    tracing::warn!(
-                        "the delta has grown too large for more of it to be kept over the end of the process"
-                    );
+                    tracing::warn!("{TOO_LARGE}");
                 }
             }
             Action::StoreDelta { round, records } => {
@@ -213,7 +211,8 @@ impl FollowingCopy {
         match action {
             Action::BeginReconcile { round, base } => {
                 self.begin_reconcile(base, now)?;
-                machine.handle_reconcile_begun(round, &self.db.table_ids(), now);
+                let tables = self.reconcile.as_mut().ok_or(Error::Closed)?.table_ids()?;
+                machine.handle_reconcile_begun(round, &tables, now);
             }
             Action::SumSpans { round, spans } => {
                 let sums = self.sum_spans(&spans)?;
