@@ -10,7 +10,9 @@ use crate::database::{Database, Snapshot};
 use crate::error::{Error, Result};
 use crate::read::Change;
 use crate::refresh::RefreshEnd;
-use crate::store::{KeptRanges, NewRun, NewRunWriter, Replacement, Store, boundaries_of, kept_boundaries};
+use crate::store::{
+    KeptRanges, NewRun, NewRunWriter, Replacement, Store, UnsyncedRuns, boundaries_of, kept_boundaries,
+};
 use crate::sync::Arc;
 use crate::version::{Role, RunRecord, StoreVersion};
 
@@ -20,6 +22,7 @@ pub struct Reconcile {
     store: Arc<Store>,
     base: Uid,
     replacement: Replacement,
+    unsynced: UnsyncedRuns,
     open: Option<Open>,
     /// The copy as it will be; made when it is asked for, and again after something was replaced.
     staged: Option<StoreVersion>,
@@ -106,6 +109,7 @@ impl Reconcile {
             store: Arc::clone(store),
             base,
             replacement: Replacement::default(),
+            unsynced: UnsyncedRuns::default(),
             open: None,
             staged: None,
             records: 0,
@@ -194,7 +198,9 @@ impl Reconcile {
             )));
         }
         if record.table == TableId::SYSTEM {
-            self.replacement.boundaries.push((record.key.clone(), record.row.clone()));
+            // What came may be a share of something that is larger by far.
+            let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+            self.replacement.boundaries.push((copy(&record.key), copy(&record.row)));
         }
         let open = match &mut self.open {
             Some(open) => open,
@@ -211,13 +217,14 @@ impl Reconcile {
 
     fn close(&mut self, open: Open) -> Result<()> {
         let mut number = None;
-        if let Some(run) = open.writer.finish()? {
+        if let Some((run, unsynced)) = open.writer.end()? {
             let parts = self.store.adopt(&run);
             if parts.is_err() {
                 self.store.discard(std::slice::from_ref(&run));
             }
             number = Some(self.replacement.runs.len());
             self.replacement.runs.push((run, parts?));
+            self.unsynced.push(unsynced)?;
         }
         let mut ranges = open.ranges.into_iter().peekable();
         while let Some(mut keys) = ranges.next() {
@@ -271,6 +278,7 @@ impl Reconcile {
             pieces: pieces.map(|(table, keys, run)| (table, keys, run.map(|run| run as u32))).collect(),
         };
         let files: Vec<_> = kept.runs.iter().map(|run| run.file).collect();
+        self.unsynced.sync()?;
         let written = self.store.keep_ranges(kept);
         if !matches!(written, Ok(false)) {
             // It may be on the disk though it says otherwise.
@@ -293,7 +301,8 @@ impl Reconcile {
     /// Installs what was replaced and the live commits behind it, for all fragments in one step, durably. Readers see
     /// the old cut until they see the new one. Version floor and mark floor rise to the cut.
     pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
-        if let Some(Err(error)) = self.open.take().map(|open| self.close(open)) {
+        let closed = self.open.take().map_or(Ok(()), |open| self.close(open));
+        if let Err(error) = closed.and_then(|()| self.unsynced.sync()) {
             // The disk may be full, and have its room again. What is left goes when the store is opened next.
             let _ = self.abandon();
             return Err(error);

@@ -12,7 +12,8 @@ use crate::database::{Database, Snapshot};
 use crate::error::{Error, Result};
 use crate::read::{Change, Changes};
 use crate::store::{
-    Changed, Install, KeptRefresh, KeptRun, NewRun, NewRunWriter, Store, boundaries_of, kept_boundaries,
+    Changed, Install, KeptRefresh, KeptRun, NewRun, NewRunWriter, Store, UnsyncedRuns, boundaries_of,
+    kept_boundaries,
 };
 use crate::sync::Arc;
 use crate::version::Role;
@@ -152,7 +153,8 @@ impl Database {
             return Err(Error::Invalid("a primary is not refreshed".into()));
         }
         self.store().drop_kept()?;
-        self.store().flush_all()?;
+        // It goes to the disk while the records come, and is there at the installation.
+        self.store().freeze(|_| true);
         let from = rewind_to.unwrap_or(self.store().log_end().0);
         let mut refresh = Refresh::new(self.store(), from);
         refresh.rewinds = rewind_to.is_some();
@@ -197,12 +199,13 @@ pub struct Refresh {
     /// States of keys that are rewound, as far as the delta does not bring them.
     rewind: Option<Vec<Change>>,
     outputs: Vec<Changed>,
+    unsynced: UnsyncedRuns,
     /// Those of rounds that were interrupted, oldest first.
     kept: Vec<Changed>,
     /// Up to which key they have everything that changed, and up to which UID.
     resumed: Option<(Place, Uid)>,
     boundaries: Vec<(Bytes, Bytes)>,
-    last: Option<Place>,
+    last: Option<(TableId, Vec<u8>)>,
     records: u64,
     /// Run files that a later process would go on from.
     marked: HashSet<FileId>,
@@ -239,6 +242,7 @@ impl Refresh {
             open: None,
             rewind: None,
             outputs: Vec::new(),
+            unsynced: UnsyncedRuns::default(),
             kept: Vec::new(),
             resumed: None,
             boundaries: Vec::new(),
@@ -260,15 +264,17 @@ impl Refresh {
 
     /// Adds a changed record. Records come in (table, key) order.
     pub fn add(&mut self, change: &Change) -> Result<()> {
-        let place = (change.table, change.key.clone());
-        if self.last.as_ref().is_some_and(|last| *last >= place) {
+        let place = (change.table, &change.key[..]);
+        if self.last.as_ref().is_some_and(|(table, key)| (*table, &key[..]) >= place) {
             return Err(Error::Invalid("records of a refresh come in the order of their keys".into()));
         }
         if change.table == TableId::SYSTEM && change.kind == RecordKind::Put {
-            self.boundaries.push((change.key.clone(), change.row.clone()));
+            // What came may be a share of something that is larger by far.
+            let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+            self.boundaries.push((copy(&change.key), copy(&change.row)));
         }
         // What an interrupted round has brought up to here lies beneath.
-        let is_new = |(upto, _): &&(Place, Uid)| place <= *upto;
+        let is_new = |((table, key), _): &&(Place, Uid)| place <= (*table, &key[..]);
         let above = self.resumed.as_ref().filter(is_new).map_or(self.from, |(_, at)| *at);
         let full = self.open.take_if(|(table, writer, beneath)| {
             *table != change.table || *beneath != above || writer.bytes() >= self.store.options.run_file_bytes
@@ -280,7 +286,13 @@ impl Refresh {
         };
         writer.add(&change.key, change.uid, change.kind, &change.row)?;
         self.records += 1;
-        self.last = Some(place);
+        if let Some((table, key)) = &mut self.last {
+            *table = change.table;
+            key.clear();
+            key.extend_from_slice(&change.key);
+        } else {
+            self.last = Some((change.table, change.key.to_vec()));
+        }
         Ok(())
     }
 
@@ -322,8 +334,11 @@ impl Refresh {
     }
 
     fn close(&mut self, full: Option<(TableId, NewRunWriter, Uid)>) -> Result<()> {
-        if let Some((table, writer, above)) = full {
-            self.outputs.extend(writer.finish()?.map(|run| Changed { table, run, above, upto: None }));
+        if let Some((table, writer, above)) = full
+            && let Some((run, unsynced)) = writer.end()?
+        {
+            self.outputs.push(Changed { table, run, above, upto: None });
+            self.unsynced.push(unsynced)?;
         }
         Ok(())
     }
@@ -353,6 +368,7 @@ impl Refresh {
             runs: self.kept.iter().chain(&self.outputs).map(|run| KeptRun::of(run, mark.base)).collect(),
         };
         let files: Vec<_> = kept.files().collect();
+        self.unsynced.sync()?;
         let written = self.store.keep_refresh(kept);
         if !matches!(written, Ok(false)) {
             // It may be on the disk though it says otherwise.
@@ -377,6 +393,7 @@ impl Refresh {
         let outputs = std::mem::take(&mut self.outputs);
         let Some(mark) = reached else {
             let runs = outputs.iter().map(|output| &output.run);
+            self.unsynced.forget();
             self.store.discard(runs.filter(|run| !self.marked.contains(&run.file)));
             return Ok(());
         };
@@ -400,7 +417,7 @@ impl Refresh {
     /// see the old cut until they see the new one.
     pub fn install(mut self, end: &RefreshEnd) -> Result<()> {
         let open = self.open.take();
-        if let Err(error) = self.close(open) {
+        if let Err(error) = self.close(open).and_then(|()| self.unsynced.sync()) {
             // The disk may be full, and have its room again. What is left goes when the store is opened next.
             let _ = self.abandon();
             return Err(error);

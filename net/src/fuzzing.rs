@@ -52,7 +52,7 @@ pub fn batch(bytes: &[u8]) {
 
 /// A message of the replication protocol: refused, or the same after being encoded again.
 pub fn replica_message(bytes: &[u8]) {
-    let Ok(message) = replica::decode_message(bytes) else { return };
+    let Ok(message) = replica::decode_message(&Bytes::copy_from_slice(bytes)) else { return };
     let again = replica::encode(&message).ok().and_then(|bytes| replica::decode::<Message>(&bytes).ok());
     assert!(again.is_some_and(|again| again == message), "a message survives its encoding");
 }

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use planaria_types::{HistoryHash, KeyRange, TableId, Uid};
 use serde::{Deserialize, Serialize};
 
+use crate::shared;
+
 /// One commit as the live stream carries it: opaque bytes between two names.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
@@ -53,12 +55,14 @@ pub struct Record {
     /// The table or index.
     pub table: TableId,
     /// The encoded key; the start of the range for the range kinds.
+    #[serde(deserialize_with = "shared::deserialize")]
     pub key: Bytes,
     /// The commit that wrote this version; [`Uid::ZERO`] for the absent kinds.
     pub uid: Uid,
     /// What the version does.
     pub kind: RecordKind,
     /// The encoded row of a put, else empty.
+    #[serde(deserialize_with = "shared::deserialize")]
     pub row: Bytes,
 }
 

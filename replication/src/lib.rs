@@ -22,6 +22,7 @@ mod plan;
 pub mod primary;
 mod promotion;
 pub mod secondary;
+mod shared;
 mod time;
 
 pub use backoff::backoff;
@@ -38,4 +39,5 @@ pub use options::Options;
 pub use options::Planted;
 pub use plan::{Choice, Reason, Situation, Way, choose};
 pub use promotion::{Assessment, Heard, PromotableSets, assess};
+pub use shared::sharing;
 pub use time::Millis;

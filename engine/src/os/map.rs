@@ -1,4 +1,4 @@
-//! Read-only maps of published files. The only place of the seam with `unsafe`.
+//! Read-only maps of published files. One of two places of the seam with `unsafe`.
 #![expect(unsafe_code, reason = "mapping a file is unsafe whatever is done; the contract is at the one call")]
 
 use std::fs::File;

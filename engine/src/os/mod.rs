@@ -3,6 +3,7 @@
 //! Everything else in the engine sees [`Os`] and [`OsFile`] only. [`Posix`] is the real one; under the feature
 //! `testing` there are an in-memory system that can crash ([`MemOs`]) and one that injects faults ([`FaultOs`]).
 
+mod behind;
 mod buffer;
 #[cfg(any(test, feature = "testing"))]
 mod fault;
@@ -114,6 +115,9 @@ pub trait OsFile: Send + Sync + Debug {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Makes the bytes durable, and of the metadata what is needed to read them back.
     fn sync_data(&self) -> io::Result<()>;
+    /// Has the system begin to write `len` bytes from `offset` to the disk, where it can be told to: a later `sync_data` waits for
+    /// less. It promises nothing, and does not wait.
+    fn begin_write(&self, _offset: u64, _len: u64) {}
     /// Maps the first `len` bytes to read, or `None` where maps are not supported. The file is never changed afterwards.
     fn map(&self, len: u64) -> io::Result<Option<bytes::Bytes>>;
 

@@ -209,6 +209,13 @@ impl OsFile for PosixFile {
         self.0.sync_data().map_err(room)
     }
 
+    fn begin_write(&self, offset: u64, len: u64) {
+        #[cfg(target_os = "linux")]
+        super::behind::begin_write(&self.0, offset, len);
+        #[cfg(not(target_os = "linux"))]
+        let _ = (offset, len);
+    }
+
     fn map(&self, len: u64) -> io::Result<Option<bytes::Bytes>> {
         map::map(&self.0, len).map(Some)
     }

@@ -133,3 +133,27 @@ fn a_visit_ends_where_an_iteration_from_behind_has_come_to() {
     let expected: Vec<_> = (50..130).map(|number| format!("{number:03}").into_bytes()).collect();
     assert_eq!(visited, expected);
 }
+
+#[test]
+fn whoever_asks_for_changes_reads_nothing_of_runs_that_are_too_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { background: false, ..Options::default() };
+    let db = Database::open_with(dir.path().join("db"), options).unwrap();
+    let put = |db: &Database, table: &Table, key: u32| {
+        let mut batch = Batch::new();
+        batch.put(table.id(), key.to_be_bytes(), b"row");
+        db.write(batch, Durability::Synced).unwrap()
+    };
+    let table = db.create_raw_table("t").unwrap();
+    let since = (0..500).map(|key| put(&db, &table, key)).max().unwrap();
+    db.compact().unwrap();
+    let later = [put(&db, &table, 7), put(&db, &table, 900)];
+    // The files of the old state are there as before; what is in them is gone.
+    for entry in std::fs::read_dir(dir.path().join("db/runs")).unwrap() {
+        std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap().set_len(0).unwrap();
+    }
+    let snapshot = db.snapshot();
+    let chunk = snapshot.changes(since, (table.id(), &[]), usize::MAX).unwrap();
+    assert_eq!(chunk.changes.iter().map(|change| change.uid).collect::<Vec<_>>(), later);
+    assert!(snapshot.get(table.id(), &8_u32.to_be_bytes()).is_err(), "an old row lies in the files");
+}

@@ -218,6 +218,11 @@ impl Chain {
         self.since.is_none()
     }
 
+    /// Whether a run has nothing that is new enough. Its index is not read then, which of a large one is megabytes.
+    fn hides(&self, reference: &RunRef) -> bool {
+        self.since.is_some_and(|since| reference.run.meta().largest_uid.min(reference.upto) <= since)
+    }
+
     fn open(&self, reference: &RunRef) -> RunCursor {
         if self.is_bulk { reference.run.scan_cursor(self.since) } else { reference.run.cursor(self.since) }
     }
@@ -231,6 +236,10 @@ impl Chain {
     fn enter_forward(&mut self, key: &[u8]) -> Result<()> {
         self.cursor = None;
         while let Some(reference) = self.references.all().get(self.at) {
+            if self.hides(reference) {
+                self.at += 1;
+                continue;
+            }
             let mut cursor = self.open(reference);
             cursor.seek(key.max(&reference.keys.start), Uid::MAX)?;
             if settle_forward(&mut cursor, reference)? {
@@ -290,6 +299,10 @@ impl Chain {
         self.cursor = None;
         while let Some(index) = behind.checked_sub(1) {
             let Some(reference) = self.references.all().get(index) else { return Ok(()) };
+            if self.hides(reference) {
+                behind = index;
+                continue;
+            }
             let mut cursor = self.open(reference);
             match [end, reference.keys.end.as_deref()].into_iter().flatten().min() {
                 Some(end) => cursor.seek_before(end)?,

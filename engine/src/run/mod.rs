@@ -31,6 +31,7 @@ pub(crate) use index::Index;
 pub(crate) use meta::{RunIdentity, RunMeta};
 pub use options::Codec;
 pub(crate) use options::RunOptions;
+pub(crate) use output::Unsynced;
 pub use reader::ReadMode;
 pub(crate) use reader::Run;
 pub(crate) use run_cursor::RunCursor;

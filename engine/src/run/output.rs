@@ -34,6 +34,11 @@ impl Output {
         })
     }
 
+    /// Where the file is.
+    pub(crate) fn os(&self) -> &Arc<dyn Os> {
+        &self.os
+    }
+
     /// The file's path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -65,6 +70,7 @@ impl Output {
         self.file
             .write_all_at(&self.buffer, self.written)
             .map_err(|error| Error::io("write", &self.path, error))?;
+        self.file.begin_write(self.written, self.buffer.len() as u64);
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -79,16 +85,30 @@ impl Output {
         Ok(ChunkHashes::new(self.position(), std::mem::take(&mut self.hashes)))
     }
 
-    /// Writes what is left and makes the bytes durable; the name is up to the owner of the directory.
-    pub(crate) fn sync(&mut self) -> Result<()> {
+    /// Writes what is left. The bytes are durable once what it answers is synced; the name is up to the owner of the directory.
+    pub(crate) fn end(&mut self) -> Result<Unsynced> {
         if !self.buffer.is_empty() {
             self.flush()?;
         }
-        self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))
+        Ok(Unsynced { path: self.path.clone(), file: Arc::clone(&self.file) })
     }
 
     /// Removes the file.
     pub(crate) fn discard(self) -> Result<()> {
         self.os.remove_file(&self.path).map_err(|error| Error::io("remove", &self.path, error))
+    }
+}
+
+/// A file that is complete and not durable yet. The system has begun to write it.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    path: PathBuf,
+    file: Arc<dyn OsFile>,
+}
+
+impl Unsynced {
+    /// Makes the bytes durable.
+    pub(crate) fn sync(self) -> Result<()> {
+        self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))
     }
 }

@@ -12,7 +12,7 @@ use super::frame::{TRAILER_BYTES, compress, trailer};
 use super::index::{EndedBlock, IndexBuilder};
 use super::meta::{RunIdentity, RunMeta};
 use super::options::{Codec, MAX_KEY_BYTES, MAX_ROW_BYTES, RunOptions};
-use super::output::Output;
+use super::output::{Output, Unsynced};
 use crate::cursor::RecordKind;
 use crate::error::{Error, Result};
 use crate::hash::{key_hash, record_hash};
@@ -201,7 +201,18 @@ impl RunWriter {
     ///
     /// `Invalid` if nothing was added: a run without records is never written. `TooLarge` if the index passes 4 GiB.
     /// The file is removed if it cannot be completed.
-    pub(crate) fn finish(mut self) -> Result<RunMeta> {
+    pub(crate) fn finish(self) -> Result<RunMeta> {
+        let (os, path) = (Arc::clone(self.output.os()), self.output.path().to_path_buf());
+        let (meta, unsynced) = self.end()?;
+        if let Err(error) = unsynced.sync() {
+            let _ = os.remove_file(&path);
+            return Err(error);
+        }
+        Ok(meta)
+    }
+
+    /// As [`Self::finish`], but for the sync, which is up to the caller.
+    pub(crate) fn end(mut self) -> Result<(RunMeta, Unsynced)> {
         let completed = self.complete();
         if completed.is_err() {
             // A file that stays behind is garbage that the next open removes.
@@ -210,7 +221,7 @@ impl RunWriter {
         completed
     }
 
-    fn complete(&mut self) -> Result<RunMeta> {
+    fn complete(&mut self) -> Result<(RunMeta, Unsynced)> {
         if self.records == 0 {
             return Err(Error::Invalid(format!("the run {} has no records", self.output.path().display())));
         }
@@ -241,8 +252,7 @@ impl RunWriter {
         };
         self.output.write(&footer.encode(self.identity))?;
         meta.len = self.output.position();
-        self.output.sync()?;
-        Ok(meta)
+        Ok((meta, self.output.end()?))
     }
 
     /// Gives up and removes the file.

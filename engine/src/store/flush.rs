@@ -1,5 +1,7 @@
 //! Memtables become runs.
 
+use std::collections::VecDeque;
+
 use planaria_types::{FileId, KeyRange, Uid};
 
 use super::{Store, Writer};
@@ -7,12 +9,15 @@ use crate::cursor::{Cursor, RecordKind};
 use crate::error::{Error, Result};
 use crate::memtable::Memtable;
 use crate::planted::planted;
-use crate::run::{Codec, Run, RunIdentity, RunMeta, RunOptions, RunWriter};
+use crate::run::{Codec, Run, RunIdentity, RunMeta, RunOptions, RunWriter, Unsynced};
 use crate::sync::{Arc, Ordering};
 use crate::version::{Fragment, Frozen, RunRef, StoreVersion, run_dir, run_path};
 
 /// Memtables are measured whenever this part of their budget was logged.
 const MEASURE_PARTS: u64 = 64;
+
+/// Run files that are complete and not synced yet, so that they stay open.
+const UNSYNCED_MAX: usize = 4;
 
 /// What a merge may drop.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,7 +69,7 @@ impl Store {
     }
 
     /// Freezes the memtables of the chosen fragments and wakes the flush.
-    pub(super) fn freeze(&self, chosen: impl Fn(&Fragment) -> bool) {
+    pub(crate) fn freeze(&self, chosen: impl Fn(&Fragment) -> bool) {
         self.freeze_at(&self.lock_writer(), chosen);
         self.work.signal_flush();
     }
@@ -260,6 +265,13 @@ impl NewRunWriter {
         let Some(writer) = self.writer.take_if(|_| self.records > 0) else { return Ok(None) };
         Ok(Some(NewRun { file: self.file, meta: writer.finish()? }))
     }
+
+    /// As [`Self::finish`], but for the sync.
+    pub(crate) fn end(mut self) -> Result<Option<(NewRun, Unsynced)>> {
+        let Some(writer) = self.writer.take_if(|_| self.records > 0) else { return Ok(None) };
+        let (meta, unsynced) = writer.end()?;
+        Ok(Some((NewRun { file: self.file, meta }, unsynced)))
+    }
 }
 
 impl Drop for NewRunWriter {
@@ -268,6 +280,30 @@ impl Drop for NewRunWriter {
             // A file that stays behind is garbage that the next open removes.
             let _ = writer.discard();
         }
+    }
+}
+
+/// Complete run files that are synced before anything names them. The system writes them meanwhile, so that a sync waits for
+/// little: whoever makes one file behind the other does not wait for the disk after each.
+#[derive(Debug, Default)]
+pub(crate) struct UnsyncedRuns(VecDeque<Unsynced>);
+
+impl UnsyncedRuns {
+    /// Adds one; of too many, syncs the oldest.
+    pub(crate) fn push(&mut self, file: Unsynced) -> Result<()> {
+        self.0.push_back(file);
+        let oldest = if self.0.len() > UNSYNCED_MAX { self.0.pop_front() } else { None };
+        oldest.map_or(Ok(()), Unsynced::sync)
+    }
+
+    /// Syncs all of them. After an error it is not known what is durable: none of them may be named.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.0.drain(..).try_for_each(Unsynced::sync)
+    }
+
+    /// Nobody will name them.
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
     }
 }
 

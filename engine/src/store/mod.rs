@@ -26,7 +26,7 @@ use planaria_types::{HistoryHash, InstanceId, Position, Uid};
 pub(crate) use self::catalog::{
     CLONE_PREFIX, LEAD_KEY, REGISTRATION_PREFIX, TABLE_PREFIX, fragment_key, table_key,
 };
-pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts};
+pub(crate) use self::flush::{NewRun, NewRunWriter, Retain, RunRefParts, UnsyncedRuns};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::kept::fuzzing as kept_fuzzing;
 pub(crate) use self::kept::{KeptRanges, KeptRefresh, KeptRun, boundaries_of, kept_boundaries};

@@ -30,7 +30,7 @@ mod toll;
 mod wards;
 
 use bytes::Bytes;
-use planaria_replication::Message;
+use planaria_replication::{Message, sharing};
 use planaria_types::InstanceId;
 use serde::{Deserialize, Serialize};
 
@@ -96,9 +96,9 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> 
     postcard::from_bytes(bytes).map_err(|error| Error::Protocol(format!("a message cannot be read: {error}")))
 }
 
-/// A message of the replication protocol, checked.
-pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message> {
-    let message: Message = decode(bytes)?;
+/// A message of the replication protocol, checked. Its records share `bytes`.
+pub(crate) fn decode_message(bytes: &Bytes) -> Result<Message> {
+    let message: Message = sharing(bytes, decode)?;
     message.validate().map_err(|error| Error::Protocol(error.to_string()))?;
     Ok(message)
 }

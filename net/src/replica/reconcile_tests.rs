@@ -181,7 +181,7 @@ fn damaged_messages_of_a_comparison_are_errors_and_never_more() {
             for change in [0x01_u8, 0x40, 0x80, 0xff] {
                 let mut damaged = bytes.to_vec();
                 damaged[at] ^= change;
-                match super::decode_message(&damaged) {
+                match super::decode_message(&damaged.into()) {
                     Ok(other) => {
                         taken += 1;
                         assert_eq!(other.validate(), Ok(()));
@@ -189,7 +189,7 @@ fn damaged_messages_of_a_comparison_are_errors_and_never_more() {
                     Err(_) => refused += 1,
                 }
             }
-            assert!(super::decode_message(&bytes[..at]).is_err(), "a part of a message is none");
+            assert!(super::decode_message(&bytes.slice(..at)).is_err(), "a part of a message is none");
         }
     }
     assert!(refused > 50 && taken > 50, "{refused} refused, {taken} taken");
