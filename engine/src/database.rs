@@ -11,7 +11,9 @@ use crate::hash;
 use crate::options::Options;
 use crate::portion::Held;
 use crate::read::Scan;
-use crate::store::{Pending, Store, TABLE_PREFIX, Token, Written, fragment_key, table_key, token_key};
+use crate::store::{
+    Pending, ReadRuns, Store, TABLE_PREFIX, Token, Written, fragment_key, table_key, token_key,
+};
 use crate::sync::{Arc, Mutex};
 use crate::table::{Schema, TableDef};
 use crate::table_handle::Table;
@@ -78,7 +80,23 @@ impl Database {
     /// `InUse` while another process has it, `NotFound` or `Exists` where the directory is not what the options
     /// expect, `Damaged` and `Foreign` where its files are not.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        let store = Arc::new(Store::open(path.as_ref(), options)?);
+        Self::open_reading(path.as_ref(), options, ReadRuns::AtOnce)
+    }
+
+    /// As [`Database::open_with`], for a directory whose run files were checked just now, as those of a clone are when it is
+    /// complete: their indexes and filters are read in the background, or when somebody needs them.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open_with`; but damage in a run file is told by whoever reads it.
+    pub fn open_checked(path: impl AsRef<Path>, options: Options) -> Result<Self> {
+        let database = Self::open_reading(path.as_ref(), options, ReadRuns::Later)?;
+        database.store().read_ahead(&mut database.handle.threads.lock())?;
+        Ok(database)
+    }
+
+    fn open_reading(path: &Path, options: Options, read: ReadRuns) -> Result<Self> {
+        let store = Arc::new(Store::open(path, options, read)?);
         store.update_holding()?;
         let handle = Handle { store, threads: Mutex::new(Vec::new()), catalog: Mutex::new(()) };
         let database = Self { handle: Arc::new(handle) };

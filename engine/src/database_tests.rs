@@ -438,3 +438,29 @@ fn memory_is_written_out_for_the_log_by_the_length_of_its_files() {
     let (start, before) = first.expect("idle memory is written out in the end");
     assert!(before >= 2 << 20, "written out after {start} starts, at {before} bytes of log");
 }
+
+#[test]
+fn run_files_that_were_checked_are_read_when_somebody_needs_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, runs) = (dir.path().join("db"), dir.path().join("db/runs"));
+    let quiet = || Options { background: false, ..Options::default() };
+    let db = Database::open_with(&path, quiet()).unwrap();
+    let table = db.create_raw_table("t").unwrap();
+    table.put(b"key", b"row").unwrap();
+    db.compact().unwrap();
+    drop((db, table));
+    let read = |db: &Database| db.table("t")?.get(b"key");
+
+    let db = Database::open_checked(&path, quiet()).unwrap();
+    assert_eq!(read(&db).unwrap().as_deref(), Some(&b"row"[..]));
+    drop(db);
+    // In the background they are read while it is closed again, or before.
+    drop(Database::open_checked(&path, Options::default()).unwrap());
+    for entry in std::fs::read_dir(runs).unwrap() {
+        let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
+        file.set_len(100).unwrap();
+    }
+    assert!(Database::open_with(&path, quiet()).is_err());
+    let damaged = Database::open_checked(&path, quiet()).and_then(|db| read(&db)).unwrap_err();
+    assert_eq!(damaged.code(), "damaged", "{damaged}");
+}

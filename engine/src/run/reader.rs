@@ -314,7 +314,7 @@ impl Run {
         self.obsolete.store(true, Ordering::Release);
     }
 
-    /// The index. It fails only where the file is not here yet.
+    /// The index. It fails only where the file is not here yet, or is read for the first time and damaged.
     #[inline]
     pub(crate) fn index(&self) -> Result<&Index> {
         Ok(&self.surroundings()?.index)

@@ -32,7 +32,7 @@ pub(crate) use self::kept::fuzzing as kept_fuzzing;
 pub(crate) use self::kept::{KeptRanges, KeptRefresh, KeptRun, boundaries_of, kept_boundaries};
 use self::published::Published;
 pub(crate) use self::rebase::{Changed, Install};
-pub(crate) use self::recover::{LOCK, check_complete, log_dir};
+pub(crate) use self::recover::{LOCK, ReadRuns, check_complete, log_dir};
 pub(crate) use self::replace::Replacement;
 pub(crate) use self::tokens::token_key;
 #[cfg(feature = "testing")]

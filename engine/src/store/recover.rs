@@ -51,9 +51,18 @@ pub(crate) fn check_complete(dir: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+/// When the index and the filter of each run file are read, and checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReadRuns {
+    /// While the store is opened, which fails where one of them is damaged.
+    AtOnce,
+    /// When somebody needs them: the bytes of the files have been checked.
+    Later,
+}
+
 impl Store {
     /// Opens the store in `dir`, or creates it if the options say so.
-    pub(crate) fn open(dir: &Path, options: Options) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, options: Options, read: ReadRuns) -> Result<Self> {
         options.validate()?;
         let os = Arc::clone(&options.os);
         let lock = lock_dir(&os, dir, options.create)?;
@@ -71,12 +80,15 @@ impl Store {
         let newest = kept.iter().flat_map(Kept::files).map(|file| file.0.saturating_add(1)).max();
         manifest.next_file = manifest.next_file.max(newest.unwrap_or(0));
         let cache = Arc::new(BlockCache::new(options.cache_bytes as u64));
-        let read_first = |record: &RunRecord| {
-            let path = run_path(dir, record.file);
-            Run::open(&os, &path, record.meta.identity, &record.meta, &cache, options.read_mode)
+        let open = |record: &RunRecord| {
+            let (path, meta) = (run_path(dir, record.file), &record.meta);
+            match read {
+                ReadRuns::AtOnce => Run::open(&os, &path, meta.identity, meta, &cache, options.read_mode),
+                ReadRuns::Later => Run::open_unread(&os, &path, meta, &cache, options.read_mode),
+            }
         };
         let threads = if options.background { OPENING_THREADS } else { 1 };
-        let version = open_runs(dir, &manifest, threads, read_first)?;
+        let version = open_runs(dir, &manifest, threads, open)?;
         let store = Self::replay(dir, options, lock, manifest, cache, version)?;
         store.settle_kept()?;
         Ok(store)

@@ -132,6 +132,25 @@ impl Work {
 }
 
 impl Store {
+    /// Has a thread read the indexes and filters of all run files.
+    pub(crate) fn read_ahead(self: &Arc<Self>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
+        if !self.options.background {
+            return Ok(());
+        }
+        let store = Arc::clone(self);
+        let read = move || {
+            let version = store.pin().0;
+            let references = version.fragments().iter().flat_map(|fragment| fragment.references());
+            for reference in references.take_while(|_| !store.work.is_closing()) {
+                // Whoever needs what cannot be read is told why.
+                let _ = reference.run.index();
+            }
+        };
+        let thread = std::thread::Builder::new().name("planaria-open".into()).spawn(read);
+        threads.push(thread.map_err(|error| Error::io("start a thread for", &self.dir, error))?);
+        Ok(())
+    }
+
     /// Starts the background threads.
     pub(crate) fn start(self: &Arc<Self>) -> Result<Vec<JoinHandle<()>>> {
         if !self.options.background {

@@ -549,7 +549,7 @@ impl Loop {
         self.feeder.feed(None);
         let db = self.slot.replace(|| {
             places.swap(&*os)?;
-            Database::open_with(&places.dir, options).map_err(Error::from)
+            Database::open_checked(&places.dir, options).map_err(Error::from)
         })?;
         self.shared.status.lock().bulk = None;
         // The new copy has an identity of its own, so the protocol begins anew with it.
