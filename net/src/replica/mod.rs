@@ -130,3 +130,7 @@ mod settings_tests;
 #[cfg(test)]
 #[path = "connections_tests.rs"]
 mod connections_tests;
+
+#[cfg(test)]
+#[path = "golden_tests.rs"]
+mod golden_tests;
