@@ -328,12 +328,20 @@ pub enum Request {
     Control(Box<ControlRequest>),
     /// Takes a clone of another node's database, in the background \[`Clone`\].
     CloneTake(Box<CloneTake>),
+    /// Takes updates again: the successor that asked for the lead does not take it \[`Done`\].
+    HandBack {
+        /// The successor.
+        from: InstanceId,
+    },
 }
 
 impl Request {
     /// Whether it is about who leads: it must not wait until clients have been served.
     pub fn is_urgent(&self) -> bool {
-        matches!(self, Self::Ping | Self::Status | Self::Promise { .. } | Self::HandOver { .. })
+        matches!(
+            self,
+            Self::Ping | Self::Status | Self::Promise { .. } | Self::HandOver { .. } | Self::HandBack { .. }
+        )
     }
 
     /// Whether it takes the role control rather than client.
@@ -351,6 +359,7 @@ impl Request {
                 | Self::Promote(_)
                 | Self::Promise { .. }
                 | Self::HandOver { .. }
+                | Self::HandBack { .. }
                 | Self::Follow { .. }
                 | Self::ReplicaRefresh { dry_run: false, .. }
         )

@@ -116,6 +116,10 @@ impl Companion for NodeCompanion {
                 leadership.promise(epoch, leader).map(Response::Promised)
             }
             Request::HandOver { to } => leadership.hand_over(to).map(|end| Response::HandedOver { end }),
+            Request::HandBack { from } => {
+                leadership.take_back_lead(from);
+                Ok(Response::Done)
+            }
             Request::Follow { primary } => leadership.follow(primary).map(|()| Response::Done),
             Request::Confirm { timeout_ms } => self.confirm(timeout_ms).map(|()| Response::Done),
             Request::ReplicaList => Ok(Response::Replicas(self.replicas())),

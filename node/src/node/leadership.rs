@@ -28,6 +28,13 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// all that its successor does meanwhile.
 const HANDED_OVER_FOR: Duration = Duration::from_mins(1);
 
+/// A lead that was handed over and is not taken yet.
+#[derive(Clone, Copy)]
+struct HandedOver {
+    to: InstanceId,
+    since: crate::stopwatch::Stopwatch,
+}
+
 /// What a node is told when it is started.
 pub(super) struct Circumstances {
     pub(super) name: String,
@@ -51,7 +58,7 @@ pub(super) struct Leadership {
     standing: RwLock<Standing>,
     /// Held while the standing changes.
     changing: Mutex<()>,
-    handed_over: Mutex<Option<crate::stopwatch::Stopwatch>>,
+    handed_over: Mutex<Option<HandedOver>>,
 }
 
 /// What a node does now: it leads, or follows, or neither.
@@ -174,12 +181,7 @@ impl Leadership {
             return;
         };
         primary.watch();
-        let waited = *lock(&self.handed_over);
-        if waited.is_some_and(|since| since.elapsed() >= HANDED_OVER_FOR) {
-            tracing::warn!("the lead was handed over and nobody took it: takes updates again");
-            *lock(&self.handed_over) = None;
-            primary.database().hand_over(false);
-        }
+        self.take_updates_again(|handed| handed.since.elapsed() >= HANDED_OVER_FOR);
         self.herald(&primary);
     }
 
@@ -268,8 +270,22 @@ impl Leadership {
             error.hint = "wait until `replica list` shows it as online and promotable".into();
             error
         })?;
-        *lock(&self.handed_over) = Some(crate::stopwatch::Stopwatch::start());
+        *lock(&self.handed_over) = Some(HandedOver { to, since: crate::stopwatch::Stopwatch::start() });
         Ok(end)
+    }
+
+    /// The lead stays here: `successor` does not take it.
+    pub(super) fn take_back_lead(&self, successor: InstanceId) {
+        self.take_updates_again(|handed| handed.to == successor);
+    }
+
+    /// Takes updates again if the lead was handed over and nobody will take it.
+    fn take_updates_again(&self, stays: impl Fn(&HandedOver) -> bool) {
+        let handed = lock(&self.handed_over).take_if(|handed| stays(handed));
+        if let (Some(handed), Some(primary)) = (handed, self.primary()) {
+            tracing::warn!(successor = %handed.to, "the lead was handed over and is not taken: takes updates again");
+            primary.database().hand_over(false);
+        }
     }
 
     /// Follows another primary from now on.
@@ -403,6 +419,14 @@ impl Leadership {
         match self.ask(address, Request::HandOver { to: self.slot.get().instance() })? {
             Response::HandedOver { end } => Ok(end),
             _ => Err(wrong_answer(address)),
+        }
+    }
+
+    /// Tells a primary to go on that may have handed its lead over to this node.
+    pub(super) fn hand_back(&self, address: SocketAddr) {
+        let from = self.slot.get().instance();
+        if let Err(error) = self.ask(address, Request::HandBack { from }) {
+            tracing::warn!(%address, error = error.what, "a primary is not told that its lead is not taken: it goes on by itself after a minute");
         }
     }
 

@@ -69,6 +69,10 @@ impl Contender for &Leadership {
         Leadership::ask_hand_over(self, address)
     }
 
+    fn hand_back(&mut self, address: SocketAddr) {
+        Leadership::hand_back(self, address);
+    }
+
     fn step_down(&mut self) -> Result<(), RemoteError> {
         Leadership::step_down(self)
     }

@@ -23,6 +23,9 @@ const CYCLE_STEPS: u64 = 1_000;
 const CALM_STEPS: u64 = 600;
 /// Steps within which a secondary has to reach the end of a primary that hands its lead over.
 const HAND_OVER_STEPS: u64 = 300;
+/// Steps of others while a successor is late, and of how many one is a write.
+const LATE_STEPS: u32 = 200;
+const LATE_WRITE_EVERY: u32 = 40;
 
 /// Where a node listens.
 pub(crate) fn address_of(node: usize) -> SocketAddr {
@@ -271,7 +274,7 @@ impl World {
         if self.faults && self.random.once_in(3) {
             self.doom(node, 60);
         }
-        match promotion::promote(&mut Candidate { world: self, node, db }, terms) {
+        match promotion::promote(&mut Candidate { world: self, node, db, handed_by: None }, terms) {
             Ok(done) => {
                 self.moved.promotions += 1;
                 self.moved.hand_overs += u64::from(done.handed_over);
@@ -421,6 +424,8 @@ struct Candidate<'a> {
     world: &'a mut World,
     node: usize,
     db: Database,
+    /// The primary that has handed its lead over to it.
+    handed_by: Option<usize>,
 }
 
 impl Candidate<'_> {
@@ -433,6 +438,33 @@ impl Candidate<'_> {
     /// Whether a message is lost on its way.
     fn loses(&mut self) -> bool {
         self.world.faults && self.world.random.once_in(8)
+    }
+
+    /// The successor is so slow that a primary which handed its lead over takes updates again before it is asked to promise.
+    fn be_late(&mut self) {
+        let Some(node) = self.handed_by.take() else { return };
+        if self.world.faults && self.world.random.once_in(4) {
+            self.world.reopen(node);
+            self.world.moved.late += 1;
+            let known = std::mem::replace(&mut self.world.leader, node);
+            // Others acknowledge what it takes.
+            for step in 0..LATE_STEPS {
+                self.world.deliver();
+                self.world.act_primary(node);
+                if let Some(db) = self.world.nodes[node].database().cloned() {
+                    let absorbed = self.world.absorb(node, &db);
+                    self.world.blame(absorbed);
+                }
+                let other = self.world.random.below(NODES as u64) as usize;
+                let acted = match step % LATE_WRITE_EVERY {
+                    0 => self.world.write(),
+                    _ if other == self.node => self.world.acknowledge(node),
+                    _ => self.world.act_secondary(other),
+                };
+                self.world.blame(acted);
+            }
+            self.world.leader = known;
+        }
     }
 
     fn ask_standing(&mut self, address: SocketAddr) -> Option<Standing> {
@@ -492,6 +524,7 @@ impl Contender for Candidate<'_> {
             self.world.moved.lost_questions += 1;
             return Err(unreachable());
         }
+        self.be_late();
         let promised = self.world.promise(node, epoch, self.node)?;
         if self.loses() {
             self.world.moved.lost_answers += 1;
@@ -514,6 +547,7 @@ impl Contender for Candidate<'_> {
             {
                 if let Some(leading) = self.world.leading(primary) {
                     leading.handed_over = true;
+                    self.handed_by = Some(primary);
                 }
                 return Ok(end);
             }
@@ -524,6 +558,13 @@ impl Contender for Candidate<'_> {
         }
         db.hand_over(false);
         Err(end.map_or_else(|error| remote(&error), |_| unreachable()))
+    }
+
+    fn hand_back(&mut self, address: SocketAddr) {
+        let primary = node_of(address);
+        if self.hears(primary) && !self.loses() {
+            self.world.reopen(primary);
+        }
     }
 
     fn step_down(&mut self) -> Result<(), RemoteError> {

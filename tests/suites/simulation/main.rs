@@ -127,7 +127,7 @@ const REPLAYED: [(u64, &str); 2] = [
 ];
 
 /// The same where the lead changes hands.
-const REPLAYED_MOVES: [(u64, &str); 11] = [
+const REPLAYED_MOVES: [(u64, &str); 12] = [
     (145, "a primary that was started anew under an epoch that was over was taken for the one that leads"),
     (
         27,
@@ -153,6 +153,10 @@ const REPLAYED_MOVES: [(u64, &str); 11] = [
         "a registration lost its address with the last that was preserved for it, and two went on to lead",
     ),
     (90_000_076, "two led under one number, each without having promised it, and no operator saw it"),
+    (
+        150_000_025,
+        "a primary had taken updates again before its late successor asked it to promise, and they were lost",
+    ),
     (
         63_000_156,
         "a power cut brought back what said that ranges were kept, and files of the store went with them",

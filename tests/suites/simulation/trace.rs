@@ -112,6 +112,7 @@ coverage! {
     promotions,
     promotions_refused,
     hand_overs,
+    late,
     promises,
     lost_questions,
     lost_answers,

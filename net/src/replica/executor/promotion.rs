@@ -67,6 +67,8 @@ pub trait Contender {
     fn ask_promise(&mut self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError>;
     /// Asks the primary to hand its lead over to this node; gives the end of its log.
     fn ask_hand_over(&mut self, address: SocketAddr) -> Result<Uid, RemoteError>;
+    /// Tells a primary that may have handed its lead over to this node that it goes on: what becomes of that is not waited for.
+    fn hand_back(&mut self, address: SocketAddr);
     /// Takes its place among the secondaries: it was a primary that was deposed.
     fn step_down(&mut self) -> Result<(), RemoteError>;
     /// Ends its pursuit of a primary, in good order; gives whose it was.
@@ -142,10 +144,20 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
         if looks_only {
             return Ok(done);
         }
-        let end = contender.ask_hand_over(primary.address)?;
-        if contender.database().durable() < end {
-            return Err(RemoteError::new("not_online", "this copy has not reached the end of its primary"));
+        let end = contender.ask_hand_over(primary.address);
+        let moved = end.and_then(|end| {
+            if contender.database().durable() < end {
+                return Err(RemoteError::new(
+                    "not_online",
+                    "this copy has not reached the end of its primary",
+                ));
+            }
+            succeed(contender, terms, &others, epoch, &mut done)
+        });
+        if moved.is_err() {
+            contender.hand_back(primary.address);
         }
+        moved?;
     } else {
         let whole = others.iter().filter(|other| !other.is_partial);
         let heard: Vec<Heard> = whole.filter_map(|other| other.answer.as_ref()).map(heard).collect();
@@ -154,13 +166,26 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
             return Ok(done);
         }
         terms.refuse_losses(lead.as_ref(), &done)?;
+        succeed(contender, terms, &others, epoch, &mut done)?;
     }
-    if db.role() == Role::Primary {
+    tracing::warn!(%epoch, inherited = %done.inherited, "leads from now on");
+    Ok(done)
+}
+
+/// Ends the pursuit of the old primary and takes its place, or follows it as before.
+fn succeed(
+    contender: &mut impl Contender,
+    terms: Terms,
+    others: &[Other],
+    epoch: Epoch,
+    done: &mut Promotion,
+) -> Result<(), RemoteError> {
+    if contender.database().role() == Role::Primary {
         contender.step_down()?;
     }
     // From here on nothing more comes from the old primary: neither commits nor another promotable set.
     let followed = contender.stop();
-    let taken = take_over(contender, terms, &others, epoch, &mut done);
+    let taken = take_over(contender, terms, others, epoch, done);
     if taken.is_err()
         && let Some(primary) = followed
     {
@@ -168,8 +193,7 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
     }
     done.inherited = taken?;
     done.epoch = Some(epoch);
-    tracing::warn!(%epoch, inherited = %done.inherited, "leads from now on");
-    Ok(done)
+    Ok(())
 }
 
 /// Has the others promise the epoch, and begins it if nothing is lost by that which the terms do not accept.
@@ -181,10 +205,13 @@ fn take_over(
     done: &mut Promotion,
 ) -> Result<Uid, RemoteError> {
     let heard = have_promised(contender, others, epoch)?;
-    // One that handed its lead over and has not promised takes updates again after a while.
-    let leads =
-        |other: &Other, instance| other.answer.is_some_and(|own| own.leads && own.instance == instance);
-    done.handed_over &= heard.iter().any(|copy| others.iter().any(|other| leads(other, copy.instance)));
+    // One that handed its lead over takes updates again after a while: it must have promised, and nothing that came since.
+    let own = contender.database().durable();
+    let led = |copy: &Heard| {
+        let mut answers = others.iter().filter_map(|other| other.answer);
+        answers.any(|answer| answer.leads && answer.instance == copy.instance)
+    };
+    done.handed_over &= heard.iter().any(|copy| copy.position.uid <= own && led(copy));
     if !done.handed_over {
         // Only what is said after the promise counts: until then others may have followed the old primary, and this
         // copy may have heard of another promotable set.

@@ -10,10 +10,14 @@ use super::*;
 const PRIMARY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
 /// A secondary whose primary hands its lead over, and is then heard or not.
+#[expect(clippy::struct_excessive_bools, reason = "each is something that a test looks at")]
 struct Successor {
     db: Database,
     /// Whether the primary is heard when it is asked to promise.
     promises: bool,
+    /// What the primary has then.
+    primary_has: Uid,
+    handed_back: bool,
     leads: bool,
     follows: bool,
 }
@@ -34,7 +38,8 @@ impl Successor {
         };
         db.set_lead(&lead).unwrap();
         db.become_secondary(db.id()).unwrap();
-        Self { db, promises, leads: false, follows: true }
+        let primary_has = db.durable();
+        Self { db, promises, primary_has, handed_back: false, leads: false, follows: true }
     }
 }
 
@@ -66,13 +71,17 @@ impl Contender for Successor {
     }
 
     fn ask_promise(&mut self, _: SocketAddr, promised: Epoch) -> Result<Promised, RemoteError> {
-        let position = self.db.position();
+        let position = Position { uid: self.primary_has, ..self.db.position() };
         let answer = Promised { instance: InstanceId(1), position, promised, leader: None };
         self.promises.then_some(answer).ok_or_else(|| RemoteError::new("timed_out", "no answer"))
     }
 
     fn ask_hand_over(&mut self, _: SocketAddr) -> Result<Uid, RemoteError> {
         Ok(self.db.durable())
+    }
+
+    fn hand_back(&mut self, _: SocketAddr) {
+        self.handed_back = true;
     }
 
     fn step_down(&mut self) -> Result<(), RemoteError> {
@@ -97,11 +106,19 @@ impl Contender for Successor {
 fn the_lead_moves_once_the_primary_that_hands_it_over_has_promised() {
     let mut heard = Successor::new(true);
     let done = promote(&mut heard, Terms::Wish(PromotionWish::default())).unwrap();
-    assert!(done.handed_over && heard.leads);
+    assert!(done.handed_over && heard.leads && !heard.handed_back);
 
     // It takes updates again after a while, and may have them acknowledged by copies that have promised nothing either.
     let mut unheard = Successor::new(false);
     let refused = promote(&mut unheard, Terms::Wish(PromotionWish::default())).unwrap_err();
     assert_eq!(refused.code, "may_lose");
-    assert!(!unheard.leads && unheard.follows);
+    assert!(!unheard.leads && unheard.follows && unheard.handed_back);
+
+    // The same where it has promised, but took updates before.
+    let mut late = Successor::new(true);
+    late.primary_has = late.primary_has.next();
+    let refused = promote(&mut late, Terms::Wish(PromotionWish::default())).unwrap_err();
+    assert_eq!(refused.code, "not_promotable", "{refused:?}");
+    assert!(refused.why.contains("has more"), "{refused:?}");
+    assert!(!late.leads && late.follows && late.handed_back);
 }
