@@ -88,10 +88,10 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Those of `open_with`; but damage in a run file is told by whoever reads it.
+    /// Those of `open_with`; but damage in a run file, or one of a newer format, is told by whoever reads it.
     pub fn open_checked(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         let database = Self::open_reading(path.as_ref(), options, ReadRuns::Later)?;
-        database.store().read_ahead(&mut database.handle.threads.lock())?;
+        database.store().read_indexes(&mut database.handle.threads.lock())?;
         Ok(database)
     }
 

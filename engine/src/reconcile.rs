@@ -199,8 +199,8 @@ impl Reconcile {
         }
         if record.table == TableId::SYSTEM {
             // What came may be a share of something that is larger by far.
-            let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
-            self.replacement.boundaries.push((copy(&record.key), copy(&record.row)));
+            let (key, row) = (Bytes::copy_from_slice(&record.key), Bytes::copy_from_slice(&record.row));
+            self.replacement.boundaries.push((key, row));
         }
         let open = match &mut self.open {
             Some(open) => open,

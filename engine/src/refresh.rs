@@ -270,8 +270,8 @@ impl Refresh {
         }
         if change.table == TableId::SYSTEM && change.kind == RecordKind::Put {
             // What came may be a share of something that is larger by far.
-            let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
-            self.boundaries.push((copy(&change.key), copy(&change.row)));
+            let (key, row) = (Bytes::copy_from_slice(&change.key), Bytes::copy_from_slice(&change.row));
+            self.boundaries.push((key, row));
         }
         // What an interrupted round has brought up to here lies beneath.
         let is_new = |((table, key), _): &&(Place, Uid)| place <= (*table, &key[..]);
@@ -298,13 +298,16 @@ impl Refresh {
 
     /// Adds the newest state of a key that the copy changed beyond the fork: what the primary had of it, or, at UID
     /// zero, nothing.
-    pub fn add_state(&mut self, state: Change) -> Result<()> {
+    pub fn add_state(&mut self, state: &Change) -> Result<()> {
         if !self.rewinds {
             return Err(Error::Invalid("states are of use for a rewind alone".into()));
         }
         // What is newer than the fork comes with the delta.
         if state.uid <= self.from {
-            self.rewind.get_or_insert_default().push(state);
+            // It is kept until the installation, and may be a share of all that came with it.
+            let (key, row) = (Bytes::copy_from_slice(&state.key), Bytes::copy_from_slice(&state.row));
+            let Change { table, uid, kind, .. } = *state;
+            self.rewind.get_or_insert_default().push(Change { table, key, uid, kind, row });
             self.records += 1;
         }
         Ok(())

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-/// Has the system begin to write `len` bytes of `file` from `offset` to the disk, without waiting for it. That it cannot is no
+/// Has the system begin to write `len` bytes of `file` from `offset` to the disk, without waiting until it is there. That it cannot is no
 /// failure: nothing is promised, and a later sync does all of it.
 pub(super) fn begin_write(file: &File, offset: u64, len: u64) {
     let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };

@@ -116,7 +116,8 @@ pub trait OsFile: Send + Sync + Debug {
     /// Makes the bytes durable, and of the metadata what is needed to read them back.
     fn sync_data(&self) -> io::Result<()>;
     /// Has the system begin to write `len` bytes from `offset` to the disk, where it can be told to: a later `sync_data` waits for
-    /// less. It promises nothing, and does not wait.
+    /// less. It promises nothing, and waits for nothing but room in the queue
+    /// of the disk.
     fn begin_write(&self, _offset: u64, _len: u64) {}
     /// Maps the first `len` bytes to read, or `None` where maps are not supported. The file is never changed afterwards.
     fn map(&self, len: u64) -> io::Result<Option<bytes::Bytes>>;

@@ -122,5 +122,5 @@ impl Changes {
 fn may_have_changed(fragment: &Fragment, since: Uid) -> bool {
     fragment.active.records() > 0
         || !fragment.frozen.is_empty()
-        || fragment.references().any(|reference| reference.run.meta().largest_uid > since)
+        || fragment.references().any(|reference| !reference.is_as_old_as(since))
 }

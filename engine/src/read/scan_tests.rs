@@ -138,7 +138,7 @@ fn a_visit_ends_where_an_iteration_from_behind_has_come_to() {
 fn whoever_asks_for_changes_reads_nothing_of_runs_that_are_too_old() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { background: false, ..Options::default() };
-    let db = Database::open_with(dir.path().join("db"), options).unwrap();
+    let db = Database::open_with(dir.path().join("db"), options.clone()).unwrap();
     let put = |db: &Database, table: &Table, key: u32| {
         let mut batch = Batch::new();
         batch.put(table.id(), key.to_be_bytes(), b"row");
@@ -147,6 +147,11 @@ fn whoever_asks_for_changes_reads_nothing_of_runs_that_are_too_old() {
     let table = db.create_raw_table("t").unwrap();
     let since = (0..500).map(|key| put(&db, &table, key)).max().unwrap();
     db.compact().unwrap();
+    drop((db, table));
+
+    // Neither indexes nor blocks are in memory.
+    let db = Database::open_checked(dir.path().join("db"), options).unwrap();
+    let table = db.table("t").unwrap();
     let later = [put(&db, &table, 7), put(&db, &table, 900)];
     // The files of the old state are there as before; what is in them is gone.
     for entry in std::fs::read_dir(dir.path().join("db/runs")).unwrap() {

@@ -220,7 +220,7 @@ impl Chain {
 
     /// Whether a run has nothing that is new enough. Its index is not read then, which of a large one is megabytes.
     fn hides(&self, reference: &RunRef) -> bool {
-        self.since.is_some_and(|since| reference.run.meta().largest_uid.min(reference.upto) <= since)
+        self.since.is_some_and(|since| reference.is_as_old_as(since))
     }
 
     fn open(&self, reference: &RunRef) -> RunCursor {

@@ -286,24 +286,35 @@ impl Drop for NewRunWriter {
 /// Complete run files that are synced before anything names them. The system writes them meanwhile, so that a sync waits for
 /// little: whoever makes one file behind the other does not wait for the disk after each.
 #[derive(Debug, Default)]
-pub(crate) struct UnsyncedRuns(VecDeque<Unsynced>);
+pub(crate) struct UnsyncedRuns {
+    files: VecDeque<Unsynced>,
+    /// Why one of them may not be durable, though a later sync says that all is well.
+    failed: Option<Error>,
+}
 
 impl UnsyncedRuns {
     /// Adds one; of too many, syncs the oldest.
     pub(crate) fn push(&mut self, file: Unsynced) -> Result<()> {
-        self.0.push_back(file);
-        let oldest = if self.0.len() > UNSYNCED_MAX { self.0.pop_front() } else { None };
-        oldest.map_or(Ok(()), Unsynced::sync)
+        self.files.push_back(file);
+        self.sync_but(UNSYNCED_MAX)
     }
 
-    /// Syncs all of them. After an error it is not known what is durable: none of them may be named.
+    /// Syncs all of them. After an error it is not known what is durable: none of them may be named, and no later sync succeeds.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        self.0.drain(..).try_for_each(Unsynced::sync)
+        self.sync_but(0)
+    }
+
+    fn sync_but(&mut self, count: usize) -> Result<()> {
+        let mut files = self.files.drain(..self.files.len().saturating_sub(count));
+        let synced = files.try_for_each(Unsynced::sync);
+        drop(files);
+        self.failed = self.failed.take().or(synced.err());
+        self.failed.clone().map_or(Ok(()), Err)
     }
 
     /// Nobody will name them.
     pub(crate) fn forget(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 }
 

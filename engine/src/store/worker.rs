@@ -133,7 +133,7 @@ impl Work {
 
 impl Store {
     /// Has a thread read the indexes and filters of all run files.
-    pub(crate) fn read_ahead(self: &Arc<Self>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
+    pub(crate) fn read_indexes(self: &Arc<Self>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
         if !self.options.background {
             return Ok(());
         }

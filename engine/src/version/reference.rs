@@ -31,6 +31,11 @@ pub(crate) struct RefRecord {
 }
 
 impl RunRef {
+    /// Whether nothing that the reference shows is newer than `since`.
+    pub(crate) fn is_as_old_as(&self, since: Uid) -> bool {
+        self.run.meta().largest_uid.min(self.upto) <= since
+    }
+
     pub(crate) fn record(&self) -> RefRecord {
         RefRecord { file: self.file, keys: self.keys.clone(), above: self.above, upto: self.upto }
     }

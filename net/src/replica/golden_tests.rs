@@ -123,7 +123,7 @@ fn live() -> Live {
     }
 }
 
-/// One of each, with something in every field that can have something beside the others.
+/// One of each kind, with something in most fields.
 fn messages() -> Vec<Message> {
     let snapshot = Uid::new(0x0c0d);
     let present = vec![

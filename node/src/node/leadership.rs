@@ -59,6 +59,8 @@ pub(super) struct Leadership {
     /// Held while the standing changes.
     changing: Mutex<()>,
     handed_over: Mutex<Option<HandedOver>>,
+    /// Held while the lead is being handed over.
+    handing: Mutex<()>,
 }
 
 /// What a node does now: it leads, or follows, or neither.
@@ -92,6 +94,7 @@ impl Leadership {
             standing: RwLock::default(),
             changing: Mutex::default(),
             handed_over: Mutex::default(),
+            handing: Mutex::default(),
         };
         let db = leadership.slot.get();
         match db.role() {
@@ -230,6 +233,8 @@ impl Leadership {
                     primary.depose(epoch);
                 }
                 db.promise(epoch).map_err(remote)?;
+                // What was being made then is its writers' all the same: whoever asks is to hear of it.
+                db.sync().map_err(remote)?;
                 let handed_over = lock(&self.handed_over).take().is_some();
                 self.change(|standing| standing.elsewhere = Some(leader));
                 if handed_over {
@@ -261,6 +266,15 @@ impl Leadership {
     pub(super) fn hand_over(&self, to: InstanceId) -> Result<Uid, RemoteError> {
         let primary = self.primary().filter(|primary| primary.database().deposed().is_none());
         let primary = primary.ok_or_else(|| RemoteError::new("read_only", "this node does not lead"))?;
+        let _one_at_a_time = self.handing.try_lock().map_err(|_| handing_over())?;
+        {
+            let mut pending = lock(&self.handed_over);
+            if pending.is_some_and(|handed| handed.to != to) {
+                return Err(handing_over());
+            }
+            // What was pending is asked for again.
+            *pending = None;
+        }
         let end = primary.hand_over(to, HAND_OVER_WITHIN).map_err(net_failed)?;
         let end = end.ok_or_else(|| {
             let mut error = RemoteError::new(
@@ -280,9 +294,10 @@ impl Leadership {
     }
 
     /// Takes updates again if the lead was handed over and nobody will take it.
-    fn take_updates_again(&self, stays: impl Fn(&HandedOver) -> bool) {
-        let handed = lock(&self.handed_over).take_if(|handed| stays(handed));
-        if let (Some(handed), Some(primary)) = (handed, self.primary()) {
+    fn take_updates_again(&self, is_over: impl Fn(&HandedOver) -> bool) {
+        let primary = self.primary().filter(|primary| primary.database().deposed().is_none());
+        let Some(primary) = primary else { return };
+        if let Some(handed) = lock(&self.handed_over).take_if(|handed| is_over(handed)) {
             tracing::warn!(successor = %handed.to, "the lead was handed over and is not taken: takes updates again");
             primary.database().hand_over(false);
         }
@@ -505,6 +520,12 @@ fn promised_in(answer: &Response, address: SocketAddr) -> Result<Promised, Remot
 
 fn wrong_answer(address: SocketAddr) -> RemoteError {
     RemoteError::new("protocol", format!("the node at {address} gave an answer to another question"))
+}
+
+fn handing_over() -> RemoteError {
+    let mut error = RemoteError::new("handing_over", "the lead is being handed over to another copy");
+    error.hint = "look who leads in a minute, then try again".into();
+    error
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

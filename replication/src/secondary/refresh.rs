@@ -351,7 +351,8 @@ impl Replica {
         refresh.chunks_complete = chunk.last;
         let mut records = chunk.records;
         if let Some(last) = records.last() {
-            refresh.reached = Some((last.table, last.key.clone()));
+            // A share of the message would keep all of it.
+            refresh.reached = Some((last.table, Bytes::copy_from_slice(&last.key)));
         }
         let came = records.len();
         let base = refresh.base;

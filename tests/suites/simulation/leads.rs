@@ -303,7 +303,7 @@ impl World {
             Asked::Stays => {}
             Asked::IsDeposed => {
                 let handed_over = self.depose(node, epoch);
-                db.promise(epoch).map_err(|error| remote(&error))?;
+                db.promise(epoch).and_then(|()| db.sync()).map_err(|error| remote(&error))?;
                 if handed_over {
                     self.follow_from_now(node, leader);
                 }

@@ -197,7 +197,7 @@ impl FollowingCopy {
             Action::StoreRewind { round, records } => {
                 let refresh = self.refresh.as_mut().ok_or(Error::Closed)?;
                 for record in records {
-                    refresh.add_state(convert::record_in(record)?)?;
+                    refresh.add_state(&convert::record_in(record)?)?;
                 }
                 machine.handle_stored(round, now);
             }

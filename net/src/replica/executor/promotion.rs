@@ -67,7 +67,8 @@ pub trait Contender {
     fn ask_promise(&mut self, address: SocketAddr, epoch: Epoch) -> Result<Promised, RemoteError>;
     /// Asks the primary to hand its lead over to this node; gives the end of its log.
     fn ask_hand_over(&mut self, address: SocketAddr) -> Result<Uid, RemoteError>;
-    /// Tells a primary that may have handed its lead over to this node that it goes on: what becomes of that is not waited for.
+    /// Tells a primary that may have handed its lead over to this node that it goes on. One that does not hear it goes on by itself
+    /// after a while.
     fn hand_back(&mut self, address: SocketAddr);
     /// Takes its place among the secondaries: it was a primary that was deposed.
     fn step_down(&mut self) -> Result<(), RemoteError>;
@@ -154,7 +155,8 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
             }
             succeed(contender, terms, &others, epoch, &mut done)
         });
-        if moved.is_err() {
+        // One that has begun the epoch and failed behind that leads all the same.
+        if moved.is_err() && contender.database().epoch() != epoch {
             contender.hand_back(primary.address);
         }
         moved?;
@@ -270,7 +272,10 @@ fn have_promised(
     epoch: Epoch,
 ) -> Result<Vec<Heard>, RemoteError> {
     let mut heard = Vec::new();
-    for other in others.iter().filter(|other| other.answer.is_some()) {
+    // Who leads is asked last: where another one refuses, it leads on.
+    let leads = |other: &Other| other.answer.is_some_and(|answer| answer.leads);
+    let (last, first): (Vec<_>, Vec<_>) = others.iter().partition(|other| leads(other));
+    for other in first.into_iter().chain(last).filter(|other| other.answer.is_some()) {
         match contender.ask_promise(other.address, epoch) {
             Ok(promised) if promised.promised.order(&epoch) == EpochOrder::Same && other.is_partial => {}
             Ok(promised) if promised.promised.order(&epoch) == EpochOrder::Same => {
