@@ -256,15 +256,32 @@ impl Database {
                 }
             }
         }
-        let from = store.segment_before(since);
-        let segments = store.log.segments();
-        let tail_bytes = from.map_or(0, |from| {
-            segments.iter().filter(|own| own.number >= from.number).map(|own| own.end_offset).sum()
-        });
         let retained = since >= store.appended()
             || store.feed.after(since, 1).is_some()
-            || from.is_some_and(|from| from.number >= store.log.retained_from());
-        RefreshEstimate { retained, tail_bytes, delta_bytes, total_bytes }
+            || store.segment_before(since).is_some_and(|from| from.number >= store.log.retained_from());
+        RefreshEstimate { retained, tail_bytes: self.tail_bytes(since), delta_bytes, total_bytes }
+    }
+
+    /// About the bytes of the log above `since`: counted where the commits are in memory, else whole segments, and of the one
+    /// that `since` lies in the part that its UIDs suggest.
+    fn tail_bytes(&self, since: Uid) -> u64 {
+        let store = self.store();
+        let appended = store.appended();
+        if since >= appended {
+            return 0;
+        }
+        if let Some((_, bytes)) = store.feed.measure_after(since) {
+            return bytes;
+        }
+        let Some(from) = store.segment_before(since) else { return 0 };
+        let segments = store.log.segments();
+        let behind =
+            segments.iter().filter(|own| own.number > from.number).map(|own| own.end_offset).sum::<u64>();
+        let begun = segments.iter().find(|own| own.number == from.number).map_or(0, |own| own.end_offset);
+        let until = store.segment_after(from.number).map_or(appended, |next| next.uid);
+        let all_ms = until.millis().saturating_sub(from.uid.millis()).max(1);
+        let rest_ms = until.millis().saturating_sub(since.millis()).min(all_ms);
+        behind + (u128::from(begun) * u128::from(rest_ms) / u128::from(all_ms)) as u64
     }
 }
 

@@ -14,7 +14,7 @@ use planaria_types::{
 
 use crate::choices::Choices;
 
-const REASONS: [Reason; 11] = [
+const REASONS: [Reason; 14] = [
     Reason::LogHoldsAll,
     Reason::LogReleased,
     Reason::Empty,
@@ -26,6 +26,9 @@ const REASONS: [Reason; 11] = [
     Reason::PinExpired,
     Reason::Asked,
     Reason::Unreadable,
+    Reason::Partial,
+    Reason::PortionChanged,
+    Reason::LogIsLonger,
 ];
 const WAYS: [Way; 6] =
     [Way::Tail, Way::Delta, Way::PinnedDelta, Way::Bulk, Way::Reconcile, Way::PinnedReconcile];
@@ -313,7 +316,7 @@ impl World<'_> {
     }
 
     fn reason(&mut self) -> Reason {
-        REASONS[usize::from(self.choices.below(11))]
+        REASONS[usize::from(self.choices.below(14))]
     }
 
     fn welcome(&mut self, round: u64, epoch: Epoch) -> Welcome {

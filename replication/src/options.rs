@@ -33,6 +33,8 @@ pub struct Options {
     pub rounds_apart: Millis,
     /// Below this many bytes of run files a bulk refresh is never chosen for its cost.
     pub bulk_bytes_min: u64,
+    /// Up to this many bytes of log a tail is never passed over for its cost.
+    pub tail_bytes_free: u64,
     /// A side that has sent nothing for this long sends a heartbeat.
     pub heartbeat: Millis,
     /// A side that has heard nothing for this long ends the session.
@@ -70,6 +72,7 @@ impl Default for Options {
             compare_spans: 1_024,
             rounds_apart: Millis(200),
             bulk_bytes_min: 64 << 20,
+            tail_bytes_free: 16 << 20,
             heartbeat: Millis(1_000),
             session_timeout: Millis(5_000),
             leave_after: Millis(30_000),

@@ -74,6 +74,8 @@ pub enum Reason {
     Partial,
     /// The copy is to hold another portion than it does.
     PortionChanged,
+    /// The log holds every commit since the position, and is much longer than what they changed in the end.
+    LogIsLonger,
 }
 
 impl Reason {
@@ -93,6 +95,7 @@ impl Reason {
             Self::Unreadable => "unreadable",
             Self::Partial => "partial",
             Self::PortionChanged => "portion_changed",
+            Self::LogIsLonger => "log_is_longer",
         }
     }
 }
@@ -113,6 +116,7 @@ impl fmt::Display for Reason {
             Self::Unreadable => "the copy could not be read or repaired in place",
             Self::Partial => "the copy is partial, and is told what changed in rounds",
             Self::PortionChanged => "the copy is to hold another portion than it does",
+            Self::LogIsLonger => "the log since the position is much longer than what has changed",
         })
     }
 }
@@ -143,6 +147,8 @@ pub struct Situation {
     pub asked: Option<Way>,
     /// Below this many bytes of run files a bulk refresh is never chosen for its cost.
     pub bulk_bytes_min: u64,
+    /// Up to this many bytes of log a tail is never passed over for its cost.
+    pub tail_bytes_free: u64,
     /// Whether the copy holds a portion of the database alone.
     pub is_partial: bool,
 }
@@ -160,7 +166,8 @@ pub struct Choice {
 
 /// Chooses the way of a refresh.
 ///
-/// A tail if the log holds everything, else a delta if no mark that it needs was dropped. Where neither leads to the
+/// A tail if the log holds everything and is not much longer than what has changed, as it is where the same records are
+/// written again and again; else a delta if no mark that it needs was dropped. Where neither leads to the
 /// primary's state, ranges are compared; an empty copy, and one that cannot be read, is taken by run files. So is any
 /// other where run files are cheaper than records, which is so once more than half as much would move as all run files
 /// weigh: they are neither decoded nor merged. A copy that is empty needs no marks. A receiver that could not hold
@@ -189,6 +196,9 @@ pub fn choose(situation: &Situation) -> Choice {
     let tail = situation.retained && !situation.without_live;
     let delta_asked =
         situation.asked == Some(Way::Delta) && (empty || situation.since >= situation.mark_floor);
+    if tail && situation.asked.is_none() && !empty && delta_cheaper(situation) {
+        return Choice { way: Way::Delta, reason: Reason::LogIsLonger, bytes: situation.delta_bytes };
+    }
     let files_for_tail = empty && files_cheaper(situation, situation.tail_bytes);
     if tail && !delta_asked && (!files_for_tail || situation.asked == Some(Way::Tail)) {
         return Choice { way: Way::Tail, reason: Reason::LogHoldsAll, bytes: situation.tail_bytes };
@@ -230,6 +240,17 @@ fn bulk(situation: &Situation, reason: Reason) -> Choice {
 
 fn files_cheaper(situation: &Situation, bytes: u64) -> bool {
     situation.total_bytes >= situation.bulk_bytes_min && situation.total_bytes <= bytes.saturating_mul(2)
+}
+
+/// How many times longer than a delta a tail must be to be passed over for it: a delta reads the blocks in which something has
+/// changed, and not what has changed alone.
+const TAIL_TIMES: u64 = 4;
+
+/// Whether a delta leads to the primary's state, and moves much less than a tail.
+fn delta_cheaper(situation: &Situation) -> bool {
+    situation.since >= situation.mark_floor
+        && situation.tail_bytes > situation.tail_bytes_free
+        && situation.delta_bytes.saturating_mul(TAIL_TIMES) <= situation.tail_bytes
 }
 
 /// Where what changed since the position does not lead to the primary's state: ranges are compared, unless there is

@@ -15,6 +15,7 @@ fn situation() -> Situation {
         bulk: None,
         asked: None,
         bulk_bytes_min: 1 << 24,
+        tail_bytes_free: 16 << 20,
         is_partial: false,
     }
 }
@@ -29,6 +30,21 @@ fn a_log_that_holds_all_gives_a_tail() {
     let held = Situation { retained: true, ..situation() };
     assert_eq!(chosen(&held), (Way::Tail, Reason::LogHoldsAll));
     assert_eq!(chosen(&Situation { mark_floor: Uid::MAX, ..held }), (Way::Tail, Reason::LogHoldsAll));
+}
+
+#[test]
+fn a_log_that_is_much_longer_than_what_changed_gives_a_delta() {
+    let long = Situation { retained: true, tail_bytes: 100 << 20, delta_bytes: 25 << 20, ..situation() };
+    assert_eq!(chosen(&long), (Way::Delta, Reason::LogIsLonger));
+    assert_eq!(choose(&long).bytes, long.delta_bytes);
+    let tail = (Way::Tail, Reason::LogHoldsAll);
+    assert_eq!(chosen(&Situation { delta_bytes: long.delta_bytes + 1, ..long }), tail);
+    assert_eq!(chosen(&Situation { mark_floor: Uid::new(51), ..long }), tail, "a delta would be incomplete");
+    let short = Situation { tail_bytes: 16 << 20, delta_bytes: 0, ..long };
+    assert_eq!(chosen(&short), tail);
+    assert_eq!(chosen(&Situation { asked: Some(Way::Tail), ..long }), tail);
+    let overflowed = Situation { without_live: true, ..long };
+    assert_eq!(chosen(&overflowed), (Way::PinnedDelta, Reason::LiveOverflow));
 }
 
 #[test]

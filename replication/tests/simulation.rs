@@ -75,6 +75,7 @@ fn add(total: &mut Coverage, one: &Coverage) {
     total.protected += one.protected;
     total.tails += one.tails;
     total.deltas += one.deltas;
+    total.long_logs += one.long_logs;
     total.hops += one.hops;
     total.bulks += one.bulks;
     total.rewinds += one.rewinds;
@@ -127,6 +128,7 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
         let reached = [
             total.tails,
             total.deltas,
+            total.long_logs,
             total.hops,
             total.bulks,
             total.rewinds,
@@ -177,6 +179,7 @@ fn copies_that_follow_secondaries_hold_all_invariants_and_become_equal() {
             total.moved,
             total.tails,
             total.deltas,
+            total.long_logs,
             total.hops,
             total.bulks,
             total.rewinds,

@@ -229,6 +229,11 @@ impl Store {
         self.segments.lock().iter().rev().find(|segment| segment.uid <= uid).copied()
     }
 
+    /// The first segment with a higher number than this, if its first position is known.
+    pub(crate) fn segment_after(&self, number: u64) -> Option<SegmentRecord> {
+        self.segments.lock().iter().find(|segment| segment.number > number).copied()
+    }
+
     fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
         let path = path.to_path_buf();
         move |error| Error::io(what, &path, error)

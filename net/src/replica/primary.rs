@@ -232,6 +232,7 @@ impl Primary {
             bulk: None,
             asked,
             bulk_bytes_min: self.options.bulk_bytes_min,
+            tail_bytes_free: self.options.tail_bytes_free,
             is_partial: portion.is_some(),
         });
         let versions: u64 = self.db.status()?.tables.iter().map(|table| table.versions).sum();

@@ -419,6 +419,7 @@ impl Session {
             bulk: hello.bulk.or(shares_nothing.then_some(Reason::ForkBelowMarks)),
             asked: hello.asked,
             bulk_bytes_min: self.options.bulk_bytes_min,
+            tail_bytes_free: self.options.tail_bytes_free,
             is_partial: hello.portion.is_some(),
         });
         let (live_from, live_from_hash) = Self::live_from(&self.options, group, choice.way, fork.uid, survey);

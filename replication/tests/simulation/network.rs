@@ -1,7 +1,7 @@
 //! Connections: delivery in any order of lanes, loss, cuts that only one end notices.
 
 use planaria_replication::primary::{Session, SessionId};
-use planaria_replication::{ByeCode, Message, Refusal, Way};
+use planaria_replication::{ByeCode, Message, Reason, Refusal, Way};
 use std::collections::VecDeque;
 
 use crate::swarm::Swarm;
@@ -130,6 +130,7 @@ impl World {
             Message::Again(_) => self.coverage.again += 1,
             Message::Welcome(welcome) => {
                 self.coverage.fed += u64::from(welcome.fed);
+                self.coverage.long_logs += u64::from(welcome.reason == Reason::LogIsLonger);
                 match welcome.way {
                     Way::Tail => self.coverage.tails += 1,
                     Way::Delta => self.coverage.deltas += 1,

@@ -35,6 +35,7 @@ pub(crate) struct Coverage {
     pub(crate) protected: u64,
     pub(crate) tails: u64,
     pub(crate) deltas: u64,
+    pub(crate) long_logs: u64,
     pub(crate) hops: u64,
     pub(crate) bulks: u64,
     pub(crate) rewinds: u64,
@@ -189,6 +190,7 @@ impl World {
             compare_spans: 1 + comparison.below(3) as u32,
             rounds_apart: Millis(200),
             bulk_bytes_min: if random.one_in(3) { 200 } else { u64::MAX },
+            tail_bytes_free: u64::MAX,
             heartbeat: Millis(100),
             session_timeout: Millis(600),
             leave_after: Millis(300 + random.below(2_000)),
@@ -198,6 +200,7 @@ impl World {
             rewind_reply_bytes: options.chunk_bytes,
             refresh_mark_bytes: options.chunk_bytes * (1 + comparison.below(3)),
             refresh_mark_after: Millis(comparison.below(200)),
+            tail_bytes_free: if comparison.one_in(3) { 200 } else { u64::MAX },
             ..options
         };
         let publish_one_in = if random.one_in(3) { 30 } else { 1 };

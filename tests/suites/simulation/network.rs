@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use planaria_replication::{Message, Way};
+use planaria_replication::{Message, Reason, Way};
 
 use crate::node::Process;
 use crate::world::World;
@@ -169,14 +169,17 @@ impl World {
     fn count(&mut self, message: &Message) {
         match message {
             Message::Again(_) => self.coverage.again += 1,
-            Message::Welcome(welcome) => match welcome.way {
-                Way::Tail => self.coverage.tails += 1,
-                Way::Delta => self.coverage.deltas += 1,
-                Way::PinnedDelta => self.coverage.hops += 1,
-                Way::Bulk => self.coverage.bulks += 1,
-                Way::Reconcile => self.coverage.reconciles += 1,
-                Way::PinnedReconcile => self.coverage.pinned_reconciles += 1,
-            },
+            Message::Welcome(welcome) => {
+                self.coverage.long_logs += u64::from(welcome.reason == Reason::LogIsLonger);
+                match welcome.way {
+                    Way::Tail => self.coverage.tails += 1,
+                    Way::Delta => self.coverage.deltas += 1,
+                    Way::PinnedDelta => self.coverage.hops += 1,
+                    Way::Bulk => self.coverage.bulks += 1,
+                    Way::Reconcile => self.coverage.reconciles += 1,
+                    Way::PinnedReconcile => self.coverage.pinned_reconciles += 1,
+                }
+            }
             _ => {}
         }
     }

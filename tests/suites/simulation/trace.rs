@@ -82,6 +82,7 @@ coverage! {
     partitions,
     tails,
     deltas,
+    long_logs,
     hops,
     bulks,
     reconciles,
