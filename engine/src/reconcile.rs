@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use planaria_types::{FileId, Fingerprint, KeyRange, TableId, Uid};
+use planaria_types::{FileId, Fingerprint, KeyRange, Portion, TableId, Uid};
 
 use crate::cursor::RecordKind;
 use crate::database::{Database, Snapshot};
@@ -29,6 +29,8 @@ pub struct Reconcile {
     records: u64,
     /// Run files that a later process would go on from.
     marked: HashSet<FileId>,
+    /// What is to be held of it, if the copy is partial.
+    portion: Option<Portion>,
 }
 
 /// A run in the making, and the ranges whose records are in it.
@@ -88,8 +90,8 @@ impl Database {
     /// A reconcile that was interrupted by the end of a process, to go on with [`Reconcile::rebase`]; none if none is kept, or what
     /// is kept cannot be read. There is one of them: nobody else may have it, or begin another one.
     pub fn kept_reconcile(&self) -> Option<Reconcile> {
-        let kept = self.store().kept_ranges()?;
-        let reconcile = Reconcile::going_on_from(self.store(), kept);
+        let (kept, portion) = self.store().kept_ranges()?;
+        let reconcile = Reconcile::going_on_from(self.store(), kept).map(|kept| kept.holding(portion));
         if reconcile.is_err() {
             // What stays goes when the store is opened next, or something else is collected.
             let _ = self.store().drop_kept();
@@ -114,7 +116,21 @@ impl Reconcile {
             staged: None,
             records: 0,
             marked: HashSet::new(),
+            portion: None,
         }
+    }
+
+    /// Says what is to be held of it, which is kept with the rest.
+    #[must_use]
+    pub fn holding(mut self, portion: Option<Portion>) -> Self {
+        self.portion = portion;
+        self
+    }
+
+    /// What was to be held of it, if the copy is partial. With another portion one does not go on from it: what was replaced
+    /// may lie beyond that.
+    pub fn portion(&self) -> Option<&Portion> {
+        self.portion.as_ref()
     }
 
     fn going_on_from(store: &Arc<Store>, kept: KeptRanges) -> Result<Self> {
@@ -279,7 +295,7 @@ impl Reconcile {
         };
         let files: Vec<_> = kept.runs.iter().map(|run| run.file).collect();
         self.unsynced.sync()?;
-        let written = self.store.keep_ranges(kept);
+        let written = self.store.keep_ranges(kept, self.portion.clone());
         if !matches!(written, Ok(false)) {
             // It may be on the disk though it says otherwise.
             self.marked.extend(files);

@@ -164,8 +164,8 @@ impl Database {
     /// A refresh that was interrupted by the end of a process, and how far it had come; none if none is kept, or the copy has
     /// moved on. There is one of them: nobody else may have it, or collect another one.
     pub fn kept_refresh(&self) -> Option<(Refresh, RefreshMark)> {
-        let kept = self.store().kept_refresh()?;
-        let mut refresh = Refresh::new(self.store(), kept.from);
+        let (kept, portion) = self.store().kept_refresh()?;
+        let mut refresh = Refresh::new(self.store(), kept.from).holding(portion);
         refresh.marked = kept.files().collect();
         refresh.resumed = Some(((kept.mark.table, kept.mark.key.clone().into()), kept.mark.base));
         refresh.boundaries = boundaries_of(kept.boundaries);
@@ -209,6 +209,8 @@ pub struct Refresh {
     records: u64,
     /// Run files that a later process would go on from.
     marked: HashSet<FileId>,
+    /// What is to be held of it, if the copy is partial.
+    portion: Option<Portion>,
 }
 
 /// A key and the table that it is of, in the order in which records are collected.
@@ -249,7 +251,20 @@ impl Refresh {
             last: None,
             records: 0,
             marked: HashSet::new(),
+            portion: None,
         }
+    }
+
+    /// Says what is to be held of it, which is kept with the rest.
+    #[must_use]
+    pub fn holding(mut self, portion: Option<Portion>) -> Self {
+        self.portion = portion;
+        self
+    }
+
+    /// What was to be held of it, if the copy is partial. With another portion one does not go on from it: other records are missing.
+    pub fn portion(&self) -> Option<&Portion> {
+        self.portion.as_ref()
     }
 
     /// The state that the refresh builds on.
@@ -372,7 +387,7 @@ impl Refresh {
         };
         let files: Vec<_> = kept.files().collect();
         self.unsynced.sync()?;
-        let written = self.store.keep_refresh(kept);
+        let written = self.store.keep_refresh(kept, self.portion.clone());
         if !matches!(written, Ok(false)) {
             // It may be on the disk though it says otherwise.
             self.marked.extend(files);

@@ -1,5 +1,6 @@
 //! What a primary remembers of its secondaries, and what a handshake depends on.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use planaria_types::{Epoch, InstanceId, KeyRange, Portion, TableId, Uid};
@@ -12,6 +13,7 @@ use crate::planted::planted;
 use crate::portion::Spans;
 use crate::run::Run;
 use crate::store::REGISTRATION_PREFIX;
+use crate::version::StoreVersion;
 
 /// A secondary that a primary keeps delete marks for. A record of the system fragment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -242,6 +244,21 @@ impl Database {
         self.snapshot().at(Uid::MAX)
     }
 
+    /// Whether a snapshot alone keeps more of run files on the disk than `Options::preserved_bytes_max`: those that have been
+    /// merged away since it was taken.
+    pub fn is_held_back_by(&self, snapshot: &Snapshot) -> bool {
+        let runs = |version: &StoreVersion| {
+            let references = version.fragments().iter().flat_map(|fragment| fragment.references());
+            references
+                .map(|own| (own.run.path().to_path_buf(), own.run.meta().len))
+                .collect::<HashMap<_, _>>()
+        };
+        let current = runs(&self.store().pin().0);
+        let own = runs(snapshot.version());
+        let held: u64 = own.iter().filter(|(path, _)| !current.contains_key(*path)).map(|(_, len)| len).sum();
+        held > self.store().options.preserved_bytes_max
+    }
+
     /// What bringing a copy at `since` up to date would take.
     pub fn estimate_refresh(&self, since: Uid) -> RefreshEstimate {
         let store = self.store();
@@ -369,6 +386,54 @@ mod tests {
         assert!(versions > 29_000, "old versions are there: {versions}");
         let estimate = db.estimate_refresh(since);
         assert!(estimate.delta_bytes < 4 * moves_once, "{estimate:?}, after {moves_once} bytes");
+    }
+
+    #[test]
+    fn a_snapshot_that_keeps_merged_files_is_told_once_they_outgrow_the_cap() {
+        for (cap, is_past) in [(50_000, true), (1 << 30, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options { background: false, preserved_bytes_max: cap, ..Options::default() };
+            let db = Database::open_with(dir.path().join("db"), options).unwrap();
+            let table = db.create_raw_table("t").unwrap();
+            let put = |turn: u8| {
+                let mut batch = Batch::new();
+                for key in 0..10_000_u64 {
+                    batch.put(table.id(), key.to_be_bytes(), [turn; 100]);
+                }
+                db.write(batch, Durability::Background).unwrap();
+                db.compact().unwrap();
+            };
+            put(0);
+            let snapshot = db.snapshot();
+            assert!(db.estimate_refresh(planaria_types::Uid::ZERO).total_bytes > 50_000);
+            assert!(!db.is_held_back_by(&snapshot), "the store consists of them");
+            put(1);
+            assert_eq!(db.is_held_back_by(&snapshot), is_past);
+            assert!(!db.is_held_back_by(&db.snapshot()));
+        }
+    }
+
+    #[test]
+    fn the_length_of_the_log_since_a_position_is_told_to_within_a_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { background: false, log_segment_bytes: 256 << 10, ..Options::default() };
+        let name = dir.path().join("db");
+        let db = Database::open_with(&name, options.clone()).unwrap();
+        let table = db.create_raw_table("t").unwrap();
+        let commits: Vec<_> =
+            (0..1_000_u64).map(|key| table.put(key.to_be_bytes(), vec![7; 2_000]).unwrap()).collect();
+        let tail = |db: &Database, since| db.estimate_refresh(since).tail_bytes;
+        let last = *commits.last().unwrap();
+        assert_eq!(tail(&db, last), 0);
+        db.sync().unwrap();
+        drop((table, db));
+        // The commits are no longer in memory.
+        let db = Database::open_with(&name, options).unwrap();
+        for (at, since) in commits.iter().enumerate().step_by(111) {
+            let rest = 2_000 * (999 - at) as u64;
+            let told = tail(&db, *since);
+            assert!(told + (256 << 10) >= rest && told <= rest + rest / 5 + (256 << 10), "{told} of {rest}");
+        }
     }
 
     #[test]

@@ -451,9 +451,7 @@ fn validate_hello(hello: &Hello) -> Result<(), InvalidMessage> {
         }
     }
     let kept = hello.resume.as_ref();
-    if kept.is_some_and(|kept| {
-        kept.base < hello.durable || kept.read_at.uid < kept.base || hello.portion.is_some()
-    }) {
+    if kept.is_some_and(|kept| kept.base < hello.durable || kept.read_at.uid < kept.base) {
         return Err(InvalidMessage("what is kept of a delta does not fit to the copy"));
     }
     validate_history(&hello.history)?;

@@ -154,7 +154,15 @@ fn all_invariants_hold_under_faults_and_everything_becomes_equal() {
 fn a_partial_copy_follows_in_rounds_under_faults_and_counts_for_nothing() {
     let (count, total) = run_many(200, run_partial);
     if count >= 200 && number("PLANARIA_SEED").is_none() {
-        let reached = [total.hops, total.pinned_reconciles, total.promotions, total.rewinds, total.clips];
+        let reached = [
+            total.hops,
+            total.pinned_reconciles,
+            total.promotions,
+            total.rewinds,
+            total.clips,
+            total.resumptions,
+            total.inherited,
+        ];
         assert!(reached.iter().all(|times| *times > 0), "something was never reached: {total:?}");
     }
 }

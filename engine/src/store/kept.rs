@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use planaria_types::{FileId, HistoryHash, InstanceId, KeyRange, TableId, Uid};
+use planaria_types::{FileId, HistoryHash, InstanceId, KeyRange, Portion, TableId, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::rebase::Changed;
@@ -19,13 +19,15 @@ use crate::version::{Manifest, Role, RunRecord, run_path};
 
 /// The file within a store's directory.
 const REFRESH: &str = "REFRESH";
-const FORMAT: SealedFile = SealedFile { magic: *b"PLNRRFSH", version: 1, bytes_max: 16 << 20 };
+const FORMAT: SealedFile = SealedFile { magic: *b"PLNRRFSH", version: 2, bytes_max: 16 << 20 };
 
 /// What goes on in a later process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Kept {
     /// Whose it is.
     instance: InstanceId,
+    /// What was to be held of it, if the copy is partial: of another portion other records are missing.
+    portion: Option<Portion>,
     collected: Collected,
 }
 
@@ -145,44 +147,44 @@ impl Store {
     }
 
     /// What is kept and of use to what the store holds now.
-    fn kept(&self) -> Result<Option<Collected>> {
-        let kept = Kept::read(&self.options.os, &self.dir, &self.manifest())?.map(|kept| kept.collected);
-        let is_of_use = |collected: &Collected| match collected {
+    fn kept(&self) -> Result<Option<Kept>> {
+        let kept = Kept::read(&self.options.os, &self.dir, &self.manifest())?;
+        let is_of_use = |kept: &Kept| match &kept.collected {
             Collected::Delta(delta) => (delta.from, delta.hash) == self.log_end(),
             Collected::Ranges(_) => true,
         };
-        Ok(kept.filter(|collected| self.role() == Role::Secondary && is_of_use(collected)))
+        Ok(kept.filter(|kept| self.role() == Role::Secondary && is_of_use(kept)))
     }
 
-    /// What is kept of a refresh, if it is on top of what the store holds now.
-    pub(crate) fn kept_refresh(&self) -> Option<KeptRefresh> {
+    /// What is kept of a refresh, if it is on top of what the store holds now, and the portion that it is of.
+    pub(crate) fn kept_refresh(&self) -> Option<(KeptRefresh, Option<Portion>)> {
         match self.kept() {
-            Ok(Some(Collected::Delta(delta))) => Some(delta),
+            Ok(Some(Kept { portion, collected: Collected::Delta(delta), .. })) => Some((delta, portion)),
             _ => None,
         }
     }
 
-    /// What is kept of a reconcile.
-    pub(crate) fn kept_ranges(&self) -> Option<KeptRanges> {
+    /// What is kept of a reconcile, and the portion that it is of.
+    pub(crate) fn kept_ranges(&self) -> Option<(KeptRanges, Option<Portion>)> {
         match self.kept() {
-            Ok(Some(Collected::Ranges(ranges))) => Some(ranges),
+            Ok(Some(Kept { portion, collected: Collected::Ranges(ranges), .. })) => Some((ranges, portion)),
             _ => None,
         }
     }
 
     /// Keeps a refresh, whose run files are synced, in place of what was kept; see [`Store::keep_ranges`].
-    pub(crate) fn keep_refresh(&self, kept: KeptRefresh) -> Result<bool> {
-        self.keep(Collected::Delta(kept))
+    pub(crate) fn keep_refresh(&self, kept: KeptRefresh, portion: Option<Portion>) -> Result<bool> {
+        self.keep(Collected::Delta(kept), portion)
     }
 
     /// Keeps a reconcile, whose run files are synced, in place of what was kept, durably. Whether it is: what has grown beyond
     /// what one file tells is not, and what was kept before is.
-    pub(crate) fn keep_ranges(&self, kept: KeptRanges) -> Result<bool> {
-        self.keep(Collected::Ranges(kept))
+    pub(crate) fn keep_ranges(&self, kept: KeptRanges, portion: Option<Portion>) -> Result<bool> {
+        self.keep(Collected::Ranges(kept), portion)
     }
 
-    fn keep(&self, collected: Collected) -> Result<bool> {
-        let kept = Kept { instance: self.instance(), collected };
+    fn keep(&self, collected: Collected, portion: Option<Portion>) -> Result<bool> {
+        let kept = Kept { instance: self.instance(), portion, collected };
         let Ok(bytes) = FORMAT.encode(&kept) else { return Ok(false) };
         if self.role() == Role::Primary {
             return Ok(false);

@@ -3,7 +3,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use planaria_types::{Epoch, FileId, HistoryHash, InstanceId, KeyRange, Position, TableId, Uid};
+use planaria_types::{Epoch, FileId, HistoryHash, InstanceId, KeyRange, Portion, Position, TableId, Uid};
 
 use super::{Collected, FORMAT, Kept, KeptRanges, KeptRefresh, KeptRun, REFRESH};
 use crate::os::{Call, CrashStyle, Fault, FaultOs, MemOs, OpenMode, Os};
@@ -346,19 +346,22 @@ fn what_is_kept_is_written_byte_for_byte_as_the_format_says() {
         runs: vec![run()],
         pieces: vec![(TableId(1), half, Some(0)), (TableId(2), KeyRange::ALL, None)],
     };
-    let written = [Collected::Delta(delta), Collected::Ranges(ranges)].map(|collected| {
-        let bytes = FORMAT.encode(&Kept { instance: InstanceId(3), collected }).unwrap();
+    let portion = Portion::new([("t".to_owned(), KeyRange::ALL)]).unwrap();
+    let written = [(Collected::Delta(delta), None), (Collected::Ranges(ranges), Some(portion))];
+    let written = written.map(|(collected, portion)| {
+        let bytes = FORMAT.encode(&Kept { instance: InstanceId(3), portion, collected }).unwrap();
         bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     });
     assert_eq!(
         written,
         [[
-            "504c4e5252465348010000004800000002f3d9b603000a0801016b0c0102030d1402010162016301010703078407a006",
-            "090909090909090909090909090909090909090909090909090909090909090902010161016b0b0c00140a0c",
+            "504c4e52524653480200000049000000b2b774310300000a0801016b0c0102030d1402010162016301010703078407a0",
+            "06090909090909090909090909090909090909090909090909090909090909090902010161016b0b0c00140a0c",
         ]
         .concat(), [
-            "504c4e525246534801000000480000000858dc7203010c020101620163010703078407a0060909090909090909090909",
-            "09090909090909090909090909090909090909090902010161016b0b0c00140201016101016c010002000000",
+            "504c4e5252465348020000004e000000aa48f39903010101740000010c020101620163010703078407a0060909090909",
+            "09090909090909090909090909090909090909090909090909090902010161016b0b0c00140201016101016c01000200",
+            "0000",
         ]
         .concat()]
     );

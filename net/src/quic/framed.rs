@@ -1,10 +1,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use planaria_engine::os::AlignedBuffer;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use tokio::time::timeout;
 
 use super::connection::lost;
 use crate::wire::frame::HEADER_BYTES;
@@ -108,11 +110,19 @@ pub(crate) struct FrameWriter {
     stream: SendStream,
     peer: SocketAddr,
     finished: bool,
+    /// How long the other side may take nothing at all.
+    patience: Option<Duration>,
 }
 
 impl FrameWriter {
     pub(crate) fn new(stream: SendStream, peer: SocketAddr) -> Self {
-        Self { stream, peer, finished: false }
+        Self { stream, peer, finished: false, patience: None }
+    }
+
+    /// Waits no longer than this while the other side takes nothing: something is kept for it meanwhile.
+    pub(crate) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// Streams of a higher priority are sent first; 0 is that of requests.
@@ -133,11 +143,25 @@ impl FrameWriter {
 
     /// Sends bytes that are frames already.
     pub(crate) async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<()> {
-        self.stream.write_all_chunks(chunks).await.map_err(|error| match error {
-            WriteError::Stopped(_) => Error::Ended("it no longer reads"),
-            WriteError::ConnectionLost(error) => lost(self.peer, &error),
-            WriteError::ClosedStream | WriteError::ZeroRttRejected => Error::Closed,
-        })
+        let peer = self.peer;
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            let writing = self.stream.write_chunks(rest);
+            let written = match self.patience {
+                Some(patience) => timeout(patience, writing).await.map_err(|_| Error::Lost {
+                    peer,
+                    why: format!("it took nothing for {} s", patience.as_secs()),
+                })?,
+                None => writing.await,
+            };
+            let written = written.map_err(|error| match error {
+                WriteError::Stopped(_) => Error::Ended("it no longer reads"),
+                WriteError::ConnectionLost(error) => lost(peer, &error),
+                WriteError::ClosedStream | WriteError::ZeroRttRejected => Error::Closed,
+            })?;
+            rest = &mut rest[written.chunks..];
+        }
+        Ok(())
     }
 
     /// Says that nothing more follows.

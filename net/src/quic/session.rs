@@ -2,6 +2,7 @@
 //! bulk messages and file bytes beside it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ const QUEUE_MESSAGES_MAX: usize = 4_096;
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Streams that were opened by the other side and not yet taken.
 const OPENED_MAX: usize = 16;
+/// How long the other side may take nothing of what is sent on a stream: meanwhile files are kept for it, and a thread waits.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Chunks that are read ahead of what is sent.
 const CHUNKS_AHEAD: usize = 2;
 
@@ -77,6 +80,7 @@ impl ReplicaSession {
     pub fn over(connection: Connection) -> Result<Self> {
         let (writer, reader) = connection.take_control().ok_or(Error::Closed)?;
         writer.set_priority(CONTROL_PRIORITY)?;
+        let writer = writer.with_patience(PATIENCE);
         let failure = Arc::new(Mutex::new(None));
         let (outgoing, queue) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let sending = tokio::spawn(send_all(writer, queue, Arc::clone(&failure)));
@@ -145,7 +149,7 @@ impl ReplicaSession {
 
     /// Opens a stream of bulk messages, under a message that says what they are.
     pub async fn open_bulk(&self, head: Bytes) -> Result<BulkSender> {
-        let (mut writer, _) = self.0.connection.open().await?;
+        let mut writer = self.0.connection.open().await?.0.with_patience(PATIENCE);
         writer.set_priority(BULK_PRIORITY)?;
         writer.write(Frame::new(FrameKind::BulkOpen, head)).await?;
         Ok(BulkSender(writer))
@@ -247,6 +251,7 @@ async fn opening(writer: FrameWriter, mut reader: FrameReader) -> Result<Opened>
             let end = request.end()?;
             let for_readers = request.lease == FOR_READERS;
             writer.set_priority(if for_readers { READERS_PRIORITY } else { BULK_PRIORITY })?;
+            let writer = writer.with_patience(PATIENCE);
             Ok(Opened::File(request, FileSender { writer, file: request.file, offset: request.offset, end }))
         }
         got => Err(FrameError::Unexpected { got, wanted: "the opening of a stream" }.into()),

@@ -612,6 +612,7 @@ impl Serving<'_> {
                 return Ok(());
             }
             self.tell_news();
+            self.reads.look_after_pin(now());
             for answer in self.reads.retry()? {
                 answer.tell(&mut self.machine, &mut self.primary.group.lock(), now());
             }

@@ -254,8 +254,7 @@ impl Replica {
         let Phase::Refreshing(refresh) = &mut self.phase else { return };
         let before = refresh.resumed.take();
         let is_further = |own: &KeptDelta| own.is_further_than(before.as_ref());
-        // A partial copy holds what one pin shows.
-        let own = refresh.kept().filter(|own| self.partial.is_none() && is_further(own));
+        let own = refresh.kept().filter(is_further);
         self.actions.push_back(match (&own, &before) {
             (Some(own), _) => Action::SuspendRefresh(Some(own.clone())),
             (None, Some(_)) => Action::SuspendRefresh(None),
@@ -364,7 +363,6 @@ impl Replica {
         self.took(records.len(), bytes);
         self.actions.push_back(Action::StoreDelta { round, records });
         if let Phase::Refreshing(refresh) = &mut self.phase
-            && self.partial.is_none()
             && let Some(kept) = refresh.mark(&self.options, now)
         {
             self.actions.push_back(Action::KeepRefresh(kept));

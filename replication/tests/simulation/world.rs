@@ -177,8 +177,7 @@ impl World {
             live_window_bytes: 150 + random.below(600),
             live_batch_bytes: 100 + random.below(300),
             chunk_bytes: 41 + random.below(120),
-            // As much as a chunk has.
-            rewind_reply_bytes: 0,
+            rewind_reply_bytes: 0, // as much as a chunk has
             chunks_in_flight: 1 + random.below(3) as u32,
             held_bytes_max: 100 + random.below(900),
             refresh_mark_bytes: 0,

@@ -7,8 +7,8 @@ use planaria_engine::os::{CrashStyle, MemOs, OpenMode, Os};
 use planaria_engine::{Batch, Database, Durability, Options as EngineOptions, Table};
 use planaria_replication::primary::{Group, Session, SessionAction, SessionId};
 use planaria_replication::secondary::{Action, Replica, State};
-use planaria_replication::{Millis, Options, PromotableSets, Way};
-use planaria_types::{DatabaseId, Epoch, Uid};
+use planaria_replication::{Millis, Options, PromotableSets, Reason, Way};
+use planaria_types::{DatabaseId, Epoch, KeyRange, Portion, Uid};
 
 use super::bulk::{Places, Terms};
 use super::{FollowingCopy, Kept, Leading, Outcome, SessionReads, lead, tell_news};
@@ -99,6 +99,115 @@ impl Pair {
             }
         }
         self.copy.sync_appended(&mut self.machine, NOW).unwrap() || acted
+    }
+}
+
+/// A pair whose copy holds a portion, and is told of it in many small chunks. The primary keeps next to nothing for anybody.
+fn partial_pair(disk: &MemOs, portion: &Portion) -> Pair {
+    let os = Arc::new(MemOs::new(1));
+    let options = EngineOptions {
+        background: false,
+        log_tail_bytes: 0,
+        preserved_bytes_max: 0,
+        os,
+        ..EngineOptions::default()
+    };
+    let db = Database::open_with("/db", options).unwrap();
+    let table = db.create_raw_table("t").unwrap();
+    db.create_raw_table("u").unwrap();
+    let copy = database(disk);
+    copy.become_partial(db.id()).unwrap();
+    let copy = FollowingCopy::holding(copy, Some(portion.clone()));
+    followed_by(db, table, copy)
+}
+
+/// A session of a copy with a primary, both of which go on from what they hold.
+fn followed_by(db: Database, table: Table, copy: FollowingCopy) -> Pair {
+    let options =
+        Options { chunk_bytes: 500, chunks_in_flight: 2, refresh_mark_bytes: 1, ..Options::default() };
+    let (group, _) = lead(&db, options.clone(), Leading::default(), NOW).unwrap();
+    let machine = copy.machine("two".into(), options.clone(), NOW);
+    let session = Session::new(SessionId(1), options, NOW);
+    let reads = SessionReads::new(db.clone());
+    Pair { db, table, group, session, reads, copy, machine, flushes: false }
+}
+
+/// Writes a thousand records to both tables.
+fn fill(db: &Database, row: &str) {
+    for name in ["t", "u"] {
+        let table = db.table(name).unwrap();
+        let mut batch = Batch::new();
+        for key in 0..1_000_u32 {
+            batch.put(table.id(), key.to_be_bytes(), row);
+        }
+        db.write(batch, Durability::Synced).unwrap();
+    }
+}
+
+/// Lets both sides act until a quarter of what the portion has came, and the round goes on.
+fn begin_round(pair: &mut Pair) {
+    pair.machine.handle_tick(NOW);
+    while pair.machine.status().counters.records < 250 {
+        assert!(pair.run_primary() | pair.run_copy(), "nothing moves: {:?}", pair.machine.status());
+    }
+    assert!(pair.machine.status().counters.records < 1_000);
+}
+
+fn portion_of(name: &str) -> Portion {
+    Portion::new([(name.to_owned(), KeyRange::ALL)]).unwrap()
+}
+
+fn equal_in(pair: &Pair, table: &str) {
+    let id = pair.db.table(table).unwrap().id();
+    let sum = |db: &Database| db.snapshot().fingerprint(id, KeyRange::ALL).unwrap();
+    assert_eq!(sum(&pair.db), sum(pair.copy.database()));
+    pair.copy.database().verify().unwrap();
+}
+
+#[test]
+fn a_round_whose_pin_outgrows_the_caps_begins_again_where_it_was() {
+    let mut pair = partial_pair(&MemOs::new(2), &portion_of("t"));
+    fill(&pair.db, "first");
+    pair.db.compact().unwrap();
+    begin_round(&mut pair);
+    pair.reads.look_after_pin(Millis(NOW.0 + 1_000));
+    assert!(pair.run_primary() | pair.run_copy(), "nothing is held back yet");
+    assert_eq!(pair.machine.status().reason, Some(Reason::Empty));
+    // The files that the round reads are merged away, and stay for it alone.
+    fill(&pair.db, "second");
+    pair.db.compact().unwrap();
+    pair.reads.look_after_pin(Millis(NOW.0 + 1_500));
+    pair.reads.look_after_pin(Millis(NOW.0 + 2_000));
+    while pair.machine.status().reason == Some(Reason::Empty)
+        && pair.machine.status().counters.resumptions == 0
+    {
+        assert!(pair.run_primary() | pair.run_copy(), "the round goes on: {:?}", pair.machine.status());
+    }
+    pair.run();
+    let status = pair.machine.status();
+    assert_eq!((status.state, status.counters.resumptions), (State::Online, 1), "{status:?}");
+    equal_in(&pair, "t");
+}
+
+#[test]
+fn a_partial_copy_goes_on_in_another_process_with_what_it_is_to_hold_and_with_nothing_else() {
+    for (portion, resumptions) in [("t", 1), ("u", 0)] {
+        let disk = MemOs::new(2);
+        let mut pair = partial_pair(&disk, &portion_of("t"));
+        fill(&pair.db, "first");
+        begin_round(&mut pair);
+        pair.session.handle_disconnected(&mut pair.group, NOW);
+        let Pair { db, table, copy, machine, .. } = pair;
+        // The process ends, and another one begins.
+        drop((copy, machine));
+        let copy = FollowingCopy::holding(database(&disk), Some(portion_of(portion)));
+        let mut pair = followed_by(db, table, copy);
+        pair.run();
+        let status = pair.machine.status();
+        assert_eq!((status.state, status.counters.resumptions), (State::Online, resumptions), "{status:?}");
+        let rest = 1_000 - if resumptions == 1 { 200 } else { 0 };
+        assert!(status.counters.records <= rest + 50, "{status:?}");
+        equal_in(&pair, portion);
     }
 }
 

@@ -45,10 +45,11 @@ impl FollowingCopy {
     /// A copy that was opened, and is to hold this portion if it is partial; what it holds if none is given.
     pub fn holding(db: Database, portion: Option<Portion>) -> Self {
         let portion = db.portion().map(|held| portion.unwrap_or(held));
-        let kept = if portion.is_none() { db.kept_refresh() } else { None };
+        // Of another portion other records are missing.
+        let kept = db.kept_refresh().filter(|(kept, _)| kept.portion() == portion.as_ref());
         let (refresh, kept) = kept.unzip();
         let kept = kept.zip(refresh.as_ref()).map(|(mark, refresh)| kept_delta(mark, refresh));
-        let reconcile = if portion.is_none() { db.kept_reconcile() } else { None };
+        let reconcile = db.kept_reconcile().filter(|kept| kept.portion() == portion.as_ref());
         Self { db, portion, refresh, kept, reconcile, unkept: Unkept::default(), logged_records: 0 }
     }
 
@@ -166,7 +167,8 @@ impl FollowingCopy {
         match action {
             Action::BeginRefresh { since, rewind, .. } => {
                 self.abandon();
-                self.refresh = Some(self.db.begin_refresh(rewind.then_some(since))?);
+                let refresh = self.db.begin_refresh(rewind.then_some(since))?;
+                self.refresh = Some(refresh.holding(self.portion.clone()));
             }
             // What was collected is on top of what the copy holds still: it has had no session since.
             Action::ResumeRefresh { .. } => {
@@ -255,7 +257,7 @@ impl FollowingCopy {
     /// Keeps what was replaced over the end of the process, once in a while.
     fn keep_ranges(&mut self, bytes: u64, options: &Options, now: Millis) -> Result<()> {
         self.unkept.bytes += bytes;
-        if !options.is_mark_due(self.unkept.bytes, now.since(self.unkept.since)) || self.portion.is_some() {
+        if !options.is_mark_due(self.unkept.bytes, now.since(self.unkept.since)) {
             return Ok(());
         }
         if let Some(reconcile) = &mut self.reconcile
@@ -273,9 +275,11 @@ impl FollowingCopy {
         if let Some(refresh) = self.refresh.take() {
             refresh.abandon()?;
         }
-        match &mut self.reconcile {
-            Some(kept) => kept.rebase(base)?,
-            None => self.reconcile = Some(self.db.begin_reconcile(base)?),
+        if let Some(kept) = &mut self.reconcile {
+            kept.rebase(base)?;
+        } else {
+            let reconcile = self.db.begin_reconcile(base)?;
+            self.reconcile = Some(reconcile.holding(self.portion.clone()));
         }
         Ok(())
     }

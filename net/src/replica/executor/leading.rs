@@ -347,6 +347,28 @@ struct View {
     spans: Option<Spans>,
 }
 
+/// How often it is looked at what a pin keeps on the disk.
+const LOOK_AT_PIN_AFTER: Millis = Millis(1_000);
+
+/// The answer to a read at a pinned snapshot that was given up.
+fn expired(action: &SessionAction) -> Option<Answer> {
+    match action {
+        SessionAction::ReadDelta { round, pinned: true, .. } => {
+            Some(Answer::Delta(*round, DeltaRead::PinExpired))
+        }
+        SessionAction::ReadStates { round, pinned: true, .. } => {
+            Some(Answer::States(*round, StatesRead::PinExpired))
+        }
+        SessionAction::ReadParts { round, pinned: true, .. } => {
+            Some(Answer::Parts(*round, PartsRead::PinExpired))
+        }
+        SessionAction::ReadRanges { round, pinned: true, .. } => {
+            Some(Answer::Ranges(*round, RangesRead::PinExpired))
+        }
+        _ => None,
+    }
+}
+
 /// The reads of one session with a secondary.
 #[derive(Debug)]
 pub struct SessionReads {
@@ -355,6 +377,9 @@ pub struct SessionReads {
     /// What the copy is to hold, if it is partial.
     portion: Option<Portion>,
     pin: Option<View>,
+    /// When it was looked at what the pin keeps on the disk; the round that it was taken for is over if that was too much.
+    pin_looked_at: Option<Millis>,
+    pin_expired: bool,
     /// Reads of a snapshot that is not there yet.
     early: Vec<SessionAction>,
     /// A survey waits until the history hash at the visible cut is known: what is fed may begin there.
@@ -364,7 +389,16 @@ pub struct SessionReads {
 impl SessionReads {
     /// The reads of a session that begins.
     pub fn new(db: Database) -> Self {
-        Self { db, follower: None, portion: None, pin: None, early: Vec::new(), needs_hash: false }
+        Self {
+            db,
+            follower: None,
+            portion: None,
+            pin: None,
+            pin_looked_at: None,
+            pin_expired: false,
+            early: Vec::new(),
+            needs_hash: false,
+        }
     }
 
     /// The reads of a session of a copy that feeds others. After a refresh its log begins above its visible cut for a moment.
@@ -388,6 +422,28 @@ impl SessionReads {
         Ok(answers)
     }
 
+    /// Gives the pinned snapshot up if it keeps more on the disk than the caps allow. The next read of its round is answered
+    /// with that.
+    pub fn look_after_pin(&mut self, now: Millis) {
+        let is_due = self.pin_looked_at.is_none_or(|last| now.since(last) >= LOOK_AT_PIN_AFTER);
+        if let Some(view) = self.pin.as_ref().filter(|_| is_due) {
+            self.pin_looked_at = Some(now);
+            if self.db.is_held_back_by(&view.snapshot) {
+                tracing::warn!(
+                    "a secondary is too slow for what its round keeps on the disk: the round begins again"
+                );
+                self.drop_pin();
+                self.pin_expired = true;
+            }
+        }
+    }
+
+    fn drop_pin(&mut self) {
+        self.pin = None;
+        self.pin_expired = false;
+        self.pin_looked_at = None;
+    }
+
     /// Carries out one action.
     pub fn perform(&mut self, action: SessionAction) -> Result<Outcome> {
         if let SessionAction::ReadDelta { at_least, pinned, .. }
@@ -398,6 +454,11 @@ impl SessionReads {
         {
             self.early.push(action);
             return Ok(Outcome::Early);
+        }
+        if self.pin_expired
+            && let Some(answer) = expired(&action)
+        {
+            return Ok(Outcome::Answered(answer));
         }
         let answer = match action {
             SessionAction::Survey { round, since, portion } => {
@@ -429,7 +490,7 @@ impl SessionReads {
                 Answer::Ranges(round, compare::read_ranges(&snapshot, &spans, held.as_ref(), bytes_max)?)
             }
             SessionAction::ReleasePin => {
-                self.pin = None;
+                self.drop_pin();
                 // The round is over, and with it what was to be read for it.
                 self.early.clear();
                 return Ok(Outcome::Done);
@@ -447,7 +508,7 @@ impl SessionReads {
         let estimate = estimate(&self.db, self.portion.as_ref(), since)?;
         // A partial copy takes what one pin shows. It begins here, where the hash that belongs to it can still be told:
         // messages about ranges have no room for another one.
-        self.pin = None;
+        self.drop_pin();
         let visible =
             if self.portion.is_some() { self.view(true)?.snapshot.uid() } else { self.db.visible() };
         Ok(Survey {
@@ -480,7 +541,7 @@ impl SessionReads {
 
     /// Whether a read finds what it needs: the round is pinned, or enough is visible.
     fn has_reached(&self, at_least: Uid, pinned: bool) -> bool {
-        (pinned && self.pin.is_some()) || self.db.visible() >= at_least
+        (pinned && (self.pin.is_some() || self.pin_expired)) || self.db.visible() >= at_least
     }
 
     /// The newest snapshot, or the one that the round is pinned to, and what of it a partial copy is to hold.
