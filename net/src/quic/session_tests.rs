@@ -8,7 +8,7 @@ use bytes::Bytes;
 use planaria_engine::os::AlignedBuffer;
 use planaria_types::FileId;
 
-use super::{Opened, QUEUE_BYTES_MAX, ReplicaSession};
+use super::{BulkSender, Opened, PATIENCE, QUEUE_BYTES_MAX, ReplicaSession};
 use crate::quic::{
     AcceptLimits, CertAuthority, CloseCode, Credentials, Endpoint, NODE_NAME, Origin, Roles, Service,
     Transport,
@@ -173,6 +173,30 @@ async fn a_bulk_stream_that_breaks_off_is_not_complete() {
             assert_eq!(receiver.next().await.unwrap_err().code(), "ended");
         }
     }
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_a_stream_for_too_long_is_given_up() {
+    let (ours, theirs, _endpoints) = pair().await;
+    let message = Bytes::from(vec![0; 1 << 20]);
+    let bulk = ours.open_bulk(Bytes::from_static(b"delta")).await.unwrap();
+    let mut bulk = BulkSender(bulk.0.with_patience(PATIENCE / 1_000));
+    let Ok(Opened::Bulk(_, mut receiver)) = theirs.accept().await else { panic!() };
+    // As much as the windows hold goes out.
+    let given_up = loop {
+        if let Err(error) = bulk.send(message.clone()).await {
+            break error;
+        }
+    };
+    assert!(given_up.is_away() && given_up.to_string().contains("took nothing"), "{given_up}");
+    drop(bulk);
+    let ended = loop {
+        match receiver.next().await {
+            Ok(message) => assert!(message.is_some(), "it was complete"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(ended.code(), "ended");
 }
 
 #[tokio::test]
