@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use mimalloc::MiMalloc;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::Cli;
@@ -39,6 +40,17 @@ use crate::output::{CliError, Format};
 /// Rows are many small allocations on several threads; mimalloc is the faster at those.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Lets the process have as many files open as it may: each run file of a database is. The limit that most shells begin with, 1,024,
+/// is for programs that wait with `select`, as this one does not.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::info!(%error, "the limit of open files stays as it is");
+    }
+}
 
 /// What wrong use answers to the caller.
 const WRONG_USE: u8 = 2;
@@ -50,6 +62,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error, cli::asks_for_json(&arguments)),
     };
     log_to_stderr(cli.global.verbose);
+    raise_file_limit();
     match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
