@@ -242,15 +242,19 @@ fn files_cheaper(situation: &Situation, bytes: u64) -> bool {
     situation.total_bytes >= situation.bulk_bytes_min && situation.total_bytes <= bytes.saturating_mul(2)
 }
 
-/// How many times longer than a delta a tail must be to be passed over for it: a delta reads the blocks in which something has
-/// changed, and not what has changed alone.
-const TAIL_TIMES: u64 = 4;
+/// How many times more than a delta a tail must cost to be passed over for it. While a delta is collected the copy shows its old cut,
+/// and a tail that nearly fits is the simpler way.
+const TAIL_TIMES: u64 = 2;
+/// A delta may have to read all blocks for the few records of each that have changed, which takes about as long as moving this part
+/// of them.
+const READ_PART: u64 = 16;
 
-/// Whether a delta leads to the primary's state, and moves much less than a tail.
+/// Whether a delta leads to the primary's state, and costs much less than a tail.
 fn delta_cheaper(situation: &Situation) -> bool {
+    let delta_cost = situation.delta_bytes.saturating_add(situation.total_bytes / READ_PART);
     situation.since >= situation.mark_floor
         && situation.tail_bytes > situation.tail_bytes_free
-        && situation.delta_bytes.saturating_mul(TAIL_TIMES) <= situation.tail_bytes
+        && delta_cost.saturating_mul(TAIL_TIMES) <= situation.tail_bytes
 }
 
 /// Where what changed since the position does not lead to the primary's state: ranges are compared, unless there is

@@ -33,18 +33,28 @@ pub(super) fn refresh(
     let Response::Refresh(mut info) = answer else {
         return Err(RemoteError::new("protocol", "the primary gave an answer to another question"));
     };
-    info.ms = estimate_ms(&last, info.bytes);
+    info.ms = Some(estimate_ms(&last, info.bytes));
     if !dry_run {
         leadership.refresh(asked.unwrap_or(way_of(&info.way)?));
     }
     Ok(info)
 }
 
-/// The time that so many bytes take at the rate of the last refresh which moved something.
-fn estimate_ms(last: &FollowStatus, bytes: u64) -> Option<u64> {
-    let ms = last.last_refresh_ms.filter(|ms| *ms > 0 && last.last_refresh_bytes > 0)?;
-    let estimate = u128::from(bytes) * u128::from(ms) / u128::from(last.last_refresh_bytes);
-    Some(u64::try_from(estimate).unwrap_or(u64::MAX))
+/// A refresh that moved less than this says nothing of the rate: round trips and syncs were most of it.
+const TELLING_BYTES: u64 = 1 << 20;
+/// What is assumed where no refresh has told: a link and a disk that take a gigabit a second.
+const ASSUMED_BYTES_PER_SECOND: u64 = 125_000_000;
+/// Round trips of a refresh beside what it moves: the handshake, the end of the stream, the acknowledgement.
+const ROUND_TRIPS: u32 = 3;
+
+/// About the time that so many bytes take, in milliseconds: at the rate of the last refresh, if that moved enough to have one.
+fn estimate_ms(last: &FollowStatus, bytes: u64) -> u64 {
+    let moved = last.last_refresh_bytes;
+    let measured = last.last_refresh_ms.filter(|ms| *ms > 0 && moved >= TELLING_BYTES);
+    let (rate_bytes, rate_ms) = measured.map_or((ASSUMED_BYTES_PER_SECOND, 1_000), |ms| (moved, ms));
+    let moving = u128::from(bytes) * u128::from(rate_ms) / u128::from(rate_bytes);
+    let waiting = last.round_trip.unwrap_or_default().saturating_mul(ROUND_TRIPS).as_millis();
+    u64::try_from(moving + waiting).unwrap_or(u64::MAX).max(1)
 }
 
 /// What the refresh of a copy of this primary's would take.
@@ -101,5 +111,33 @@ fn way_of(name: &str) -> Result<Way, RemoteError> {
             "usage",
             format!("{name:?} is no way of a refresh: tail, delta, reconcile, bulk"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_refresh_is_estimated_by_one_that_moved_enough_to_tell_the_rate() {
+        let none = FollowStatus::default();
+        assert_eq!(estimate_ms(&none, 0), 1);
+        assert_eq!(estimate_ms(&none, ASSUMED_BYTES_PER_SECOND * 2), 2_000);
+        let large = FollowStatus {
+            last_refresh_ms: Some(500),
+            last_refresh_bytes: 5_000_000,
+            ..FollowStatus::default()
+        };
+        assert_eq!(estimate_ms(&large, 50_000_000), 5_000);
+        let small = FollowStatus { last_refresh_bytes: 134, ..large.clone() };
+        assert_eq!(
+            estimate_ms(&small, ASSUMED_BYTES_PER_SECOND),
+            1_000,
+            "134 bytes in half a second tell nothing"
+        );
+        let far = FollowStatus { round_trip: Some(Duration::from_millis(40)), ..large };
+        assert_eq!(estimate_ms(&far, 0), 120);
     }
 }
