@@ -186,7 +186,9 @@ impl fmt::Display for WaitReason {
             Self::DestinationAway => f.write_str("the node that gets it has not been heard lately"),
             Self::NoSource => f.write_str("no copy can be its source"),
             Self::Slots { gate, clones } => {
-                write!(f, "{clones} clones go through {gate}, as many as may be")
+                let clones =
+                    if *clones == 1 { "1 clone goes".to_owned() } else { format!("{clones} clones go") };
+                write!(f, "{clones} through {gate}, as many as may be")
             }
             Self::Bandwidth { gate, free_bytes_per_s } => {
                 write!(f, "other clones leave {free_bytes_per_s} bytes a second of {gate}, too few")
