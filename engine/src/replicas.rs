@@ -265,7 +265,7 @@ impl Database {
         let version = store.pin().0;
         let (mut delta_bytes, mut total_bytes) = (0, 0);
         for fragment in version.fragments() {
-            delta_bytes += fragment.memtable_payload_bytes();
+            delta_bytes += fragment.memtable_changed_bytes(since);
             for reference in fragment.references() {
                 total_bytes += reference.bytes();
                 if reference.upto > since {
@@ -308,7 +308,7 @@ impl Snapshot {
         let (mut delta_bytes, mut total_bytes) = (0, 0);
         for (table, span) in spans {
             for fragment in self.version().overlapping(*table, span) {
-                delta_bytes += fragment.memtable_payload_bytes();
+                delta_bytes += fragment.memtable_changed_bytes(since);
                 for reference in fragment.references() {
                     let Some(keys) = reference.keys.intersect(span) else { continue };
                     total_bytes += reference.bytes();
@@ -386,6 +386,17 @@ mod tests {
         assert!(versions > 29_000, "old versions are there: {versions}");
         let estimate = db.estimate_refresh(since);
         assert!(estimate.delta_bytes < 4 * moves_once, "{estimate:?}, after {moves_once} bytes");
+        // In memory as well, where they are not compressed.
+        for turn in 52..102 {
+            put(&mut (0..20_000).step_by(100), turn);
+        }
+        let estimate = db.estimate_refresh(since);
+        assert!(
+            estimate.delta_bytes < 4 * moves_once + 2 * 200 * 108,
+            "{estimate:?}, after {moves_once} bytes"
+        );
+        let last = put(&mut (0..100), 1);
+        assert_eq!(db.estimate_refresh(last).delta_bytes, 0);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::cursor::{Cursor, RecordKind, Version};
 use crate::error::Result;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering};
 
+/// Versions that an estimate looks at.
+const SAMPLED_VERSIONS: u64 = 2_000;
+
 /// Record versions in memory.
 pub(crate) struct Memtable {
     list: SkipList,
@@ -64,9 +67,19 @@ impl Memtable {
         self.list.bytes()
     }
 
-    /// Bytes of keys and rows.
-    pub(crate) fn payload_bytes(&self) -> usize {
-        self.payload.load(Ordering::Relaxed)
+    /// About the bytes of the newest versions above `since`, each key once. The share that they have is that of the first versions in
+    /// the order of keys.
+    pub(crate) fn changed_bytes(&self, since: Uid) -> u64 {
+        let (mut versions, mut changed) = (0_u64, 0_u64);
+        let (mut entry, mut before) = (self.list.first(), Entry::END);
+        while !entry.is_end() && versions < SAMPLED_VERSIONS {
+            let is_newest = before.is_end() || before.key() != entry.key();
+            versions += 1;
+            changed += u64::from(is_newest && entry.uid() > since);
+            (before, entry) = (entry, self.list.next(entry));
+        }
+        let bytes = self.payload.load(Ordering::Relaxed) as u128 * u128::from(changed);
+        bytes.div_ceil(u128::from(versions.max(1))) as u64
     }
 
     /// The log segment that holds the first record; `u64::MAX` while there is none.

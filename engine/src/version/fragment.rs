@@ -136,9 +136,9 @@ impl Fragment {
         self.memtables().map(|memtable| memtable.bytes()).sum()
     }
 
-    /// Bytes of keys and rows in its memtables.
-    pub(crate) fn memtable_payload_bytes(&self) -> u64 {
-        self.memtables().map(|memtable| memtable.payload_bytes() as u64).sum()
+    /// About the bytes of keys and rows in its memtables that are newer than `since`, of each key the newest.
+    pub(crate) fn memtable_changed_bytes(&self, since: Uid) -> u64 {
+        self.memtables().map(|memtable| memtable.changed_bytes(since)).sum()
     }
 
     /// Record versions in its runs and memtables; clips are not accounted for.
