@@ -67,7 +67,7 @@ pub use quarantine::{Extract, ExtractFile, ExtractPart, Tended};
 pub use read::{Change, Part, Scan};
 pub use reconcile::{RangeChunk, Reconcile};
 pub use refresh::{ChangeChunk, Refresh, RefreshEnd, RefreshMark};
-pub use replicas::{Cap, GivenUp, Lag, Preserved, RefreshEstimate, Registration};
+pub use replicas::{Cap, GivenUp, HeldBack, Lag, Preserved, RefreshEstimate, Registration};
 pub use run::{Codec, ReadMode};
 pub use sealed::SealedFile;
 pub use sorter::UnsortedIngest;

@@ -31,7 +31,8 @@ pub struct Options {
     pub read_mode: ReadMode,
     /// Commits that did not ask for a sync become durable at this interval, in milliseconds.
     pub sync_interval_ms: u64,
-    /// The most bytes of delete marks preserved for secondaries that are away, before the mark floor is raised.
+    /// The most bytes of delete marks preserved for secondaries that are away, before the mark floor is raised; and of merged run
+    /// files that a round of a refresh keeps on the disk, before it begins again.
     pub preserved_bytes_max: u64,
     /// The longest time in milliseconds for which delete marks are preserved for a secondary that is away.
     pub preserved_age_max_ms: u64,

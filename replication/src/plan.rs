@@ -151,6 +151,8 @@ pub struct Situation {
     pub tail_bytes_free: u64,
     /// Whether the copy holds a portion of the database alone.
     pub is_partial: bool,
+    /// Whether the copy has a part of a delta that may go on.
+    pub is_begun: bool,
 }
 
 /// A chosen way.
@@ -242,19 +244,19 @@ fn files_cheaper(situation: &Situation, bytes: u64) -> bool {
     situation.total_bytes >= situation.bulk_bytes_min && situation.total_bytes <= bytes.saturating_mul(2)
 }
 
-/// How many times more than a delta a tail must cost to be passed over for it. While a delta is collected the copy shows its old cut,
-/// and a tail that nearly fits is the simpler way.
-const TAIL_TIMES: u64 = 2;
+/// How many times more than a delta a tail must cost to be passed over for it. After a delta the copy's own log begins anew: those that
+/// it feeds need a delta as well, and while it is collected the copy shows its old cut and acknowledges nothing.
+const TAIL_TIMES: u64 = 4;
 /// A delta may have to read all blocks for the few records of each that have changed, which takes about as long as moving this part
 /// of them.
 const READ_PART: u64 = 16;
 
-/// Whether a delta leads to the primary's state, and costs much less than a tail.
+/// Whether a delta leads to the primary's state, and costs much less than a tail, or has come a part of the way.
 fn delta_cheaper(situation: &Situation) -> bool {
     let delta_cost = situation.delta_bytes.saturating_add(situation.total_bytes / READ_PART);
     situation.since >= situation.mark_floor
         && situation.tail_bytes > situation.tail_bytes_free
-        && delta_cost.saturating_mul(TAIL_TIMES) <= situation.tail_bytes
+        && (situation.is_begun || delta_cost.saturating_mul(TAIL_TIMES) <= situation.tail_bytes)
 }
 
 /// Where what changed since the position does not lead to the primary's state: ranges are compared, unless there is

@@ -17,6 +17,7 @@ fn situation() -> Situation {
         bulk_bytes_min: 1 << 24,
         tail_bytes_free: 16 << 20,
         is_partial: false,
+        is_begun: false,
     }
 }
 
@@ -35,11 +36,13 @@ fn a_log_that_holds_all_gives_a_tail() {
 #[test]
 fn a_log_that_is_much_longer_than_what_changed_gives_a_delta() {
     // Beside 64 MiB for the reading of a gibibyte.
-    let long = Situation { retained: true, tail_bytes: 200 << 20, delta_bytes: 36 << 20, ..situation() };
+    let long = Situation { retained: true, tail_bytes: 400 << 20, delta_bytes: 36 << 20, ..situation() };
     assert_eq!(chosen(&long), (Way::Delta, Reason::LogIsLonger));
     assert_eq!(choose(&long).bytes, long.delta_bytes);
     let tail = (Way::Tail, Reason::LogHoldsAll);
-    assert_eq!(chosen(&Situation { delta_bytes: long.delta_bytes + 1, ..long }), tail);
+    let more = Situation { delta_bytes: long.delta_bytes + 1, ..long };
+    assert_eq!(chosen(&more), tail);
+    assert_eq!(chosen(&Situation { is_begun: true, ..more }), (Way::Delta, Reason::LogIsLonger));
     assert_eq!(chosen(&Situation { mark_floor: Uid::new(51), ..long }), tail, "a delta would be incomplete");
     let short = Situation { tail_bytes: 16 << 20, delta_bytes: 0, ..long };
     assert_eq!(chosen(&short), tail);

@@ -187,7 +187,6 @@ fn copies_that_follow_secondaries_hold_all_invariants_and_become_equal() {
             total.moved,
             total.tails,
             total.deltas,
-            total.long_logs,
             total.hops,
             total.bulks,
             total.rewinds,

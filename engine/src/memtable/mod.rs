@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering};
 
 /// Versions that an estimate looks at.
-const SAMPLED_VERSIONS: u64 = 2_000;
+const SAMPLED_VERSIONS: usize = 500;
 
 /// Record versions in memory.
 pub(crate) struct Memtable {
@@ -67,19 +67,14 @@ impl Memtable {
         self.list.bytes()
     }
 
-    /// About the bytes of the newest versions above `since`, each key once. The share that they have is that of the first versions in
-    /// the order of keys.
+    /// About the bytes of the newest versions above `since`, each key once, by the share that they have of a sample.
     pub(crate) fn changed_bytes(&self, since: Uid) -> u64 {
-        let (mut versions, mut changed) = (0_u64, 0_u64);
-        let (mut entry, mut before) = (self.list.first(), Entry::END);
-        while !entry.is_end() && versions < SAMPLED_VERSIONS {
-            let is_newest = before.is_end() || before.key() != entry.key();
-            versions += 1;
-            changed += u64::from(is_newest && entry.uid() > since);
-            (before, entry) = (entry, self.list.next(entry));
-        }
+        let sample = self.list.sample(self.records(), SAMPLED_VERSIONS);
+        let is_newest =
+            |entry: &&Entry| entry.uid() > since && self.list.seek(entry.key(), Uid::MAX) == **entry;
+        let changed = sample.iter().filter(is_newest).count() as u64;
         let bytes = self.payload.load(Ordering::Relaxed) as u128 * u128::from(changed);
-        bytes.div_ceil(u128::from(versions.max(1))) as u64
+        bytes.div_ceil(sample.len().max(1) as u128) as u64
     }
 
     /// The log segment that holds the first record; `u64::MAX` while there is none.

@@ -243,6 +243,23 @@ impl SkipList {
         Entry(unsafe { Node::link(before, 0) }.load(Ordering::Acquire))
     }
 
+    /// About `most` of `versions` versions, each as likely as any other: the nodes of a level that has so few of them.
+    pub(super) fn sample(&self, versions: usize, most: usize) -> Vec<Entry> {
+        let (mut level, mut expected) = (0, versions);
+        while expected > most && level + 1 < HEIGHT_MAX {
+            expected >>= BRANCHING_BITS;
+            level += 1;
+        }
+        let mut node = self.head.cast_mut();
+        let next = std::iter::from_fn(|| {
+            // SAFETY: `node` is the head or was reached on this level, so it has a link here.
+            node = unsafe { Node::link(node, level) }.load(Ordering::Acquire);
+            (!node.is_null()).then_some(Entry(node))
+        });
+        // Chance may have given the level more than its part.
+        next.take(most.saturating_mul(2)).collect()
+    }
+
     /// The last version before every version of `key`.
     pub(super) fn seek_before(&self, key: &[u8]) -> Entry {
         // SAFETY: the closure gets published nodes only.
@@ -265,6 +282,12 @@ impl SkipList {
         let sought = Sought::new(entry.key(), entry.uid());
         // SAFETY: the closure gets published nodes only.
         self.entry_unless_head(self.search(|node| unsafe { Node::order(node, &sought) == Order::Less }))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
     }
 }
 

@@ -234,6 +234,7 @@ impl Primary {
             bulk_bytes_min: self.options.bulk_bytes_min,
             tail_bytes_free: self.options.tail_bytes_free,
             is_partial: portion.is_some(),
+            is_begun: false,
         });
         let versions: u64 = self.db.status()?.tables.iter().map(|table| table.versions).sum();
         let records = (choice.way != Way::Tail).then(|| {

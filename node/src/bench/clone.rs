@@ -8,6 +8,7 @@ use std::time::Duration;
 use planaria_engine::{CloneRole, Database, Options, Table};
 use planaria_net::quic::{TlsStore, Transport, ceiling};
 use planaria_net::replica::{Pace, Taking, take_clone};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -29,11 +30,8 @@ const LIVE_TABLE: &str = "live";
 
 /// Measures clones.
 pub(crate) fn run(global: &Global, arguments: &CloneBenchArgs) -> Result<(), CliError> {
-    let dir = match &arguments.dir {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    };
-    let dir = dir.map_err(|error| CliError::new("io", format!("no temporary directory: {error}")))?;
+    let dir = temporary(arguments.dir.as_deref())?;
+    let targets = arguments.target_dir.as_deref().map(|dir| temporary(Some(dir))).transpose()?;
     TlsStore::named(dir.path().join("tls")).create()?;
     let runtime = Arc::new(runtime()?);
     let options = NodeOptions::beside_others(dir.path(), "source", Options::default());
@@ -42,6 +40,7 @@ pub(crate) fn run(global: &Global, arguments: &CloneBenchArgs) -> Result<(), Cli
     let (table, live) = (db.create_raw_table(TABLE)?, db.create_raw_table(LIVE_TABLE)?);
     let bench = Bench {
         dir: dir.path(),
+        target_dir: targets.as_ref().unwrap_or(&dir).path(),
         runtime,
         source,
         db,
@@ -117,8 +116,17 @@ impl Measured {
     }
 }
 
+/// A directory that goes with its handle.
+fn temporary(within: Option<&Path>) -> Result<TempDir, CliError> {
+    within
+        .map_or_else(tempfile::tempdir, tempfile::tempdir_in)
+        .map_err(|error| CliError::new("io", format!("no temporary directory: {error}")))
+}
+
 struct Bench<'a> {
     dir: &'a Path,
+    /// Where remote clones go.
+    target_dir: &'a Path,
     runtime: Arc<Runtime>,
     source: Node,
     db: Database,
@@ -139,6 +147,9 @@ impl Bench<'_> {
         }
         if arguments.connections.is_some() && arguments.kind != CloneKind::Remote {
             return Err(CliError::usage("--connections is for whole clones from a node: --kind remote"));
+        }
+        if arguments.target_dir.is_some() && arguments.kind != CloneKind::Remote {
+            return Err(CliError::usage("--target-dir is for whole clones from a node: --kind remote"));
         }
         self.say(&format!("loading {} records", crate::output::count(arguments.records)));
         let stopwatch = Stopwatch::start();
@@ -220,7 +231,8 @@ impl Bench<'_> {
     }
 
     fn targets(&self) -> impl Iterator<Item = PathBuf> {
-        (0..self.arguments.fan_out).map(|number| self.dir.join(format!("clone-{number}")))
+        let dir = if self.arguments.kind == CloneKind::Remote { self.target_dir } else { self.dir };
+        (0..self.arguments.fan_out).map(move |number| dir.join(format!("clone-{number}")))
     }
 
     fn clone_locally(&self) -> Result<(Vec<PathBuf>, u64), CliError> {
@@ -267,7 +279,7 @@ impl Bench<'_> {
     fn ceilings(&self, measured: &mut Measured, bytes: u64) -> Result<(), CliError> {
         let (credentials, transport) = (self.source.credentials(), Transport::default());
         self.say("plain bytes over QUIC, written");
-        let dir = self.dir.join("raw");
+        let dir = self.target_dir.join("raw");
         std::fs::create_dir(&dir)
             .map_err(|error| CliError::new("io", format!("cannot create {}: {error}", dir.display())))?;
         let stopwatch = Stopwatch::start();

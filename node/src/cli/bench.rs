@@ -78,6 +78,9 @@ pub(crate) struct CloneArgs {
     /// Work in a new directory in here instead of the system's place for temporary files
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    /// Have remote clones go to a new directory in here: on another disk, as that of another machine is
+    #[arg(long, value_name = "DIR")]
+    pub(crate) target_dir: Option<PathBuf>,
 }
 
 /// `planaria bench live`.

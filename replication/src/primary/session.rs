@@ -421,6 +421,7 @@ impl Session {
             bulk_bytes_min: self.options.bulk_bytes_min,
             tail_bytes_free: self.options.tail_bytes_free,
             is_partial: hello.portion.is_some(),
+            is_begun: Self::resumed(group, hello, fork, survey, Way::Delta).is_some(),
         });
         let (live_from, live_from_hash) = Self::live_from(&self.options, group, choice.way, fork.uid, survey);
         let resumed = Self::resumed(group, hello, fork, survey, choice.way)

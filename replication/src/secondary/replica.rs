@@ -359,7 +359,7 @@ impl Replica {
     pub fn handle_refresh_asked(&mut self, way: Way, now: Millis) {
         self.asked = Some(way);
         if self.connected {
-            self.begin_again();
+            self.begin_again(false);
         }
         self.note_state(now);
     }

@@ -102,13 +102,19 @@ impl Replica {
 
     /// The primary cannot go on with this round: from the durable position again.
     fn again(&mut self, reason: Reason) {
-        if self.begin_again() {
+        let expired = reason == Reason::PinExpired;
+        if let Some(partial) = self.partial.as_mut().filter(|_| expired) {
+            partial.keeps_up = false;
+        }
+        // The live stream that did not fit before does not fit now.
+        let without_live = expired && self.without_live;
+        if self.begin_again(without_live) {
             self.status.reason = Some(reason);
         }
     }
 
     /// Leaves the round for the next one; false if that comes by itself.
-    pub(super) fn begin_again(&mut self) -> bool {
+    pub(super) fn begin_again(&mut self, without_live: bool) -> bool {
         match &mut self.phase {
             Phase::Refreshing(_) => self.abandon_refresh(),
             Phase::Tailing(_) | Phase::Checking { .. } | Phase::Resting(_) => {}
@@ -119,7 +125,7 @@ impl Replica {
             // Run files do not depend on the round; after them comes a hello anyway.
             _ => return false,
         }
-        self.without_live = false;
+        self.without_live = without_live;
         self.phase = Phase::Settling { asked: false };
         self.settle();
         true

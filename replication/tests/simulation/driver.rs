@@ -349,11 +349,19 @@ impl World {
                 session.handle_delta(group, round, read, now);
             }
             SessionAction::ReadStates { round, items, pinned, bytes_max, .. } => {
-                let read = store.states(number, &items as &[RewindItem], pinned, bytes_max);
+                let read = if pinned && expire {
+                    primary::StatesRead::PinExpired
+                } else {
+                    store.states(number, &items as &[RewindItem], pinned, bytes_max)
+                };
                 session.handle_states(group, round, read, now);
             }
             SessionAction::ReadParts { round, spans, parts, pinned, .. } => {
-                let read = store.parts(number, &spans, parts, pinned);
+                let read = if pinned && expire {
+                    primary::PartsRead::PinExpired
+                } else {
+                    store.parts(number, &spans, parts, pinned)
+                };
                 session.handle_parts(group, round, read, now);
             }
             SessionAction::ReadRanges { round, spans, pinned, bytes_max, .. } => {

@@ -123,8 +123,13 @@ fn partial_pair(disk: &MemOs, portion: &Portion) -> Pair {
 
 /// A session of a copy with a primary, both of which go on from what they hold.
 fn followed_by(db: Database, table: Table, copy: FollowingCopy) -> Pair {
-    let options =
-        Options { chunk_bytes: 500, chunks_in_flight: 2, refresh_mark_bytes: 1, ..Options::default() };
+    let options = Options {
+        chunk_bytes: 500,
+        chunks_in_flight: 2,
+        refresh_mark_bytes: 1,
+        rounds_apart: Millis(0),
+        ..Options::default()
+    };
     let (group, _) = lead(&db, options.clone(), Leading::default(), NOW).unwrap();
     let machine = copy.machine("two".into(), options.clone(), NOW);
     let session = Session::new(SessionId(1), options, NOW);
@@ -187,6 +192,50 @@ fn a_round_whose_pin_outgrows_the_caps_begins_again_where_it_was() {
     let status = pair.machine.status();
     assert_eq!((status.state, status.counters.resumptions), (State::Online, 1), "{status:?}");
     equal_in(&pair, "t");
+}
+
+/// Lets both sides act while all files are merged anew each second, until a round is installed; how many pins that took.
+fn run_under_merges(pair: &mut Pair) -> usize {
+    pair.machine.handle_tick(NOW);
+    let (mut clock, mut expired) = (NOW.0, 0);
+    for turn in 0..500 {
+        fill(&pair.db, &format!("turn {turn}"));
+        pair.db.compact().unwrap();
+        clock += 1_000;
+        pair.reads.look_after_pin(Millis(clock));
+        let before = pair.machine.status().reason;
+        pair.run_primary();
+        let after = pair.machine.status().reason;
+        expired += usize::from(after == Some(Reason::PinExpired) && before != after);
+        pair.run_copy();
+        let status = pair.machine.status();
+        if status.counters.refreshes > 0 {
+            return expired;
+        }
+    }
+    panic!("no round ends: {:?}", pair.machine.status());
+}
+
+#[test]
+fn rounds_end_though_all_that_they_read_is_merged_away_all_the_while() {
+    let disk = MemOs::new(2);
+    let mut pair = partial_pair(&disk, &portion_of("t"));
+    fill(&pair.db, "first");
+    pair.db.compact().unwrap();
+    let expired = run_under_merges(&mut pair);
+    assert!((1..=4).contains(&expired), "{expired} pins of a delta were given up");
+    pair.run();
+    equal_in(&pair, "t");
+    // Of another portion all ranges are compared, and what was compared counts for nothing when a pin is given up.
+    let Pair { db, table, copy, machine, .. } = pair;
+    drop((copy, machine));
+    let copy = FollowingCopy::holding(database(&disk), Some(portion_of("u")));
+    let mut pair = followed_by(db, table, copy);
+    let expired = run_under_merges(&mut pair);
+    assert!((1..=4).contains(&expired), "{expired} pins of a comparison were given up");
+    assert_eq!(pair.machine.status().counters.reconciles, 1);
+    pair.run();
+    equal_in(&pair, "u");
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use parking_lot::Mutex;
 use planaria_engine::{
-    Database, Durability, Followed, Follower, Lead, RefreshEstimate, Registration, Snapshot, Spans,
+    Database, Durability, Followed, Follower, HeldBack, Lead, RefreshEstimate, Registration, Snapshot, Spans,
 };
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{
@@ -347,6 +347,25 @@ struct View {
     spans: Option<Spans>,
 }
 
+/// What a round is pinned to.
+#[derive(Debug)]
+enum Pin {
+    /// Nothing, or not yet.
+    None,
+    /// All that is read for the round is read there.
+    At(View),
+    /// It kept too much on the disk: nothing more is read for the round.
+    Expired,
+}
+
+/// What a pin may keep on the disk, in bytes. After each round in a row that was given up it is more, and after four of them all that
+/// there is: a round that takes what it takes has to end once, and what it keeps is never more than the database was.
+fn allowed(held: &HeldBack, expiries: u32) -> u64 {
+    let part = held.bytes_at_most >> 4_u32.saturating_sub(expiries);
+    let more = held.cap.saturating_mul(1 << expiries.min(4));
+    if expiries == 0 { held.cap } else { more.max(part) }
+}
+
 /// How often it is looked at what a pin keeps on the disk.
 const LOOK_AT_PIN_AFTER: Millis = Millis(1_000);
 
@@ -376,10 +395,11 @@ pub struct SessionReads {
     follower: Option<Follower>,
     /// What the copy is to hold, if it is partial.
     portion: Option<Portion>,
-    pin: Option<View>,
-    /// When it was looked at what the pin keeps on the disk; the round that it was taken for is over if that was too much.
-    pin_looked_at: Option<Millis>,
-    pin_expired: bool,
+    pin: Pin,
+    /// How many rounds in a row have lost their pin.
+    expiries: u32,
+    /// When it was looked at last what the pin keeps on the disk.
+    looked_at: Millis,
     /// Reads of a snapshot that is not there yet.
     early: Vec<SessionAction>,
     /// A survey waits until the history hash at the visible cut is known: what is fed may begin there.
@@ -393,9 +413,9 @@ impl SessionReads {
             db,
             follower: None,
             portion: None,
-            pin: None,
-            pin_looked_at: None,
-            pin_expired: false,
+            pin: Pin::None,
+            expiries: 0,
+            looked_at: Millis::default(),
             early: Vec::new(),
             needs_hash: false,
         }
@@ -425,23 +445,24 @@ impl SessionReads {
     /// Gives the pinned snapshot up if it keeps more on the disk than the caps allow. The next read of its round is answered
     /// with that.
     pub fn look_after_pin(&mut self, now: Millis) {
-        let is_due = self.pin_looked_at.is_none_or(|last| now.since(last) >= LOOK_AT_PIN_AFTER);
-        if let Some(view) = self.pin.as_ref().filter(|_| is_due) {
-            self.pin_looked_at = Some(now);
-            if self.db.is_held_back_by(&view.snapshot) {
-                tracing::warn!(
-                    "a secondary is too slow for what its round keeps on the disk: the round begins again"
-                );
-                self.drop_pin();
-                self.pin_expired = true;
-            }
+        let Pin::At(view) = &self.pin else { return };
+        if now.since(self.looked_at) < LOOK_AT_PIN_AFTER {
+            return;
+        }
+        self.looked_at = now;
+        let held = self.db.held_back(&view.snapshot);
+        if held.bytes > allowed(&held, self.expiries) {
+            let HeldBack { bytes, cap, .. } = held;
+            tracing::warn!(bytes, cap, "a round keeps too much on the disk: it begins again at a newer cut");
+            self.pin = Pin::Expired;
+            self.expiries += 1;
         }
     }
 
-    fn drop_pin(&mut self) {
-        self.pin = None;
-        self.pin_expired = false;
-        self.pin_looked_at = None;
+    fn unpin(&mut self) {
+        if matches!(std::mem::replace(&mut self.pin, Pin::None), Pin::At(_)) {
+            self.expiries = 0;
+        }
     }
 
     /// Carries out one action.
@@ -455,7 +476,7 @@ impl SessionReads {
             self.early.push(action);
             return Ok(Outcome::Early);
         }
-        if self.pin_expired
+        if matches!(self.pin, Pin::Expired)
             && let Some(answer) = expired(&action)
         {
             return Ok(Outcome::Answered(answer));
@@ -490,7 +511,7 @@ impl SessionReads {
                 Answer::Ranges(round, compare::read_ranges(&snapshot, &spans, held.as_ref(), bytes_max)?)
             }
             SessionAction::ReleasePin => {
-                self.drop_pin();
+                self.unpin();
                 // The round is over, and with it what was to be read for it.
                 self.early.clear();
                 return Ok(Outcome::Done);
@@ -508,7 +529,7 @@ impl SessionReads {
         let estimate = estimate(&self.db, self.portion.as_ref(), since)?;
         // A partial copy takes what one pin shows. It begins here, where the hash that belongs to it can still be told:
         // messages about ranges have no room for another one.
-        self.drop_pin();
+        self.unpin();
         let visible =
             if self.portion.is_some() { self.view(true)?.snapshot.uid() } else { self.db.visible() };
         Ok(Survey {
@@ -541,19 +562,21 @@ impl SessionReads {
 
     /// Whether a read finds what it needs: the round is pinned, or enough is visible.
     fn has_reached(&self, at_least: Uid, pinned: bool) -> bool {
-        (pinned && (self.pin.is_some() || self.pin_expired)) || self.db.visible() >= at_least
+        (pinned && !matches!(self.pin, Pin::None)) || self.db.visible() >= at_least
     }
 
     /// The newest snapshot, or the one that the round is pinned to, and what of it a partial copy is to hold.
     fn view(&mut self, pinned: bool) -> Result<View> {
-        if let Some(pin) = self.pin.as_ref().filter(|_| pinned) {
-            return Ok(pin.clone());
+        if let Pin::At(view) = &self.pin
+            && pinned
+        {
+            return Ok(view.clone());
         }
         let snapshot = self.db.snapshot();
         let spans = self.portion.as_ref().map(|portion| snapshot.spans_of(portion)).transpose()?;
         let view = View { snapshot, spans };
         if pinned {
-            self.pin = Some(view.clone());
+            self.pin = Pin::At(view.clone());
         }
         Ok(view)
     }
