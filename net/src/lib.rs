@@ -13,6 +13,8 @@ mod error;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+mod golden;
 pub mod quic;
 pub mod replica;
 pub mod wire;

@@ -1,11 +1,5 @@
 //! The messages of replication as bytes that lie in the repository: what is written now is the same, and they are read as what
 //! they were.
-//!
-//! Whoever changes a message sees it here. `PLANARIA_GOLDEN=write` writes the file anew, which is right as long as no release
-//! has spoken the old one.
-
-use std::fmt::Write;
-use std::path::Path;
 
 use bytes::Bytes;
 use planaria_replication::{
@@ -13,40 +7,35 @@ use planaria_replication::{
     Parts, RangesReply, RangesRequest, Reason, Record, RecordKind, Refusal, Refused, Resume, RewindItem,
     RewindReply, RewindRequest, Span, Tiling, Way, Welcome,
 };
-use planaria_types::{
-    DatabaseId, Epoch, GroupId, History, HistoryEntry, HistoryHash, InstanceId, KeyRange, Position, TableId,
-    Uid,
-};
+use planaria_types::{DatabaseId, GroupId, HistoryHash, InstanceId, KeyRange, TableId, Uid};
 
 use super::{Opening, decode, decode_message, encode};
+use crate::golden::{each, entry, epoch, history, hold, position, text, variants};
 use crate::wire::message::Shape;
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/replication-1.txt");
 const ROUND: u64 = 300;
 const TABLE: TableId = TableId(7);
 
-fn text(text: &'static str) -> Bytes {
-    Bytes::from_static(text.as_bytes())
-}
-
-fn epoch(incarnation: u32) -> Epoch {
-    Epoch { term: 2, incarnation: incarnation.into(), nonce: 0x1122_3344_5566_7788 }
-}
-
-fn entry(incarnation: u32) -> HistoryEntry {
-    HistoryEntry { epoch: epoch(incarnation), inherited: Uid::new(0x0102_0304), hash: HistoryHash(0x09_0203) }
-}
-
-fn history() -> History {
-    let mut history = History::default();
-    let first = HistoryEntry { epoch: epoch(1), inherited: Uid::ZERO, hash: HistoryHash::default() };
-    history.push(first).unwrap();
-    history.push(entry(3)).unwrap();
-    history
-}
-
-fn position() -> Position {
-    Position { epoch: epoch(3), uid: Uid::new(0x0a0b_0c0d) }
+variants! {
+    Opening { Follow, Clone, Shaped, Archive, Join }
+    Message {
+        Hello,
+        Welcome,
+        Refused,
+        Live,
+        Ack,
+        DeltaRequest,
+        DeltaChunk,
+        RewindRequest,
+        RewindReply,
+        Again,
+        Heartbeat,
+        Bye,
+        Compare,
+        Parts,
+        RangesRequest,
+        RangesReply,
+    }
 }
 
 fn record(key: &'static str, kind: RecordKind) -> Record {
@@ -179,76 +168,25 @@ fn messages() -> Vec<Message> {
     ]
 }
 
-/// A message that has no name here has no bytes in the file.
-fn name(message: &Message) -> &'static str {
-    match message {
-        Message::Hello(_) => "Hello",
-        Message::Welcome(_) => "Welcome",
-        Message::Refused(_) => "Refused",
-        Message::Live(_) => "Live",
-        Message::Ack(_) => "Ack",
-        Message::DeltaRequest(_) => "DeltaRequest",
-        Message::DeltaChunk(_) => "DeltaChunk",
-        Message::RewindRequest(_) => "RewindRequest",
-        Message::RewindReply(_) => "RewindReply",
-        Message::Again(_) => "Again",
-        Message::Heartbeat => "Heartbeat",
-        Message::Bye(_) => "Bye",
-        Message::Compare(_) => "Compare",
-        Message::Parts(_) => "Parts",
-        Message::RangesRequest(_) => "RangesRequest",
-        Message::RangesReply(_) => "RangesReply",
-    }
-}
-
-fn openings() -> Vec<(&'static str, Opening)> {
+fn openings() -> Vec<Opening> {
     let shape = Shape::default();
     vec![
-        ("Follow", Opening::Follow { port: Some(7_400) }),
-        ("Clone", Opening::Clone),
-        ("Shaped", Opening::Shaped { shape, resumes: Some(InstanceId(0x2222)) }),
-        ("Archive", Opening::Archive { since: Some(Uid::new(0x0a0b)) }),
-        ("Join", Opening::Join { list: [4; 32] }),
+        Opening::Follow { port: Some(7_400) },
+        Opening::Clone,
+        Opening::Shaped { shape, resumes: Some(InstanceId(0x2222)) },
+        Opening::Archive { since: Some(Uid::new(0x0a0b)) },
+        Opening::Join { list: [4; 32] },
     ]
+}
+
+fn encode_message(message: &Message) -> Bytes {
+    message.validate().unwrap();
+    encode(message).unwrap()
 }
 
 #[test]
 fn messages_are_the_bytes_that_they_were() {
-    let (messages, openings) = (messages(), openings());
-    let mut written = String::new();
-    let mut line = |name: &str, bytes: &Bytes| {
-        write!(written, "{name} ").unwrap();
-        bytes.iter().for_each(|byte| write!(written, "{byte:02x}").unwrap());
-        writeln!(written).unwrap();
-    };
-    for (name, opening) in &openings {
-        line(name, &encode(opening).unwrap());
-    }
-    for message in &messages {
-        message.validate().unwrap();
-        line(name(message), &encode(message).unwrap());
-    }
-    if std::env::var_os("PLANARIA_GOLDEN").is_some_and(|wish| wish == "write") {
-        std::fs::create_dir_all(Path::new(FILE).parent().unwrap()).unwrap();
-        std::fs::write(FILE, &written).unwrap();
-    }
-    let golden = std::fs::read_to_string(FILE).unwrap();
-    for (now, then) in written.lines().zip(golden.lines()) {
-        assert_eq!(now, then, "{FILE}");
-    }
-    assert_eq!(written.lines().count(), golden.lines().count());
-
-    let bytes = |line: &str| -> Bytes {
-        let hex = line.split_once(' ').unwrap().1.as_bytes();
-        let digits = hex.chunks(2).map(|digits| std::str::from_utf8(digits).unwrap());
-        digits.map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect()
-    };
-    let (first, rest): (Vec<_>, Vec<_>) =
-        golden.lines().map(bytes).enumerate().partition(|(at, _)| *at < openings.len());
-    for ((_, bytes), (_, opening)) in first.iter().zip(&openings) {
-        assert_eq!(decode::<Opening>(bytes).unwrap(), *opening);
-    }
-    for ((_, bytes), message) in rest.iter().zip(&messages) {
-        assert_eq!(decode_message(bytes).unwrap(), *message);
-    }
+    let mut lines = each("", openings(), |opening| encode(opening).unwrap(), |bytes| decode(bytes).unwrap());
+    lines.extend(each("", messages(), encode_message, |bytes| decode_message(bytes).unwrap()));
+    hold("replication-1.txt", &lines);
 }

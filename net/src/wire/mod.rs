@@ -22,3 +22,6 @@ pub mod stores;
 pub mod topology;
 
 pub use frame::{Frame, FrameError, FrameKind};
+
+#[cfg(test)]
+mod golden_tests;
