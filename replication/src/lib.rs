@@ -32,7 +32,7 @@ pub use feed::{CHAIN_MAX, Feed};
 pub use fork::{agree, fork};
 pub use message::{
     Ack, Again, Bye, ByeCode, DeltaChunk, DeltaRequest, Hello, InvalidMessage, Lane, Live, Message,
-    PROTOCOL_VERSION, Refusal, Refused, Resume, RewindReply, RewindRequest, Welcome,
+    PROTOCOL_VERSION, Refusal, Refused, Resume, RewindReply, RewindRequest, Welcome, validate_history,
 };
 pub use options::Options;
 #[cfg(feature = "planted")]

@@ -474,7 +474,12 @@ fn validate_welcome(welcome: &Welcome) -> Result<(), InvalidMessage> {
     validate_history(&welcome.history)
 }
 
-fn validate_history(history: &History) -> Result<(), InvalidMessage> {
+/// Checks a history that came from outside: its length, and that its epochs rise.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn validate_history(history: &History) -> Result<(), InvalidMessage> {
     if history.entries().len() > HISTORY_ENTRIES_MAX {
         return Err(InvalidMessage("a history is too long"));
     }

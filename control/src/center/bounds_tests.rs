@@ -110,4 +110,12 @@ fn what_a_report_says_at_length_is_clipped_or_refused() {
     let damaged = &live["b"].copies[&InstanceId(2)].report.damage;
     assert!(!damaged.is_empty() && damaged.len() < 10_000, "{}", damaged.len());
     assert!(live["c"].copies.is_empty());
+    // Epochs that fall, as no history of ours can be made.
+    let falling = postcard::to_stdvec(&[entry(2), entry(1)].to_vec()).unwrap();
+    world.copy(2).history = postcard::from_bytes(&falling).unwrap();
+    world.passes(1_000);
+    assert!(world.center().live["c"].copies.is_empty());
+    world.copy(2).history = History::from_entries(vec![entry(1), entry(2)]).unwrap();
+    world.passes(1_000);
+    assert_eq!(world.center().live["c"].copies.len(), 1);
 }

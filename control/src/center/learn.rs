@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use planaria_net::wire::control::{CopyReport, HISTORY_ENTRIES_MAX, Join, NAME_BYTES_MAX, NodeReport};
 use planaria_replication::Millis;
 use planaria_replication::control::{CopyState, InstanceRole, Labels};
-use planaria_types::EpochOrder;
+use planaria_types::{EpochOrder, History};
 
 use super::live::LiveCopy;
 use super::succession::JOB_PATIENCE;
@@ -276,6 +276,8 @@ fn is_sane(copy: &CopyReport) -> bool {
         && copy.level.len() <= NAME_BYTES_MAX
         && copy.role != InstanceRole::Primary
         && copy.history.entries().len() <= HISTORY_ENTRIES_MAX
+        // Decoding alone does not check the order of the entries.
+        && History::from_entries(copy.history.entries().to_vec()).is_some()
 }
 
 /// A report with as much of its text as is kept: a copy with much to say of its damage is heard all the same.

@@ -69,6 +69,9 @@ pub(super) fn plan(
     let primary =
         primary.ok_or_else(|| RemoteError::new("not_a_primary", "this node neither leads nor follows"))?;
     let asked = way.map(way_of).transpose()?;
+    let malformed = |what: String| RemoteError::new("protocol", what);
+    planaria_replication::validate_history(history).map_err(|error| malformed(error.to_string()))?;
+    portion.map_or(Ok(()), Portion::validate).map_err(|error| malformed(error.to_string()))?;
     let plan = primary
         .plan(history, durable, Some(hash), asked, portion)
         .map_err(|error| RemoteError::new("refresh", error.to_string()))?;
