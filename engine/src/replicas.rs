@@ -11,8 +11,6 @@ use crate::commit::Batch;
 use crate::database::{Database, Durability, Snapshot};
 use crate::error::{Error, Result};
 use crate::planted::planted;
-use crate::portion::Spans;
-use crate::run::Run;
 use crate::store::REGISTRATION_PREFIX;
 use crate::version::StoreVersion;
 
@@ -128,22 +126,6 @@ pub struct Lag {
     pub ms: u64,
 }
 
-/// What bringing a copy up to date would take, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RefreshEstimate {
-    /// Whether memory or the log holds every commit since the position.
-    pub retained: bool,
-    /// Commits since the position: about what the log holds of them.
-    pub tail_bytes: u64,
-    /// Records that changed since the position, as they lie in run files: an estimate from a sample of their blocks.
-    pub delta_bytes: u64,
-    /// All run files.
-    pub total_bytes: u64,
-}
-
-/// Blocks of a run that are looked into for an estimate, at most.
-const SAMPLED_BLOCKS: usize = 32;
-
 fn registration_key(instance: InstanceId) -> Vec<u8> {
     [REGISTRATION_PREFIX, &instance.0.to_be_bytes()].concat()
 }
@@ -182,17 +164,7 @@ impl Database {
         if position >= store.appended() {
             return Preserved::default();
         }
-        let version = store.pin().0;
-        let references = version.fragments().iter().flat_map(|fragment| fragment.references());
-        let bytes = references
-            .filter(|reference| reference.upto > position)
-            .map(|reference| {
-                let meta = reference.run.meta();
-                let marks = u128::from(meta.records.saturating_sub(meta.puts));
-                let changed = u128::from(changed_bytes(&reference.run, position, &KeyRange::ALL));
-                (changed * marks / u128::from(meta.records.max(1))) as u64
-            })
-            .sum();
+        let bytes = self.mark_bytes(position);
         Preserved { bytes, age_ms: self.now_millis().saturating_sub(position.millis()) }
     }
 
@@ -271,148 +243,12 @@ impl Database {
             cap: self.store().options.preserved_bytes_max,
         }
     }
-
-    /// What bringing a copy at `since` up to date would take.
-    pub fn estimate_refresh(&self, since: Uid) -> RefreshEstimate {
-        let store = self.store();
-        let version = store.pin().0;
-        let (mut delta_bytes, mut total_bytes) = (0, 0);
-        for fragment in version.fragments() {
-            delta_bytes += fragment.memtable_changed_bytes(since);
-            for reference in fragment.references() {
-                total_bytes += reference.bytes();
-                if reference.upto > since {
-                    delta_bytes += changed_bytes(&reference.run, since, &KeyRange::ALL);
-                }
-            }
-        }
-        let retained = since >= store.appended()
-            || store.feed.after(since, 1).is_some()
-            || store.segment_before(since).is_some_and(|from| from.number >= store.log.retained_from());
-        RefreshEstimate { retained, tail_bytes: self.tail_bytes(since), delta_bytes, total_bytes }
-    }
-
-    /// About the bytes of the log above `since`: counted where the commits are in memory, else whole segments, and of the one
-    /// that `since` lies in the part that its UIDs suggest.
-    fn tail_bytes(&self, since: Uid) -> u64 {
-        let store = self.store();
-        let appended = store.appended();
-        if since >= appended {
-            return 0;
-        }
-        if let Some((_, bytes)) = store.feed.measure_after(since) {
-            return bytes;
-        }
-        let Some(from) = store.segment_before(since) else { return 0 };
-        let segments = store.log.segments();
-        let behind =
-            segments.iter().filter(|own| own.number > from.number).map(|own| own.end_offset).sum::<u64>();
-        let begun = segments.iter().find(|own| own.number == from.number).map_or(0, |own| own.end_offset);
-        let until = store.segment_after(from.number).map_or(appended, |next| next.uid);
-        let all_ms = until.millis().saturating_sub(from.uid.millis()).max(1);
-        let rest_ms = until.millis().saturating_sub(since.millis()).min(all_ms);
-        behind + (u128::from(begun) * u128::from(rest_ms) / u128::from(all_ms)) as u64
-    }
-}
-
-impl Snapshot {
-    /// What bringing a copy at `since` up to date would take that holds these spans alone. The log is no way for it.
-    pub fn estimate_within(&self, spans: &Spans, since: Uid) -> RefreshEstimate {
-        let (mut delta_bytes, mut total_bytes) = (0, 0);
-        for (table, span) in spans {
-            for fragment in self.version().overlapping(*table, span) {
-                delta_bytes += fragment.memtable_changed_bytes(since);
-                for reference in fragment.references() {
-                    let Some(keys) = reference.keys.intersect(span) else { continue };
-                    total_bytes += reference.bytes();
-                    if reference.upto > since {
-                        delta_bytes += changed_bytes(&reference.run, since, &keys);
-                    }
-                }
-            }
-        }
-        RefreshEstimate { retained: false, tail_bytes: 0, delta_bytes, total_bytes }
-    }
-}
-
-/// About the bytes of a run's records within `keys` above `since`, keys and rows as they are.
-///
-/// The index tells the blocks that hold any; the share of such records in them is taken from a sample. Whole blocks
-/// would mislead where changes are scattered: with a hundred records a block, one change in a hundred touches most.
-fn changed_bytes(run: &Run, since: Uid, keys: &KeyRange) -> u64 {
-    // Where the file is not here yet, all of it may have changed.
-    let Ok(index) = run.index() else { return run.meta().len };
-    let is_within = |at: usize| {
-        let begins_below_end = at.checked_sub(1).is_none_or(|at| keys.is_below_end(index.separator(at).0));
-        begins_below_end && index.separator(at).0 >= keys.start.as_slice()
-    };
-    let is_touched = |at: &usize| {
-        index.entry(*at).is_some_and(|entry| entry.highest_uid > since)
-            && (*keys == KeyRange::ALL || is_within(*at))
-    };
-    let touched: Vec<usize> = (0..index.len()).filter(is_touched).collect();
-    let bytes: u64 = touched.iter().filter_map(|at| index.entry(*at)).map(|entry| u64::from(entry.len)).sum();
-    let (mut records, mut changed) = (0_u64, 0_u64);
-    for at in touched.iter().step_by(touched.len().div_ceil(SAMPLED_BLOCKS).max(1)) {
-        // A block that cannot be read is somebody else's error; here it only makes the estimate coarser.
-        let Ok(block) = run.block(*at) else { continue };
-        let Ok(keys) = block.keys_above(since) else { continue };
-        records += block.count() as u64;
-        changed += keys;
-    }
-    let share = if records == 0 { 1.0 } else { changed as f64 / records as f64 };
-    // Records move as they are, and lie compressed.
-    let meta = run.meta();
-    let expands = meta.raw_bytes as f64 / meta.len.max(1) as f64;
-    (bytes as f64 * share * expands).ceil() as u64
 }
 
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use crate::os::{MemOs, Os};
     use crate::{Batch, Database, Durability, Options};
-
-    #[test]
-    fn a_record_that_changed_again_and_again_moves_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { background: false, ..Options::default() };
-        let db = Database::open_with(dir.path().join("db"), options).unwrap();
-        let table = db.create_raw_table("t").unwrap();
-        let put = |keys: &mut dyn Iterator<Item = u64>, turn: u8| {
-            let mut batch = Batch::new();
-            for key in keys {
-                batch.put(table.id(), key.to_be_bytes(), vec![turn; 100]);
-            }
-            db.write(batch, Durability::Background).unwrap()
-        };
-        let since = put(&mut (0..20_000), 0);
-        db.compact().unwrap();
-        put(&mut (0..20_000).step_by(100), 1);
-        db.compact().unwrap();
-        let moves_once = db.estimate_refresh(since).delta_bytes;
-        // The copy that is away may lead, so every version is kept that it might have to go back to.
-        db.set_floors(Some(since), Some(since));
-        for turn in 2..52 {
-            put(&mut (0..20_000).step_by(100), turn);
-        }
-        db.compact().unwrap();
-        let versions: u64 = db.status().unwrap().tables.iter().map(|table| table.versions).sum();
-        assert!(versions > 29_000, "old versions are there: {versions}");
-        let estimate = db.estimate_refresh(since);
-        assert!(estimate.delta_bytes < 4 * moves_once, "{estimate:?}, after {moves_once} bytes");
-        // In memory as well, where they are not compressed.
-        for turn in 52..102 {
-            put(&mut (0..20_000).step_by(100), turn);
-        }
-        let estimate = db.estimate_refresh(since);
-        assert!(
-            estimate.delta_bytes < 4 * moves_once + 2 * 200 * 108,
-            "{estimate:?}, after {moves_once} bytes"
-        );
-        let last = put(&mut (0..100), 1);
-        assert_eq!(db.estimate_refresh(last).delta_bytes, 0);
-    }
 
     #[test]
     fn a_snapshot_that_keeps_merged_files_is_told_once_they_outgrow_the_cap() {
@@ -439,56 +275,6 @@ mod tests {
             assert!(held.bytes <= held.bytes_at_most && held.bytes * 10 > held.bytes_at_most * 9, "{held:?}");
             assert_eq!(held.bytes > held.cap, is_past);
             assert_eq!(db.held_back(&db.snapshot()).bytes, 0);
-        }
-    }
-
-    #[test]
-    fn the_length_of_the_log_since_a_position_is_told_by_its_time() {
-        let disk = MemOs::new(1);
-        let os: std::sync::Arc<dyn Os> = std::sync::Arc::new(disk.clone());
-        let options = Options { background: false, log_segment_bytes: 256 << 10, os, ..Options::default() };
-        let db = Database::open_with("/db", options.clone()).unwrap();
-        let table = db.create_raw_table("t").unwrap();
-        let put = |key: u64| {
-            disk.set_now_millis(disk.now_millis() + 10);
-            table.put(key.to_be_bytes(), vec![7; 2_000]).unwrap()
-        };
-        let commits: Vec<_> = (0..1_700).map(put).collect();
-        let tail = |db: &Database, since| db.estimate_refresh(since).tail_bytes;
-        assert_eq!(tail(&db, *commits.last().unwrap()), 0);
-        drop((table, db));
-        // The commits are no longer in memory.
-        let db = Database::open_with("/db", options).unwrap();
-        // The first UIDs were ahead of the clock.
-        for (at, since) in commits.iter().enumerate().skip(700).step_by(11) {
-            let rest = 2_000 * (1_699 - at) as u64;
-            let told = tail(&db, *since);
-            assert!(told >= rest && told <= rest + rest / 5 + 8_000, "{told} of {rest}");
-        }
-    }
-
-    #[test]
-    fn changes_scattered_over_all_blocks_are_not_taken_for_all_records() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { background: false, ..Options::default() };
-        let db = Database::open_with(dir.path().join("db"), options).unwrap();
-        let table = db.create_raw_table("t").unwrap();
-        let put = |keys: &mut dyn Iterator<Item = u64>| {
-            let mut batch = Batch::new();
-            for key in keys {
-                batch.put(table.id(), key.to_be_bytes(), vec![7; 100]);
-            }
-            db.write(batch, Durability::Background).unwrap()
-        };
-        let since = put(&mut (0..20_000));
-        put(&mut (0..20_000).step_by(100));
-        db.compact().unwrap();
-        let changed = db.estimate_refresh(since).delta_bytes;
-        let whole = db.estimate_refresh(planaria_types::Uid::ZERO).delta_bytes;
-        // As they move, keys and rows, though they are compressed to a tenth of it.
-        for (told, records) in [(changed, 200), (whole, 20_000)] {
-            let moves = records * 108;
-            assert!(told > moves * 3 / 4 && told < moves * 5 / 4, "{told} bytes of {moves}");
         }
     }
 }

@@ -27,7 +27,7 @@ mod writer;
 
 pub(crate) use cache::BlockCache;
 pub(crate) use chunks::CHUNK_BYTES;
-pub(crate) use index::Index;
+pub(crate) use index::{Index, IndexEntry};
 pub(crate) use meta::{RunIdentity, RunMeta};
 pub use options::Codec;
 pub(crate) use options::RunOptions;

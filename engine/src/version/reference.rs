@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use planaria_types::{FileId, KeyRange, Uid};
@@ -5,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cursor::Version;
 use crate::error::Result;
-use crate::run::Run;
+use crate::run::{Index, Run};
 
 /// A reference to a run: it owns a rectangle, a key range × an interval of UIDs, and shows nothing outside of it.
 #[derive(Clone, Debug)]
@@ -61,16 +62,30 @@ impl RunRef {
 
     /// An estimate of the bytes on disk that the rectangle shows: the blocks that its keys lie in.
     pub(crate) fn bytes(&self) -> u64 {
-        let meta = self.run.meta();
-        if self.keys.covers(&KeyRange::inclusive(&meta.smallest_key, &meta.largest_key)) {
-            return meta.len;
+        let len = self.run.meta().len;
+        if self.shows_all_keys() {
+            return len;
         }
         // Of a file that is not here yet, all of it is as good a guess as any.
-        let Ok(index) = self.run.index() else { return meta.len };
-        let first = index.find(&self.keys.start, Uid::MAX);
+        let Some((index, blocks)) = self.blocks() else { return len };
+        let range = |at| Some(index.entry(at)?.range());
+        let ends = range(blocks.start).zip(blocks.last().and_then(range));
+        ends.map_or(0, |(first, last)| last.end.saturating_sub(first.start))
+    }
+
+    /// The run's index, and the blocks in it that the rectangle's keys lie in; `None` for a file that is not here yet.
+    pub(crate) fn blocks(&self) -> Option<(&Index, Range<usize>)> {
+        let index = self.run.index().ok()?;
+        if self.shows_all_keys() {
+            return Some((index, 0..index.len()));
+        }
+        let Some(first) = index.find(&self.keys.start, Uid::MAX) else { return Some((index, 0..0)) };
         let last = self.keys.end.as_ref().and_then(|end| index.find(end, Uid::MAX));
-        let last = last.unwrap_or(index.len().saturating_sub(1));
-        let bytes = |first| Some(index.entry(last)?.range().end.saturating_sub(index.entry(first)?.offset));
-        first.and_then(bytes).unwrap_or(0)
+        Some((index, first..last.map_or(index.len(), |last| last + 1)))
+    }
+
+    fn shows_all_keys(&self) -> bool {
+        let meta = self.run.meta();
+        self.keys.covers(&KeyRange::inclusive(&meta.smallest_key, &meta.largest_key))
     }
 }
