@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -338,11 +338,11 @@ fn remote(global: &Global) -> Result<Option<RemoteSession>, CliError> {
 
 /// `planaria clone show`.
 fn show(global: &Global, name: &CloneNameArgs) -> Result<(), CliError> {
-    let info = match remote(global)? {
-        Some(session) => session.clone_show(&name.clone)?,
-        None => describe(&place_of(name))?,
+    let report = match remote(global)? {
+        Some(session) => report_of(&session.clone_show(&name.clone)?),
+        None => report_of_directory(&describe(&place_of(name))?),
     };
-    print(global, &report_of(&info))
+    print(global, &report)
 }
 
 /// `planaria clone wait`.
@@ -403,7 +403,7 @@ fn act(global: &Global, name: &CloneNameArgs, action: CloneAction) -> Result<(),
             );
         }
     }
-    print(global, &report_of(&describe(&place)?))
+    print(global, &report_of_directory(&describe(&place)?))
 }
 
 fn found(place: &ClonePlace, was_there: bool, otherwise: &str) -> Result<(), CliError> {
@@ -435,7 +435,10 @@ fn describe(place: &ClonePlace) -> Result<CloneInfo, CliError> {
         ClonePurpose::Standby => CloneRole::Standby,
         ClonePurpose::Backup => CloneRole::Backup,
     };
+    let total_bytes = if place.is_there() { Some(bytes_below(place.dir())?) } else { None };
     Ok(CloneInfo {
+        total_bytes,
+        done_bytes: total_bytes.unwrap_or_default(),
         name: if about.name.is_empty() { describe_name(place) } else { about.name },
         state: state.to_owned(),
         role,
@@ -445,6 +448,26 @@ fn describe(place: &ClonePlace) -> Result<CloneInfo, CliError> {
         keeps_old: place.has_replaced(),
         ..CloneInfo::default()
     })
+}
+
+/// The bytes of all files below a directory; of one that goes meanwhile, none.
+fn bytes_below(dir: &Path) -> io::Result<u64> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if gone(&error) => return Ok(0),
+        entries => entries?,
+    };
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Err(error) if gone(&error) => 0,
+            Err(error) => return Err(error),
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path())?,
+            Ok(metadata) => metadata.len(),
+        };
+    }
+    Ok(bytes)
 }
 
 fn role_name(role: CloneRole) -> &'static str {
@@ -458,6 +481,14 @@ fn role_name(role: CloneRole) -> &'static str {
 
 fn duration(ms: u64) -> Cell {
     Cell::Duration(std::time::Duration::from_millis(ms))
+}
+
+/// How it came is written down by nodes alone; of a directory that is not complete, how much of it is there is told by
+/// whoever goes on with it.
+fn report_of_directory(info: &CloneInfo) -> Report {
+    let came = ["moved_bytes", "resumed_bytes", "linked_bytes"];
+    let unknown = came.into_iter().chain(info.total_bytes.is_none().then_some("bytes"));
+    unknown.fold(report_of(info), Report::untold)
 }
 
 fn report_of(info: &CloneInfo) -> Report {
@@ -504,5 +535,19 @@ mod tests {
         drop(claimed);
         place.settle().unwrap();
         assert!(!dropped.exists());
+    }
+
+    #[test]
+    fn a_clone_in_a_directory_is_as_large_as_its_files() {
+        let root = tempfile::tempdir().unwrap();
+        let place = ClonePlace::new(root.path().join("copy"), Arc::new(Posix));
+        assert_eq!(describe(&place).unwrap().total_bytes, None);
+        let db = planaria_engine::Database::open(place.dir()).unwrap();
+        db.create_raw_table("t").unwrap().put(b"key", b"row").unwrap();
+        drop(db);
+        let info = describe(&place).unwrap();
+        let files = ["MANIFEST", "LOCK"].map(|name| place.dir().join(name).metadata().unwrap().len());
+        assert!(info.total_bytes.unwrap() > files.iter().sum(), "{info:?}");
+        assert_eq!(info.total_bytes, Some(info.done_bytes));
     }
 }

@@ -22,6 +22,15 @@ impl Report {
         self
     }
 
+    /// The same report with nothing told under `name`.
+    #[must_use]
+    pub(crate) fn untold(mut self, name: &str) -> Self {
+        for (_, cell) in self.fields.iter_mut().filter(|(own, _)| *own == name) {
+            *cell = Cell::None;
+        }
+        self
+    }
+
     /// The cells alone, for a listing that has its own headings.
     pub(crate) fn into_cells(self) -> Vec<Cell> {
         self.fields.into_iter().map(|(_, cell)| cell).collect()

@@ -223,6 +223,22 @@ fn who_embeds_the_engine_compiles_no_runtime_and_no_network() {
     assert!(more.is_empty(), "the protocol needs no {more:?}: hand in what they give as an argument");
 }
 
+/// It is built by whoever compares, and by nobody else.
+#[test]
+fn the_comparison_s_lock_file_has_what_the_engine_needs() {
+    let locked = manifests::locked("bench/compare/Cargo.lock");
+    for of in manifests::crates() {
+        let Some(known) = locked.get(&of.name) else { continue };
+        let missing: Vec<_> = of.dependencies.difference(known).collect();
+        assert!(
+            missing.is_empty(),
+            "bench/compare/Cargo.lock lacks {missing:?} of {}: build it once",
+            of.name
+        );
+    }
+    assert!(locked.contains_key("planaria-engine"));
+}
+
 #[test]
 fn names_are_in_their_places() {
     let mut complaints = Vec::new();

@@ -69,12 +69,10 @@ fn parse(dir: &str) -> Crate {
     found
 }
 
-/// All that a crate draws in, by the lock file: its tests' needs and those of every target included, its own optional
-/// dependencies left out.
-pub(crate) fn closure(name: &str) -> BTreeSet<String> {
-    let mut packages: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let own = crates().into_iter().find(|of| of.name == name);
-    for package in read("Cargo.lock").split("[[package]]").skip(1) {
+/// What each package of a lock file depends on: its tests' needs if it is of the workspace, and those of every target.
+pub(crate) fn locked(path: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut packages: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for package in read(path).split("[[package]]").skip(1) {
         let field = |key: &str| {
             let line = package.lines().find_map(|line| line.strip_prefix(key))?;
             Some(line.trim_matches('"').to_owned())
@@ -83,9 +81,17 @@ pub(crate) fn closure(name: &str) -> BTreeSet<String> {
         let names = list.unwrap_or_default().lines().filter_map(|line| line.split('"').nth(1));
         let names = names.filter_map(|name| name.split(' ').next()).map(str::to_owned);
         let name = field("name = ").expect("a package of the lock file has a name");
-        let optional = own.as_ref().filter(|own| own.name == name).map(|own| &own.optional);
-        let names = names.filter(|name| optional.is_none_or(|optional| !optional.contains(name)));
         packages.entry(name).or_default().extend(names);
+    }
+    packages
+}
+
+/// All that a crate draws in, by the lock file: its tests' needs and those of every target included, its own optional
+/// dependencies left out.
+pub(crate) fn closure(name: &str) -> BTreeSet<String> {
+    let mut packages = locked("Cargo.lock");
+    if let (Some(own), Some(needs)) = (crates().iter().find(|of| of.name == name), packages.get_mut(name)) {
+        needs.retain(|name| !own.optional.contains(name));
     }
     let mut reached = BTreeSet::new();
     let mut open = vec![name.to_owned()];
