@@ -245,6 +245,7 @@ fn what_failed_once_does_not_fail_again() {
         (17_289, "run files below what a copy had acknowledged took it back"),
         (400_002_123, "a delta went on at a lower position than it had been read at before"),
         (2_697, "compaction passed the fork by the stable UID of the next primary"),
+        (800_015_483, "a primary that was made to stop led on under an epoch that nobody had promised"),
     ];
     for (seed, why) in seeds {
         assert!(run(seed, None).is_ok(), "seed {seed} fails again: {why}");

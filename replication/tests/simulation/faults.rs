@@ -263,8 +263,15 @@ impl World {
         if !assessed.is_safe() {
             self.coverage.unsafe_refused += 1;
             if heard.contains(&leader) && self.swarm.is_none() {
-                // It was made to stop, and nobody may take its place: an operator has it lead on.
-                self.lead(leader, term + 1);
+                // It was made to stop, and nobody may take its place: an operator has it lead on. That is a promotion, too: who
+                // can be reached promises its epoch first, or might promise an older one to somebody else later.
+                let nonce = self.random.next();
+                self.nodes[leader].incarnations += 1;
+                let epoch = Epoch { term: term + 1, incarnation: self.nodes[leader].incarnations, nonce };
+                for other in heard.iter().filter(|other| **other != leader).chain([&node]) {
+                    self.promise(*other, epoch);
+                }
+                self.lead_as(leader, epoch);
             }
             return Ok(());
         }
