@@ -95,15 +95,13 @@ impl Follower {
         if self.at >= self.store.appended() {
             return Ok(Followed::Commits(Vec::new()));
         }
-        let commits = match self.store.feed.after(self.at, bytes_max) {
-            Some(commits) => {
-                self.log = None;
-                commits
-            }
-            None => match self.read_log(bytes_max)? {
-                Some(commits) => commits,
-                None => return Ok(Followed::NotRetained),
-            },
+        let commits = if let Some(commits) = self.store.feed.after(self.at, bytes_max) {
+            self.log = None;
+            commits
+        } else {
+            let read = self.read_log(bytes_max);
+            let Some(commits) = self.store.health().noted(read)? else { return Ok(Followed::NotRetained) };
+            commits
         };
         if let Some(last) = commits.last() {
             self.at = last.commit.uid();

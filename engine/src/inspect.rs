@@ -64,6 +64,8 @@ pub struct Status {
     pub memtable_bytes: u64,
     /// Memory of cached blocks, in bytes.
     pub cache_bytes: u64,
+    /// As [`Database::damage`] tells.
+    pub damage: Option<String>,
 }
 
 /// What a verification has read and found sound.
@@ -78,6 +80,12 @@ pub struct Verified {
 }
 
 impl Database {
+    /// The first damage that anybody has met since the database was opened, in a file that it still uses: a reader, a merge,
+    /// whoever sends a clone. Such a copy is to be replaced by a clone of another one; meanwhile what is not damaged is served.
+    pub fn damage(&self) -> Option<String> {
+        self.store().damage()
+    }
+
     /// The state of the database.
     pub fn status(&self) -> Result<Status> {
         let store = self.store();
@@ -113,6 +121,7 @@ impl Database {
             log_bytes: store.log.bytes_retained(),
             memtable_bytes: fragments.iter().map(|fragment| fragment.memtable_bytes() as u64).sum(),
             cache_bytes: store.cache.used_bytes(),
+            damage: store.damage(),
         })
     }
 

@@ -18,6 +18,7 @@ mod former;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hash;
+mod health;
 mod ingest;
 mod inspect;
 mod key_order;

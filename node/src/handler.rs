@@ -318,10 +318,11 @@ fn check_cut(asked: Option<Uid>, newest: Uid) -> Result<(), RemoteError> {
 
 /// What a database says of itself, in the words of the protocol.
 pub(crate) fn database_status(name: &str, db: &Database, status: &planaria_engine::Status) -> DatabaseStatus {
-    let (lead, notices) = match db.lead() {
+    let (lead, mut notices) = match db.lead() {
         Ok(lead) => (lead, Vec::new()),
         Err(error) => (None, vec![error.to_string()]),
     };
+    notices.extend(status.damage.as_ref().map(|what| format!("damage was met, replace this copy: {what}")));
     DatabaseStatus {
         name: name.to_owned(),
         database: status.database,

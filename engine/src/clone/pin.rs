@@ -30,7 +30,7 @@ pub struct FilePin {
     entries: HashMap<(FileKind, u64), CloneFile>,
     buffers: Arc<ArrayQueue<Vec<u8>>>,
     /// Keeps the runs from being removed.
-    _version: Arc<StoreVersion>,
+    version: Arc<StoreVersion>,
 }
 
 /// A cut: everything at or below it lies in the runs of the version and in the sealed segments that the manifest names.
@@ -145,7 +145,7 @@ impl Database {
         let entries = list.files.iter().chain(log.iter().map(|segment| &segment.file));
         let entries = entries.map(|entry| ((entry.kind, entry.number), entry.clone())).collect();
         let buffers = Arc::new(ArrayQueue::new(BUFFERS));
-        Ok(FilePin { list, log, files, maps, entries, buffers, _version: version })
+        Ok(FilePin { list, log, files, maps, entries, buffers, version })
     }
 }
 
@@ -244,7 +244,11 @@ impl FilePin {
             Bytes::from_owner(lent)
         };
         if blake3::hash(&bytes) != *hash {
-            return Err(Error::damaged(&name_of(entry), start, "the chunk's hash does not match"));
+            let run = run_of(&self.version, entry);
+            let path = run.map_or_else(|| name_of(entry), |run| run.path().to_path_buf());
+            let damaged = Error::damaged(&path, start, "the chunk's hash does not match");
+            run.inspect(|run| run.health().note(&damaged));
+            return Err(damaged);
         }
         Ok(bytes)
     }

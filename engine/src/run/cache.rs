@@ -2,6 +2,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::block::Block;
+use crate::health::Health;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What a cached block takes besides its bytes, in bytes.
@@ -18,6 +19,7 @@ pub(crate) struct BlockCache {
     blocks: Cache<BlockId, Block, ByBytes>,
     capacity_bytes: u64,
     next_run: AtomicU64,
+    health: Health,
 }
 
 /// A block in the cache: a number drawn when its run was opened, and the block's own in the run. A run that is opened
@@ -49,6 +51,7 @@ impl BlockCache {
             blocks: Cache::with_weighter(expected, capacity_bytes, ByBytes),
             capacity_bytes,
             next_run: AtomicU64::new(0),
+            health: Health::new(),
         }
     }
 
@@ -56,6 +59,12 @@ impl BlockCache {
     #[cfg(test)]
     pub(crate) fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes
+    }
+
+    /// What the runs that share the cache have met of damage.
+    #[inline]
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The bytes in use.

@@ -17,6 +17,7 @@ use super::meta::{RunIdentity, RunMeta};
 use super::run_cursor::RunCursor;
 use crate::cursor::Version;
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::os::{OpenMode, Os, OsFile};
 use crate::sync::{AtomicBool, AtomicU64, OnceLock, Ordering};
 
@@ -198,7 +199,8 @@ impl Run {
 
     #[cold]
     fn read_surroundings(&self) -> Result<&Surroundings> {
-        let read = Surroundings::read(&self.path, self.file.as_ref(), &self.meta, self.mode)?;
+        let read =
+            self.health().noted(Surroundings::read(&self.path, self.file.as_ref(), &self.meta, self.mode))?;
         // Where two threads have read them, they have read the same.
         Ok(self.around.get_or_init(|| read))
     }
@@ -223,6 +225,12 @@ impl Run {
         around.uid_base = uid;
         run.meta.name_commit(uid);
         Ok(Arc::new(run))
+    }
+
+    /// Where damage that is met in it is remembered.
+    #[inline]
+    pub(crate) fn health(&self) -> &Health {
+        self.blocks.health()
     }
 
     /// What a manifest holds of the run.
@@ -349,14 +357,15 @@ impl Run {
     #[inline]
     pub(crate) fn block(&self, number: usize) -> Result<Block> {
         if let Some(map) = &self.surroundings()?.map
-            && let Some(block) = self.mapped_block(map, number, self.index_entry(number)?)?
+            && let Some(block) =
+                self.health().noted(self.mapped_block(map, number, self.index_entry(number)?))?
         {
             return Ok(block);
         }
         if let Some(block) = self.blocks.get(self.cache_id, number) {
             return Ok(block);
         }
-        let block = self.parts()?.block(self.index_entry(number)?)?;
+        let block = self.health().noted(self.parts()?.block(self.index_entry(number)?))?;
         self.blocks.insert(self.cache_id, number, &block);
         Ok(block)
     }

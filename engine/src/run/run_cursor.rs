@@ -85,7 +85,7 @@ impl RunCursor {
             self.ahead = Some(piece);
             frame
         };
-        self.run.parts()?.block_from(frame, start)
+        self.run.health().noted(self.run.parts()?.block_from(frame, start))
     }
 
     /// The bytes of block `first` and of its neighbours on the way, as many as fit. A block with nothing to show ends

@@ -78,6 +78,10 @@ impl Run {
     /// fingerprints and the meta data. Answers how many bytes the file has. Memory: 8 bytes for each distinct key,
     /// and one block.
     pub(crate) fn verify(&self) -> Result<u64> {
+        self.health().noted(self.verify_all())
+    }
+
+    fn verify_all(&self) -> Result<u64> {
         self.verify_chunks()?;
         let mut tally = Tally::new();
         for number in 0..self.index()?.len() {
@@ -90,9 +94,13 @@ impl Run {
     /// The hashes of the file's chunks as it lies, end and all, for whoever sends it. The first call checks the end of the file and
     /// hashes what lies there: what was damaged before must not be given away as if it were promised. Later ones answer the same.
     pub(crate) fn hashes_as_it_lies(&self) -> Result<Arc<[[u8; HASH_BYTES]]>> {
-        if let Some(known) = self.hashes.get() {
-            return Ok(Arc::clone(known));
+        match self.hashes.get() {
+            Some(known) => Ok(Arc::clone(known)),
+            None => self.health().noted(self.hash_as_it_lies()),
         }
+    }
+
+    fn hash_as_it_lies(&self) -> Result<Arc<[[u8; HASH_BYTES]]>> {
         let parts = self.parts()?;
         // The footer and what it leads to have checksums of their own.
         parts.meta()?;

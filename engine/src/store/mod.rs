@@ -43,6 +43,7 @@ pub(crate) use self::write::{Gate, Pending, Token};
 use crate::clone::CLONE_CHUNK_BYTES;
 use crate::commit::{CommitQueue, Feed};
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::log::Log;
 use crate::options::Options;
 use crate::os::DirLock;
@@ -50,7 +51,7 @@ use crate::planted::planted;
 use crate::portion::Holding;
 use crate::run::BlockCache;
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering};
-use crate::version::{GroupRecord, Manifest, Role, SegmentRecord, StoreVersion};
+use crate::version::{GroupRecord, Manifest, Role, SegmentRecord, StoreVersion, run_dir};
 
 /// Kinds of log records.
 pub(crate) mod record_kind {
@@ -147,6 +148,21 @@ impl Floors {
 const FEW_SEGMENTS: usize = 2;
 
 impl Store {
+    /// Where damage that is met is remembered.
+    pub(crate) fn health(&self) -> &Health {
+        self.cache.health()
+    }
+
+    /// The first damage that was met in a file which is still in use.
+    pub(crate) fn damage(&self) -> Option<String> {
+        let version = self.pin().0;
+        let runs = run_dir(&self.dir);
+        self.health().damage(|path| {
+            let mut references = version.fragments().iter().flat_map(|fragment| fragment.references());
+            !path.starts_with(&runs) || references.any(|reference| reference.run.path() == path)
+        })
+    }
+
     /// The fragments and the cut to read them at.
     pub(crate) fn pin(&self) -> (Arc<StoreVersion>, Uid) {
         self.published.pin()

@@ -40,6 +40,10 @@ fn describe() {
         "Bytes of memory that records take before they are written out"
     );
     describe_gauge!("planaria_cache_bytes", "Bytes of the cache of blocks");
+    describe_gauge!(
+        "planaria_damaged",
+        "Whether damage was met in a file of the copy, which is to be replaced"
+    );
     describe_gauge!("planaria_notices", "What an operator should know of: `planaria status` tells");
     describe_gauge!("planaria_replica_state", "1 for the state that a secondary is in");
     describe_gauge!("planaria_replica_promotable", "Whether the secondary may be promoted");
@@ -79,6 +83,7 @@ fn of_the_database(observed: &Observed) {
     gauge!("planaria_log_bytes").set(engine.log_bytes as f64);
     gauge!("planaria_memtable_bytes").set(engine.memtable_bytes as f64);
     gauge!("planaria_cache_bytes").set(engine.cache_bytes as f64);
+    gauge!("planaria_damaged").set(u8::from(engine.damage.is_some()));
     gauge!("planaria_notices").set(status.notices.len() as f64);
 }
 

@@ -15,7 +15,7 @@ pub(super) fn copy_report(leadership: &Leadership, name: &str, role: InstanceRol
     let db = leadership.slot.get();
     let following = leadership.following().map(|(_, status)| status);
     let state = state_of(&db, following.as_ref());
-    let mut damage = String::new();
+    let mut damage = db.damage().unwrap_or_default();
     let mut damaged = |error: planaria_engine::Error| damage = error.to_string();
     let bytes = db.status().map_or_else(
         |error| {

@@ -32,8 +32,9 @@ impl Watch {
 }
 
 fn watch(leadership: &Leadership, stopped: &Receiver<()>) {
-    let mut looks = 0;
+    let (mut looks, mut damage) = (0, None);
     loop {
+        tell_damage(&leadership.slot.get(), &mut damage);
         if looks % LOOKS_AT_QUARANTINE == 0 {
             tend_quarantine(&leadership.slot.get());
         }
@@ -43,6 +44,15 @@ fn watch(leadership: &Leadership, stopped: &Receiver<()>) {
         }
         leadership.watch();
     }
+}
+
+/// Says that damage was met, once.
+fn tell_damage(db: &Database, told: &mut Option<String>) {
+    let met = db.damage();
+    if let Some(what) = met.as_ref().filter(|_| met != *told) {
+        tracing::error!("damage was met, replace this copy by a clone of another one: {what}");
+    }
+    *told = met;
 }
 
 /// Removes extracts in time, and warns of it before.

@@ -51,7 +51,7 @@ impl Session for LocalSession {
         let name =
             path.file_name().map_or_else(|| path.display().to_string(), |name| name.display().to_string());
         let mut status: DatabaseStatus = database_status(&name, &self.database, &self.database.status()?);
-        status.notices = quarantine::notices(&self.database);
+        status.notices.extend(quarantine::notices(&self.database));
         Ok(PlaceStatus {
             place: path.display().to_string(),
             software: concat!("planaria ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -113,6 +113,17 @@ fn largest(dir: &Path) -> PathBuf {
     entries.max_by_key(|entry| entry.metadata().unwrap().len()).unwrap().path()
 }
 
+/// Flips a bit in the middle of the largest run of a database that nobody has open.
+pub(crate) fn flip_a_bit(database: &Path) {
+    let run = largest(&database.join("runs"));
+    let mut content = std::fs::read(&run).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    // Another file under its name: a clone may have a link of the same one.
+    std::fs::remove_file(&run).unwrap();
+    std::fs::write(&run, content).unwrap();
+}
+
 #[test]
 fn a_damaged_source_gives_nothing_that_is_damaged_and_another_source_has_it() {
     let site = Site::new();
@@ -122,13 +133,7 @@ fn a_damaged_source_gives_nothing_that_is_damaged_and_another_source_has_it() {
     source.run(&["clone", "create", "twin"]).json();
     let twin = Node::primary(&site, "twin");
     source.kill();
-    let run = largest(&site.path("source/runs"));
-    let mut content = std::fs::read(&run).unwrap();
-    let middle = content.len() / 2;
-    content[middle] ^= 1;
-    // Another file under its name: that of the twin is a link of the same one.
-    std::fs::remove_file(&run).unwrap();
-    std::fs::write(&run, content).unwrap();
+    flip_a_bit(&site.path("source"));
     source.start();
 
     take(&site, &target, &[source.address()], &[]);

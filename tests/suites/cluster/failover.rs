@@ -2,6 +2,9 @@
 
 use planaria_tests::cluster::{Node, Site, wait_for};
 
+use crate::clone_lies::flip_a_bit;
+use crate::clone_life::{incompressible, load};
+
 /// Waits until the primary counts all of its secondaries.
 pub(crate) fn wait_until_promotable(primary: &Node<'_>, copies: usize) {
     let listed = || primary.run(&["replica", "list"]).json();
@@ -169,4 +172,37 @@ fn a_secondary_shows_what_its_reader_wrote_or_says_that_it_does_not() {
         },
         || format!("{:?}", b.status()),
     );
+}
+
+#[test]
+fn a_copy_that_has_met_damage_says_so_and_does_not_lead() {
+    let site = Site::new();
+    let mut primary = Node::primary_at(&site, "primary", "one");
+    let mut secondary = Node::secondary(&site, "secondary", &primary);
+    load(&primary, &incompressible(&site, 20_000), &[]);
+    wait_until_promotable(&primary, 1);
+    secondary.wait_until_equal(&primary);
+    // What is cloned is written out before.
+    secondary.run(&["clone", "create", "twin"]).json();
+    secondary.kill();
+    flip_a_bit(&site.path("secondary"));
+    secondary.start();
+    wait_until_promotable(&primary, 1);
+
+    assert!(!secondary.status()["notices"].to_string().contains("damage"), "nobody has met it yet");
+    secondary.run(&["digest"]).failed(1, "damaged");
+    assert!(secondary.status()["notices"].to_string().contains("damage was met"), "{}", secondary.status());
+    wait_for(
+        "the log to tell of it",
+        || secondary.log().contains("damage was met").then_some(()),
+        || secondary.log(),
+    );
+    let refused = secondary.run(&["promote"]).failed(1, "not_promotable");
+    assert!(refused["why"].to_string().contains(".run"), "{refused}");
+    primary.kill();
+    let refused = secondary.run(&["promote", "--yes"]).failed(1, "not_promotable");
+    assert!(refused["why"].to_string().contains(".run"), "{refused}");
+    // Unless there is no other.
+    secondary.run(&["promote", "--force"]).json();
+    assert_eq!(secondary.status()["state"], "primary");
 }

@@ -142,9 +142,11 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
     if let Some(primary) = led_by {
         terms.refuse_moving(primary)?;
         done.handed_over = true;
+        done.obstacles.extend(damage_of(&db));
         if looks_only {
             return Ok(done);
         }
+        terms.refuse_obstacles(&done)?;
         let end = contender.ask_hand_over(primary.address);
         let moved = end.and_then(|end| {
             if contender.database().durable() < end {
@@ -295,6 +297,11 @@ fn have_promised(
     Ok(heard)
 }
 
+/// A copy that has met damage is not to lead: what it cannot read, nobody could.
+fn damage_of(db: &Database) -> Option<String> {
+    db.damage().map(|what| format!("this copy has met damage: {what}"))
+}
+
 /// Names what the promotion may lose, and what stands against it.
 fn name_losses(
     contender: &impl Contender,
@@ -308,7 +315,7 @@ fn name_losses(
     let Assessment { is_promotable, heard: count, needed, further } =
         assess(&contender.options(), &own, heard, sets);
     (done.copies_heard, done.copies_needed) = (count as u32, needed as u32);
-    (done.losses, done.obstacles) = (Vec::new(), Vec::new());
+    (done.losses, done.obstacles) = (Vec::new(), damage_of(db).into_iter().collect());
     let primary = lead.filter(|lead| heard.iter().all(|other| other.instance != lead.instance));
     if let Some(primary) = primary.filter(|primary| primary.instance != own.instance) {
         let uid = own.position.uid;
@@ -351,21 +358,27 @@ impl Terms {
         }
     }
 
+    fn refuse_obstacles(self, done: &Promotion) -> Result<(), RemoteError> {
+        let accepts = matches!(self, Self::Wish(wish) if wish.force);
+        if done.obstacles.is_empty() || accepts {
+            return Ok(());
+        }
+        let mut error = RemoteError::new("not_promotable", "this copy should not lead");
+        error.why = done.obstacles.join("; ");
+        error.hint = "promote another copy, or say --force to lose what the others have".into();
+        Err(error)
+    }
+
     fn refuse_losses(self, lead: Option<&Lead>, done: &Promotion) -> Result<(), RemoteError> {
-        let (accepts_obstacles, may_lose) = match self {
-            Self::Wish(wish) => (wish.force, !done.losses.is_empty() && !wish.accepts_loss && !wish.force),
+        self.refuse_obstacles(done)?;
+        let may_lose = match self {
+            Self::Wish(wish) => !done.losses.is_empty() && !wish.accepts_loss && !wish.force,
             Self::WithoutLoss => {
                 let is_protected =
                     lead.is_some_and(|lead| matches!(lead.level.as_str(), "one" | "quorum" | "all"));
-                (false, !is_protected || done.copies_heard < done.copies_needed)
+                !is_protected || done.copies_heard < done.copies_needed
             }
         };
-        if !done.obstacles.is_empty() && !accepts_obstacles {
-            let mut error = RemoteError::new("not_promotable", "this copy should not lead");
-            error.why = done.obstacles.join("; ");
-            error.hint = "promote another copy, or say --force to lose what the others have".into();
-            return Err(error);
-        }
         if may_lose {
             let mut error = RemoteError::new("may_lose", "the promotion may lose commits");
             error.why = done.losses.join("; ");
