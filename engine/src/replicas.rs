@@ -111,7 +111,7 @@ pub struct Preserved {
     /// Bytes of the delete marks above its position, as they lie in run files: an estimate from a sample of blocks. It
     /// contains what is preserved for those that are further ahead.
     pub bytes: u64,
-    /// How long ago its position was current, in milliseconds; 0 if it has everything.
+    /// How long ago the first commit that it lacks was made, about and at most, in milliseconds; 0 if it has everything.
     pub age_ms: u64,
 }
 
@@ -122,7 +122,7 @@ pub struct Lag {
     pub commits: Option<u64>,
     /// Bytes that bringing a copy up to date would move, about.
     pub bytes: u64,
-    /// Milliseconds between the two commits.
+    /// How long ago the first commit that it lacks was made, about and at most, in milliseconds.
     pub ms: u64,
 }
 
@@ -165,7 +165,26 @@ impl Database {
             return Preserved::default();
         }
         let bytes = self.mark_bytes(position);
-        Preserved { bytes, age_ms: self.now_millis().saturating_sub(position.millis()) }
+        Preserved { bytes, age_ms: self.lacks_for_ms(position) }
+    }
+
+    /// How long ago the first commit above `position` was made. Where memory does not know it any more, it is not older than
+    /// the oldest record of the runs that hold newer ones, nor than `position`: a copy that went away when nobody had written for
+    /// a month has not been away for a month.
+    fn lacks_for_ms(&self, position: Uid) -> u64 {
+        let store = self.store();
+        let remembered =
+            store.feed.after(position, 1).and_then(|commits| Some(commits.first()?.commit.uid()));
+        let oldest_of_runs = || {
+            let version = store.pin().0;
+            let references = version.fragments().iter().flat_map(|fragment| fragment.references());
+            let newer = references.filter(|reference| !reference.is_as_old_as(position));
+            newer.map(|reference| reference.run.meta().smallest_uid).min()
+        };
+        let first = remembered.or_else(oldest_of_runs).unwrap_or(position).max(position);
+        // Of an empty copy nothing is known but that everything is newer.
+        let first = if first == Uid::ZERO { store.appended() } else { first };
+        self.now_millis().saturating_sub(first.millis())
     }
 
     /// Whether a cap ends what is preserved for a copy at `position`.
@@ -188,7 +207,7 @@ impl Database {
         if position >= last {
             return Lag { commits: Some(0), ..Lag::default() };
         }
-        let ms = last.millis().saturating_sub(position.millis());
+        let ms = self.lacks_for_ms(position);
         if let Some((commits, bytes)) = self.store().feed.measure_after(position) {
             return Lag { commits: Some(commits), bytes, ms };
         }
@@ -248,6 +267,7 @@ impl Database {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
+    use crate::os::{MemOs, Os};
     use crate::{Batch, Database, Durability, Options};
 
     #[test]
@@ -276,5 +296,33 @@ mod tests {
             assert_eq!(held.bytes > held.cap, is_past);
             assert_eq!(db.held_back(&db.snapshot()).bytes, 0);
         }
+    }
+
+    #[test]
+    fn a_copy_is_as_long_away_as_the_first_commit_that_it_lacks() {
+        const MONTH_MS: u64 = 31 * 86_400_000;
+        let disk = MemOs::new(1);
+        let os: std::sync::Arc<dyn Os> = std::sync::Arc::new(disk.clone());
+        let options = Options { background: false, os, ..Options::default() };
+        let db = Database::open_with("/db", options.clone()).unwrap();
+        let table = db.create_raw_table("t").unwrap();
+        let had = table.put(b"a", b"1").unwrap();
+        disk.set_now_millis(disk.now_millis() + MONTH_MS);
+        table.put(b"b", b"2").unwrap();
+        disk.set_now_millis(disk.now_millis() + 1_000);
+        let check = |db: &Database| {
+            let aways = [db.preserved(had).age_ms, db.lag(had).ms];
+            assert!(aways.iter().all(|ms| *ms <= 2_000), "nobody had written for a month: {aways:?}");
+            assert_eq!(db.exceeds_cap(had), None);
+        };
+        check(&db);
+        db.compact().unwrap();
+        drop((table, db));
+        let db = Database::open_with("/db", options.clone()).unwrap();
+        let empty = db.lag(planaria_types::Uid::ZERO).ms;
+        assert!(empty <= 2 * MONTH_MS, "an empty copy does not lack what was before the database: {empty}");
+        // It is known from the log or from the runs alone now, of which the last is the oldest that it lacks.
+        disk.set_now_millis(disk.now_millis() + MONTH_MS);
+        assert!(db.exceeds_cap(had).is_some(), "it has been away for as long now");
     }
 }

@@ -572,7 +572,7 @@ impl Primary {
         closed.1
     }
 
-    fn register(&self, instance: InstanceId, name: String, durable: Uid) -> Result<()> {
+    pub(super) fn register(&self, instance: InstanceId, name: String, durable: Uid) -> Result<()> {
         if self.db.is_gated() {
             return Ok(());
         }

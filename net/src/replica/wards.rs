@@ -233,8 +233,23 @@ impl Primary {
     /// is preserved no longer. Call it about once a second.
     pub fn watch(&self) {
         self.group.lock().handle_tick(super::clock::now());
+        self.register_again();
         self.keep_to_caps();
         self.after_input();
+    }
+
+    /// Writes down how far those are of whom it was too early to do so when they said it, and who have said nothing since.
+    fn register_again(&self) {
+        let connected: Vec<_> = {
+            let group = self.group.lock();
+            let connected = group.members().iter().filter(|(_, member)| member.session.is_some());
+            connected.map(|(id, member)| (*id, member.name.clone(), member.durable)).collect()
+        };
+        for (instance, name, durable) in connected {
+            if let Err(error) = self.register(instance, name, durable) {
+                tracing::warn!(%instance, %error, "its registration could not be written");
+            }
+        }
     }
 
     /// Gives up, durably, what is preserved for secondaries beyond the caps, those furthest behind first; and takes up

@@ -416,7 +416,8 @@ pub struct DatabaseStatus {
     pub refresh: Option<RefreshInfo>,
     /// What it holds, if it is a partial copy.
     pub portion: Option<Portion>,
-    /// How far what a secondary shows is behind what whom it follows had when it told last, in milliseconds of update time.
+    /// How far what a secondary shows is behind what whom it follows had when it told last, in milliseconds of update time; how
+    /// far it may be behind where that one is not heard.
     pub lag_ms: Option<u64>,
     /// How many copies commits come through, the primary included, as whom a secondary follows said last: 1 where it follows
     /// the primary itself.

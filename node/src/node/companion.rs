@@ -234,7 +234,14 @@ impl Companion for NodeCompanion {
             let replica = following.replica;
             status.depth = u32::try_from(replica.chain.len()).unwrap_or(u32::MAX);
             let is_known = replica.primary_durable > Uid::ZERO;
-            let lag_ms = replica.primary_durable.millis().saturating_sub(replica.visible.millis());
+            let visible = replica.visible.millis();
+            let lag_ms = if replica.state == planaria_replication::secondary::State::Offline {
+                // Of a primary that is not heard nothing newer is known than what it closed last.
+                let known = visible.max(replica.closed.millis());
+                self.leadership.slot.get().now_millis().saturating_sub(known)
+            } else {
+                replica.primary_durable.millis().saturating_sub(visible)
+            };
             status.lag_ms = is_known.then_some(lag_ms);
             status.refreshed = following.detour.unwrap_or_default();
             status.state = match replica.last_end {

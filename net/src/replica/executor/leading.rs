@@ -273,6 +273,8 @@ impl Registrar {
             // back as it left need not wait for one.
             known.address != registration.address
                 || known.portion != registration.portion
+                // The first that is heard of a new copy: one that stays as it is would be taken for empty after a restart.
+                || known.durable == Uid::ZERO && registration.durable != Uid::ZERO
                 || known.durable != registration.durable
                     && registration.durable > last.uid
                     && now.since(last.at).0 >= REGISTER_AFTER_MS
