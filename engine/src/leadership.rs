@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use planaria_types::{Epoch, InstanceId, TableId, Uid};
+use planaria_types::{DatabaseId, Epoch, InstanceId, TableId, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::commit::Batch;
@@ -34,17 +34,33 @@ pub struct Lead {
 impl Database {
     /// Who leads, as far as the log of this copy goes, shown or not.
     pub fn lead(&self) -> Result<Option<Lead>> {
+        Ok(self.read_lead()?.map(|(lead, _)| lead))
+    }
+
+    /// Whether who leads was written down in another database, which this one was cloned from: who follows there, and who may
+    /// lead, is nobody of this one.
+    pub fn lead_is_of_another(&self) -> Result<bool> {
+        let database = self.read_lead()?.and_then(|(_, database)| database);
+        Ok(database.is_some_and(|database| database != self.id()))
+    }
+
+    /// The record, and the database that it was written in; early ones do not tell that.
+    fn read_lead(&self) -> Result<Option<(Lead, Option<DatabaseId>)>> {
         let row = self.snapshot_of_all().get(TableId::SYSTEM, LEAD_KEY)?;
         let decode = |row: bytes::Bytes| {
-            postcard::from_bytes(&row)
-                .map_err(|error| Error::Invalid(format!("who leads cannot be read: {error}")))
+            let (lead, rest) = postcard::take_from_bytes(&row)?;
+            let database = if rest.is_empty() { None } else { Some(postcard::from_bytes(rest)?) };
+            Ok((lead, database))
         };
-        row.map(decode).transpose()
+        let unreadable =
+            |error: postcard::Error| Error::Invalid(format!("who leads cannot be read: {error}"));
+        row.map(decode).transpose().map_err(unreadable)
     }
 
     /// Writes down who leads, durably. Returns the commit.
     pub fn set_lead(&self, lead: &Lead) -> Result<Uid> {
         let row = postcard::to_stdvec(lead)
+            .and_then(|row| postcard::to_extend(&self.id(), row))
             .map_err(|error| Error::Invalid(format!("who leads cannot be written: {error}")))?;
         let mut batch = Batch::new();
         batch.put(TableId::SYSTEM, LEAD_KEY, row);

@@ -12,7 +12,7 @@ use planaria_net::wire::client::Client;
 use planaria_net::wire::message::{DatabaseStatus, Promised, RemoteError, Request, Response};
 use planaria_replication::Way;
 use planaria_replication::ack::Level;
-use planaria_types::{Epoch, EpochOrder, InstanceId, Portion, Uid};
+use planaria_types::{DatabaseId, Epoch, EpochOrder, InstanceId, Portion, Uid};
 use tokio::runtime::Handle;
 
 use crate::handler::remote;
@@ -450,6 +450,7 @@ impl Leadership {
         self.circumstances.runtime.block_on(exchange(
             self.circumstances.credentials.clone(),
             address,
+            self.slot.get().id(),
             request,
         ))
     }
@@ -457,8 +458,10 @@ impl Leadership {
     /// Asks several nodes the same: those that are dead cost the time of one.
     fn ask_each(&self, addresses: &[SocketAddr], request: &Request) -> Vec<Result<Response, RemoteError>> {
         let Circumstances { runtime, credentials, .. } = &self.circumstances;
-        let ask =
-            |address: &SocketAddr| runtime.spawn(exchange(credentials.clone(), *address, request.clone()));
+        let database = self.slot.get().id();
+        let ask = |address: &SocketAddr| {
+            runtime.spawn(exchange(credentials.clone(), *address, database, request.clone()))
+        };
         let mut answers = Vec::with_capacity(addresses.len());
         for some in addresses.chunks(ASKED_AT_ONCE) {
             let asked: Vec<_> = some.iter().map(ask).collect();
@@ -484,9 +487,12 @@ impl Leadership {
     }
 }
 
+/// One question to the node at `address`. But for how it is, that is meant for whoever holds the same database: where a clone was made
+/// from, or where another node listens by now, other databases are.
 async fn exchange(
     credentials: Credentials,
     address: SocketAddr,
+    database: DatabaseId,
     request: Request,
 ) -> Result<Response, RemoteError> {
     let patience = match request {
@@ -494,7 +500,10 @@ async fn exchange(
         _ => ANSWER_WITHIN,
     };
     let asked = async {
-        let client = Client::connect(address, &credentials).await?;
+        let mut client = Client::connect(address, &credentials).await?;
+        if request != Request::Status {
+            client = client.with_database(&database.to_string());
+        }
         let answer = client.call(request).await;
         client.close().await;
         answer

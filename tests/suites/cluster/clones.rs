@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use planaria_engine::{Database, Options};
 use planaria_tests::cluster::{Answer, Node, Site, TableFile, wait_for};
 
+use crate::failover::wait_until_promotable;
+
 /// Rows of the table.
 const ROWS: u64 = 40_000;
 
@@ -143,4 +145,42 @@ fn a_clone_for_others_leaves_its_source_filtered_and_masked() {
     site.run(&words).json();
     assert_eq!(site.run(&["scan", "here", "sightings"]).json().len(), 490);
     assert!(!site.path("here.shaped").exists() && !site.path("here.partial").exists());
+}
+
+#[test]
+fn a_clone_that_is_served_is_nothing_to_its_source_and_its_source_s_secondaries() {
+    let site = Site::new();
+    let primary = Node::primary_at(&site, "primary", "quorum");
+    primary.run(&["table", "create", "blobs", "--raw"]).json();
+    let mut secondary = Node::secondary(&site, "secondary", &primary);
+    wait_until_promotable(&primary, 1);
+    primary.run(&["put", "blobs", "before", "row"]).json();
+    let put = |node: &Node<'_>, key: &str| {
+        assert_eq!(node.run(&["put", "blobs", key, "row", "--level", "local"]).json()[0]["again"], false);
+    };
+    let mut clones = Vec::new();
+    for (name, more) in [("linked", vec!["--on-node"]), ("fetched", vec![])] {
+        let target = site.word(name);
+        let words = [vec!["clone", "create", target.as_str()], more].concat();
+        primary.run(&words).json();
+        // Its secondaries are away, as far as the clone knows: it might look for them.
+        clones.push(Node::primary(&site, name));
+    }
+    // One of them is asked by name, as by a copy of its own database that is not here.
+    for clone in &clones {
+        wait_for(
+            "the clone to have looked for its secondaries",
+            || clone.run(&["replica", "list"]).json().is_empty().then_some(()),
+            || format!("{:?}", clone.run(&["replica", "list"])),
+        );
+        put(clone, "of the clone");
+        assert_eq!((clone.status()["state"].clone(), clone.rows("blobs")), ("primary".into(), 2));
+    }
+    assert_eq!(primary.status()["state"], "primary");
+    primary.run(&["put", "blobs", "after", "row"]).json();
+    secondary.wait_until_equal(&primary);
+    secondary.restart();
+    primary.run(&["put", "blobs", "later", "row"]).json();
+    secondary.wait_until_equal(&primary);
+    assert_eq!((primary.rows("blobs"), primary.status()["state"].clone()), (3, "primary".into()));
 }

@@ -33,6 +33,7 @@ pub struct Leading {
 /// may be promoted. Gives what was written down of the lead too.
 pub fn lead(db: &Database, options: Options, leading: Leading, now: Millis) -> Result<(Group, Lead)> {
     db.begin_epoch()?;
+    forget_those_of_another(db)?;
     register_those_that_were_fed(db)?;
     forget_former(db)?;
     let before = db.lead()?;
@@ -120,6 +121,16 @@ fn register_those_that_led(db: &Database, before: Option<&Lead>) -> Result<()> {
         let inherited = db.history().entries().last().map_or(Uid::ZERO, |entry| entry.inherited);
         let led = Registration::new(before.instance, before.name.clone(), inherited);
         db.register(&Registration { address: before.address, ..led }, Durability::Synced)?;
+    }
+    Ok(())
+}
+
+/// What a clone has of its source: those are not its secondaries, and must not hear of its epochs.
+fn forget_those_of_another(db: &Database) -> Result<()> {
+    if db.lead_is_of_another()? {
+        for known in db.registrations()? {
+            db.forget(known.instance)?;
+        }
     }
     Ok(())
 }
