@@ -79,7 +79,7 @@ pub enum Error {
         why: String,
     },
     /// There was no answer in time.
-    #[error("no answer from {peer} {when}; whether a write took effect is unknown until it is asked again")]
+    #[error("no answer from {peer} {when}")]
     TimedOut {
         /// The other side.
         peer: SocketAddr,

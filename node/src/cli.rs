@@ -217,6 +217,18 @@ pub(crate) struct ServeArgs {
     /// Keep older versions of records for so long (30m, 2h): clones and reads as of a time reach as far back
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration_ms)]
     pub(crate) keep_history: u64,
+    /// Preserve at most so many bytes of delete marks for secondaries that are away
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_bytes)]
+    pub(crate) preserve_bytes: u64,
+    /// Preserve delete marks for at most so long for secondaries that are away (720h)
+    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = parse_duration_ms)]
+    pub(crate) preserve_age: u64,
+    /// Keep so much of the log for secondaries that are a little behind
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_bytes)]
+    pub(crate) log_tail: u64,
+    /// Memory for blocks that were read
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_bytes)]
+    pub(crate) cache: u64,
     /// Tell figures, and whether the node is ready, over plain HTTP here: /metrics, /readyz, /livez, /status
     #[cfg(feature = "metrics")]
     #[arg(long, value_name = "ADDR")]

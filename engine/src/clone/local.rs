@@ -72,6 +72,10 @@ impl Database {
         if os.exists(target) {
             return Err(Error::Exists { path: target.to_path_buf() });
         }
+        if is_within(target, &store.dir) {
+            let what = format!("a clone in {} would lie in its own source", target.display());
+            return Err(Error::Invalid(what));
+        }
         let _claim = Claim::of_existing(os, target)?;
         let partial = partial_dir(target);
         if os.exists(&partial) {
@@ -84,6 +88,12 @@ impl Database {
         }
         cloned
     }
+}
+
+/// Whether a path leads into a directory, as far as the paths tell.
+fn is_within(path: &Path, dir: &Path) -> bool {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    whole(path).starts_with(whole(dir))
 }
 
 fn link_files(store: &Store, partial: &Path, target: &Path, origin: Origin) -> Result<LocalClone> {

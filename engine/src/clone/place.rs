@@ -234,6 +234,16 @@ impl ClonePlace {
         Ok(true)
     }
 
+    /// Whether what lies here was cloned from something, and is no database that somebody began.
+    ///
+    /// # Errors
+    ///
+    /// `Damaged` or `Foreign` where its files are not what was written.
+    pub fn is_clone(&self) -> Result<bool> {
+        let manifest = Manifest::read(&self.os, &self.dir)?;
+        Ok(manifest.is_some_and(|manifest| manifest.lineage.is_some()) || self.about()?.is_some())
+    }
+
     /// What the clone says of itself.
     ///
     /// # Errors
@@ -267,7 +277,8 @@ impl ClonePlace {
         let db = Database::open_with(&self.dir, Options { create: false, ..options.clone() })?;
         let database = self.detach(&self.dir, db)?;
         if let Some(about) = self.about()? {
-            self.set_about(&CloneAbout { purpose: ClonePurpose::Detached, ..about })?;
+            // What is a database of its own does not go because of what was planned for a copy.
+            self.set_about(&CloneAbout { purpose: ClonePurpose::Detached, expires_ms: None, ..about })?;
         }
         Ok(database)
     }

@@ -139,6 +139,13 @@ pub struct CloneProgress {
     pub elapsed_ms: u64,
 }
 
+impl CloneProgress {
+    /// Bytes that came over the network in this attempt.
+    pub fn moved_bytes(&self) -> u64 {
+        self.done_bytes.saturating_sub(self.resumed_bytes + self.linked_bytes)
+    }
+}
+
 pub(super) fn wire_number(kind: FileKind, number: u64) -> FileId {
     FileId(if kind == FileKind::Log { number | LOG_BIT } else { number })
 }

@@ -78,6 +78,7 @@ impl Clones {
         let known = known_mut(&mut state, name)?;
         known.view = None;
         known.entry.job.purpose = planaria_engine::ClonePurpose::Detached;
+        known.entry.expires_ms = None;
         shared.save(&state)?;
         shared.info(state, name)
     }

@@ -39,8 +39,7 @@ struct Told {
 impl Told {
     /// Bytes that came over the network.
     fn moved(&self) -> u64 {
-        let here = self.progress.resumed_bytes + self.progress.linked_bytes;
-        self.moved_before + self.progress.done_bytes.saturating_sub(here)
+        self.moved_before + self.progress.moved_bytes()
     }
 }
 
@@ -97,7 +96,7 @@ impl Audience for Reported {
     fn progress(&self, progress: &CloneProgress) {
         let mut told = self.0.told.lock();
         told.progress = progress.clone();
-        told.speed.note(progress.elapsed_ms, progress.done_bytes);
+        told.speed.note(progress.elapsed_ms, progress.moved_bytes());
     }
 
     fn opened(&self, view: Database) {

@@ -108,12 +108,13 @@ impl Clones {
     pub(crate) fn open(dir: &Path, taker: Taker) -> planaria_engine::Result<Self> {
         let ledger = Ledger::of(dir, Arc::clone(&taker.engine.os));
         let entries = ledger.read()?;
-        let beside = dir.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let whole = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
+        let beside = whole.parent().unwrap_or(Path::new("/")).to_path_buf();
         let shared = Arc::new(Shared {
             ledger,
             taker,
-            node: std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf()),
-            beside: std::path::absolute(&beside).unwrap_or(beside),
+            node: whole,
+            beside,
             state: Mutex::new(State::default()),
             changed: Condvar::new(),
         });

@@ -274,7 +274,7 @@ impl Audience for Shown {
         self.bar.show(progress.done_bytes, progress.total_bytes);
         let mut told = self.told.lock();
         told.progress = progress.clone();
-        told.speed.note(progress.elapsed_ms, progress.done_bytes);
+        told.speed.note(progress.elapsed_ms, progress.moved_bytes());
         let is_news = told.line.is_none_or(|(at, stage)| {
             stage != progress.stage || progress.elapsed_ms >= at + BETWEEN_LINES_MS
         });
@@ -377,6 +377,7 @@ fn act(global: &Global, name: &CloneNameArgs, action: CloneAction) -> Result<(),
         CloneAction::Promote => drop(place.promote(&Options::default())?),
         CloneAction::Rollback => place.roll_back()?,
         CloneAction::Live(for_s) => {
+            check_is_clone(&place)?;
             let about = place
                 .about()?
                 .unwrap_or_else(|| CloneAbout { name: describe_name(&place), ..CloneAbout::default() });
@@ -391,6 +392,7 @@ fn act(global: &Global, name: &CloneNameArgs, action: CloneAction) -> Result<(),
             if !place.is_there() {
                 return Err(planaria_engine::Error::NotFound { path: place.dir().to_path_buf() }.into());
             }
+            check_is_clone(&place)?;
             place.remove()?;
             place.drop_replaced()?;
         }
@@ -404,6 +406,18 @@ fn act(global: &Global, name: &CloneNameArgs, action: CloneAction) -> Result<(),
         }
     }
     print(global, &report_of_directory(&describe(&place)?))
+}
+
+fn check_is_clone(place: &ClonePlace) -> Result<(), CliError> {
+    if place.is_clone()? {
+        return Ok(());
+    }
+    let what = format!(
+        "{} is no clone: nothing says that it was cloned from another database",
+        place.dir().display()
+    );
+    Err(CliError::new("no_clone", what)
+        .hint("a database that is not needed any more is a directory like any other"))
 }
 
 fn found(place: &ClonePlace, was_there: bool, otherwise: &str) -> Result<(), CliError> {

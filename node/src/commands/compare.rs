@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use planaria_engine::TableDef;
 use planaria_replication::{PartSum, Span};
-use planaria_types::{KeyRange, Portion, TableId, Uid};
+use planaria_types::{DatabaseId, KeyRange, Portion, TableId, Uid};
 
 use super::{stdout, target};
 use crate::cli::Global;
@@ -49,6 +49,14 @@ struct Pair {
 pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: bool) -> Result<(), CliError> {
     let other = Place::Node { address: against.to_owned(), tls: global.tls.clone(), database: None };
     let (here, there) = (place.open(IfAbsent::Fail)?, other.open(IfAbsent::Fail)?);
+    let foreign = foreign(&*here, &*there)?;
+    if let Some(theirs) = foreign.filter(|_| repair) {
+        let what =
+            format!("{against} has another database, {theirs}: what differs there repairs nothing here");
+        return Err(
+            CliError::new("foreign_database", what).hint("compare with another copy of the same database")
+        );
+    }
     let names: BTreeMap<TableId, TableDef> = [here.tables()?, there.tables()?]
         .concat()
         .into_iter()
@@ -56,7 +64,7 @@ pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: boo
         .collect();
     let held = held_by_both(&*here, &*there, &names)?;
     let pair = Pair::at_one_position(here, there, held)?;
-    let (differences, ranges) = pair.differences()?;
+    let (differences, ranges) = pair.differences().map_err(|error| unreadable(error, place))?;
     let headings = ["table", "key", "difference", "here", "there"].map(Heading::text).into();
     let mut rows = RowWriter::new(stdout(), target(global), headings, "")?;
     for difference in differences.iter().take(LISTED_MAX) {
@@ -87,8 +95,33 @@ pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: boo
             info.way, info.bytes
         )));
     }
-    let hint = "on a secondary, --repair replaces what differs by what its primary has";
+    let hint = match foreign {
+        Some(theirs) => format!("{against} has another database, {theirs}"),
+        None => "on a secondary, --repair replaces what differs by what its primary has".to_owned(),
+    };
     Err(CliError::new("differs", what).hint(hint))
+}
+
+/// The other side's database, if it is another one: a clone, or a restored backup. Its records may be compared, and yet nobody repairs
+/// one by the other.
+fn foreign(here: &dyn Session, there: &dyn Session) -> Result<Option<DatabaseId>, CliError> {
+    let of = |session: &dyn Session| -> Result<_, CliError> {
+        Ok(session.status()?.databases.into_iter().next().map(|database| database.database))
+    };
+    let ours = of(here)?;
+    Ok(of(there)?.filter(|theirs| ours.is_some_and(|ours| ours != *theirs)))
+}
+
+/// Where a side cannot read what it has, the ranges cannot be compared.
+fn unreadable(error: CliError, place: &Place) -> CliError {
+    if !error.to_string().contains("damaged") {
+        return error;
+    }
+    let hint = format!(
+        "a secondary that cannot read its files takes them anew by `planaria replica refresh --way bulk {}`",
+        place.argument()
+    );
+    error.hint(hint)
 }
 
 /// What both sides hold, and what the database says of itself; none if both hold everything.

@@ -107,7 +107,7 @@ fn texts(definition: &TableDef, record: &ExtractRecord) -> Result<(String, Cell)
         return Ok((crate::key_text::format_raw(&record.key), row.map_or(Cell::None, Cell::from)));
     }
     let Some(row) = &record.row else {
-        return Ok((crate::key_text::format_raw(&record.key), Cell::None));
+        return Ok((crate::key_text::format_key(definition, &record.key)?.join(" "), Cell::None));
     };
     let schema = definition.schema()?.1;
     let (mut keys, mut others) = (Vec::new(), Vec::new());

@@ -29,6 +29,10 @@ pub(super) fn serve(global: &Global, arguments: &ServeArgs) -> Result<(), CliErr
         engine: Options {
             read_mode: ReadMode::Mapped,
             keep_history_ms: arguments.keep_history,
+            preserved_bytes_max: arguments.preserve_bytes,
+            preserved_age_max_ms: arguments.preserve_age,
+            log_tail_bytes: arguments.log_tail,
+            cache_bytes: usize::try_from(arguments.cache).unwrap_or(usize::MAX),
             ..Options::default()
         },
     };

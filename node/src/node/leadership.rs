@@ -316,6 +316,12 @@ impl Leadership {
             return Err(error);
         }
         let status = self.ask_status(primary)?;
+        if status.instance == db.instance() {
+            let mut error =
+                RemoteError::new("invalid", format!("at {primary} is this node: it cannot follow itself"));
+            error.hint = "name another copy of the database".into();
+            return Err(error);
+        }
         if status.database != db.id() {
             let what =
                 format!("the node at {primary} has database {}, this one {}", status.database, db.id());

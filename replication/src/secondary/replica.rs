@@ -56,6 +56,8 @@ pub struct Replica {
     pub(super) primary_durable: Uid,
     pub(super) stable: Uid,
     pub(super) closed: Uid,
+    /// The update time when the last session ended: what was closed then, and shown, is so for good under that epoch.
+    pub(super) closed_before: Uid,
     /// The epoch that all it shows is of: others may be fed on it.
     pub(super) feeds_under: Option<Epoch>,
     /// What the next hello says.
@@ -133,6 +135,7 @@ impl Replica {
             primary_durable: Uid::ZERO,
             stable: Uid::ZERO,
             closed: Uid::ZERO,
+            closed_before: Uid::ZERO,
             feeds_under,
             without_live: false,
             bulk: None,
@@ -476,6 +479,7 @@ impl Replica {
 
     /// The session is over. What was collected of a delta is kept for the next one.
     pub(super) fn leave(&mut self, why: &str, now: Millis) {
+        self.closed_before = self.closed_in_full();
         let had_connection = self.connected || matches!(self.phase, Phase::Connecting);
         if had_connection {
             self.actions.push_back(Action::Disconnect);

@@ -149,7 +149,10 @@ impl Replica {
         self.status.progress.bytes = 0;
         self.status.progress.bytes_expected = welcome.bytes;
         self.primary_durable = welcome.durable;
-        // Another primary may have said more of another history.
+        // Another primary may have said more of another history, and may draw UIDs below what the one before had closed.
+        if welcome.fork.uid < self.local.durable || welcome.epoch != self.local.history.current() {
+            self.closed_before = Uid::ZERO;
+        }
         self.stable = Uid::ZERO;
         self.closed = Uid::ZERO;
         self.status.diverged = self.local.visible > welcome.fork.uid;

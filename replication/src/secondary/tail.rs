@@ -163,7 +163,7 @@ impl Replica {
             Phase::Tailing(tail) if self.local.visible >= tail.received => {
                 self.closed.max(self.local.visible)
             }
-            _ => self.local.visible.max(self.closed_in_rounds()),
+            _ => self.local.visible.max(self.closed_in_rounds()).max(self.closed_before),
         }
     }
 
