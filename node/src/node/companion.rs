@@ -232,6 +232,13 @@ impl Companion for NodeCompanion {
             status.refresh = refresh::last(&following);
             status.notices.extend(following.outlook.map(|outlook| outlook.to_string()));
             let replica = following.replica;
+            let displaced = (replica.displaced > 0).then(|| {
+                format!(
+                    "another process follows as this copy and has displaced it {} times: if its directory was copied, begin one of the two anew",
+                    replica.displaced
+                )
+            });
+            status.notices.extend(displaced);
             status.depth = u32::try_from(replica.chain.len()).unwrap_or(u32::MAX);
             let is_known = replica.primary_durable > Uid::ZERO;
             let visible = replica.visible.millis();

@@ -10,6 +10,9 @@ use crate::message::FEATURE_PORTIONS;
 use crate::options::planted;
 use crate::{ByeCode, Hello, Message, Millis, PROTOCOL_VERSION, Reason, Refused, Way, Welcome, fork};
 
+/// A copy that another process has displaced waits as one does whose first so many attempts came to nothing: some seconds.
+const DISPLACED_ATTEMPTS: u32 = 7;
+
 /// Why a session must end.
 pub(super) type End = (ByeCode, String);
 
@@ -82,6 +85,9 @@ impl Replica {
                 Ok(())
             }
             Message::Bye(bye) => {
+                if bye.code == ByeCode::Superseded {
+                    self.note_displaced();
+                }
                 self.leave(&format!("the primary ended the session: {} ({})", bye.code, bye.reason), now);
                 Ok(())
             }
@@ -94,6 +100,12 @@ impl Replica {
             // Of an older round, overtaken by the hello of this one.
             _ => Ok(()),
         }
+    }
+
+    /// Two processes that follow as one copy end each other's sessions: they take long turns, so that somebody sees it.
+    fn note_displaced(&mut self) {
+        self.status.displaced = self.status.displaced.saturating_add(1);
+        self.status.attempts = self.status.attempts.max(DISPLACED_ATTEMPTS);
     }
 
     fn refused(&mut self, refused: &Refused, now: Millis) {

@@ -161,6 +161,8 @@ pub struct Status {
     pub counters: Counters,
     /// Connection attempts since the last session that worked.
     pub attempts: u32,
+    /// Sessions that ended because another process follows as this copy, from the same directory once.
+    pub displaced: u32,
     /// Why the last session ended, if one did.
     pub last_end: Option<String>,
     /// Whether the copy that is followed follows as well, as it said last.

@@ -206,3 +206,28 @@ fn a_copy_that_has_met_damage_says_so_and_does_not_lead() {
     secondary.run(&["promote", "--force"]).json();
     assert_eq!(secondary.status()["state"], "primary");
 }
+
+#[test]
+fn two_processes_on_copies_of_one_directory_say_so() {
+    let site = Site::new();
+    let primary = Node::primary(&site, "primary");
+    primary.run(&["table", "create", "blobs", "--raw"]).json();
+    let mut secondary = Node::secondary(&site, "secondary", &primary);
+    put(&primary, "row");
+    secondary.wait_until_equal(&primary);
+    secondary.kill();
+    let copied = std::process::Command::new("cp")
+        .args(["-r", &site.word("secondary"), &site.word("twin")])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    secondary.start();
+    let twin = Node::secondary(&site, "twin", &primary);
+    for node in [&secondary, &twin] {
+        wait_for(
+            "the copy to say that another one takes its place",
+            || node.status()["notices"].to_string().contains("another process follows").then_some(()),
+            || format!("{}\n{}", node.status(), node.log()),
+        );
+    }
+}
