@@ -432,6 +432,13 @@ fn a_store_that_is_not_there_and_one_that_holds_several_databases_are_told() {
     bench.write(0, 3);
     let nowhere: Place = bench.dir.path().join("nowhere").display().to_string().parse().unwrap();
     assert_eq!(nowhere.open(&crate::Access::default(), false).unwrap_err().code(), "no_store");
+    let database = bench.dir.path().join("a database");
+    drop(Database::open(&database).unwrap());
+    let within: Place = database.display().to_string().parse().unwrap();
+    for create in [false, true] {
+        let refused = within.open(&crate::Access::default(), create).unwrap_err();
+        assert_eq!(refused.code(), "no_store", "{refused}");
+    }
     let empty = bench.restore(None, AsOf::Backup, "x").unwrap_err();
     assert_eq!((empty.code(), empty.hint().is_some()), ("unknown_backup", true));
     bench.back_up("first");

@@ -73,6 +73,10 @@ impl Store {
             std::fs::create_dir_all(path).map_err(refused)?;
         }
         let root = std::fs::canonicalize(path).map_err(refused)?;
+        if root.join("MANIFEST").exists() {
+            let why = "a database lies there: a store is a directory of its own".to_owned();
+            return Err(Error::NoStore { place, why });
+        }
         let objects = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| told(&place, "open", "the directory", &error))?
             .with_automatic_cleanup(true);

@@ -472,7 +472,7 @@ impl Loop {
             }
             Some(Action::Send(message)) => self.send(&message),
             Some(Action::FetchBulk { reason, bytes, at_least }) => {
-                tracing::info!(%reason, bytes, "the copy is taken anew");
+                tracing::info!(way = "bulk", %reason, bytes, "the copy is taken anew");
                 self.fetch_bulk(reason, at_least)?;
             }
             // A transfer of run files ends before the next action is looked at.

@@ -144,6 +144,8 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
         done.handed_over = true;
         done.obstacles.extend(damage_of(&db));
         if looks_only {
+            let is_counted = sets.contains(db.instance());
+            done.obstacles.extend((!is_counted).then(|| "this copy is not in the promotable set".to_owned()));
             return Ok(done);
         }
         terms.refuse_obstacles(&done)?;
