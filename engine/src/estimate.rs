@@ -21,7 +21,8 @@ pub struct RefreshEstimate {
     pub retained: bool,
     /// Commits since the position: about what the log holds of them.
     pub tail_bytes: u64,
-    /// Records that changed since the position, as they lie in run files: an estimate from a sample of their blocks.
+    /// Records that changed since the position, of each key the newest, keys and rows as they are: an estimate from a sample of
+    /// their blocks.
     pub delta_bytes: u64,
     /// All run files.
     pub total_bytes: u64,
@@ -51,7 +52,7 @@ impl Database {
         }
     }
 
-    /// About the bytes on disk of the marks of deletes above `position`.
+    /// About the bytes of the marks of deletes above `position`: in each run their share of all records.
     pub(crate) fn mark_bytes(&self, position: Uid) -> u64 {
         let version = self.store().pin().0;
         let mut changed = Changed::since(position);
@@ -229,9 +230,31 @@ impl<T> EveryNth<T> {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
+    use std::sync::Arc;
+
+    use planaria_types::Uid;
+
     use super::EveryNth;
     use crate::os::{MemOs, Os};
-    use crate::{Batch, Database, Durability, Options};
+    use crate::{Batch, Database, Durability, Options, Table};
+
+    /// A database in memory that does nothing by itself, and a table in it.
+    fn database() -> (Database, Table) {
+        let os: Arc<dyn Os> = Arc::new(MemOs::new(1));
+        let options = Options { background: false, os, ..Options::default() };
+        let db = Database::open_with("/db", options).unwrap();
+        let table = db.create_raw_table("t").unwrap();
+        (db, table)
+    }
+
+    /// Rows of a hundred bytes under these keys, as one commit.
+    fn write(db: &Database, table: &Table, keys: &mut dyn Iterator<Item = u64>, byte: u8) -> Uid {
+        let mut batch = Batch::new();
+        for key in keys {
+            batch.put(table.id(), key.to_be_bytes(), vec![byte; 100]);
+        }
+        db.write(batch, Durability::Background).unwrap()
+    }
 
     #[test]
     fn every_nth_is_picked_evenly_from_a_sequence_of_any_length() {
@@ -246,17 +269,8 @@ mod tests {
 
     #[test]
     fn a_record_that_changed_again_and_again_moves_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { background: false, ..Options::default() };
-        let db = Database::open_with(dir.path().join("db"), options).unwrap();
-        let table = db.create_raw_table("t").unwrap();
-        let put = |keys: &mut dyn Iterator<Item = u64>, turn: u8| {
-            let mut batch = Batch::new();
-            for key in keys {
-                batch.put(table.id(), key.to_be_bytes(), vec![turn; 100]);
-            }
-            db.write(batch, Durability::Background).unwrap()
-        };
+        let (db, table) = database();
+        let put = |keys: &mut dyn Iterator<Item = u64>, turn: u8| write(&db, &table, keys, turn);
         let since = put(&mut (0..20_000), 0);
         db.compact().unwrap();
         put(&mut (0..20_000).step_by(100), 1);
@@ -288,7 +302,7 @@ mod tests {
     #[test]
     fn the_length_of_the_log_since_a_position_is_told_by_its_time() {
         let disk = MemOs::new(1);
-        let os: std::sync::Arc<dyn Os> = std::sync::Arc::new(disk.clone());
+        let os: Arc<dyn Os> = Arc::new(disk.clone());
         let options = Options { background: false, log_segment_bytes: 256 << 10, os, ..Options::default() };
         let db = Database::open_with("/db", options.clone()).unwrap();
         let table = db.create_raw_table("t").unwrap();
@@ -312,22 +326,12 @@ mod tests {
 
     #[test]
     fn changes_scattered_over_all_blocks_are_not_taken_for_all_records() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { background: false, ..Options::default() };
-        let db = Database::open_with(dir.path().join("db"), options).unwrap();
-        let table = db.create_raw_table("t").unwrap();
-        let put = |keys: &mut dyn Iterator<Item = u64>| {
-            let mut batch = Batch::new();
-            for key in keys {
-                batch.put(table.id(), key.to_be_bytes(), vec![7; 100]);
-            }
-            db.write(batch, Durability::Background).unwrap()
-        };
-        let since = put(&mut (0..20_000));
-        put(&mut (0..20_000).step_by(100));
+        let (db, table) = database();
+        let since = write(&db, &table, &mut (0..20_000), 7);
+        write(&db, &table, &mut (0..20_000).step_by(100), 7);
         db.compact().unwrap();
         let changed = db.estimate_refresh(since).delta_bytes;
-        let whole = db.estimate_refresh(planaria_types::Uid::ZERO).delta_bytes;
+        let whole = db.estimate_refresh(Uid::ZERO).delta_bytes;
         // As they move, keys and rows, though they are compressed to a tenth of it.
         for (told, records) in [(changed, 200), (whole, 20_000)] {
             let moves = records * 108;
@@ -337,21 +341,14 @@ mod tests {
 
     #[test]
     fn a_run_that_two_fragments_show_counts_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { background: false, ..Options::default() };
-        let db = Database::open_with(dir.path().join("db"), options).unwrap();
-        let table = db.create_raw_table("t").unwrap();
-        let mut batch = Batch::new();
-        for key in 0..20_000_u64 {
-            batch.put(table.id(), key.to_be_bytes(), vec![7; 100]);
-        }
-        db.write(batch, Durability::Background).unwrap();
+        let (db, table) = database();
+        write(&db, &table, &mut (0..20_000), 7);
         db.compact().unwrap();
         for key in [5_000_u64, 10_000, 15_000] {
             db.split(table.id(), &key.to_be_bytes()).unwrap();
         }
         let moves = 20_000 * 108;
-        let told = db.estimate_refresh(planaria_types::Uid::ZERO).delta_bytes;
+        let told = db.estimate_refresh(Uid::ZERO).delta_bytes;
         assert!(told > moves * 3 / 4 && told < moves * 5 / 4, "{told} bytes of {moves}");
     }
 }

@@ -108,10 +108,10 @@ impl std::fmt::Display for GivenUp {
 /// What is preserved for a secondary that is away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Preserved {
-    /// Bytes of the delete marks above its position, as they lie in run files: an estimate from a sample of blocks. It
+    /// Bytes of the delete marks above its position: an estimate, by their share of the records of each run. It
     /// contains what is preserved for those that are further ahead.
     pub bytes: u64,
-    /// How long ago the first commit that it lacks was made, about and at most, in milliseconds; 0 if it has everything.
+    /// About how long ago the first commit that it lacks was made, in milliseconds; 0 if it has everything.
     pub age_ms: u64,
 }
 
@@ -122,7 +122,7 @@ pub struct Lag {
     pub commits: Option<u64>,
     /// Bytes that bringing a copy up to date would move, about.
     pub bytes: u64,
-    /// How long ago the first commit that it lacks was made, about and at most, in milliseconds.
+    /// About how long ago the first commit that it lacks was made, in milliseconds.
     pub ms: u64,
 }
 

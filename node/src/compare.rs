@@ -37,8 +37,10 @@ pub(crate) fn parts(
         return Err(RemoteError::new("usage", format!("at most {PARTS_MAX} parts are told at once")));
     }
     let snapshot = snapshot(database, at)?;
-    let tilings = tilings(&snapshot, spans, parts)
-        .map_err(|error| RemoteError::new("compare", format!("ranges cannot be compared: {error}")))?;
+    let tilings = tilings(&snapshot, spans, parts).map_err(|error| {
+        let code = if error.code() == "damaged" { "damaged" } else { "compare" };
+        RemoteError::new(code, format!("ranges cannot be compared: {error}"))
+    })?;
     Ok((snapshot.uid(), tilings))
 }
 

@@ -171,17 +171,6 @@ impl Stored for DatabaseRecord {
     }
 }
 
-const ROLES: [InstanceRole; 3] = [InstanceRole::Primary, InstanceRole::Standby, InstanceRole::Backup];
-const STATES: [CopyState; 7] = [
-    CopyState::Primary,
-    CopyState::Deposed,
-    CopyState::Online,
-    CopyState::Stale,
-    CopyState::Refreshing,
-    CopyState::Offline,
-    CopyState::Partial,
-];
-
 impl Stored for InstanceRecord {
     const TABLE: &'static str = "instances";
     const COLUMNS: &'static [(&'static str, ColumnType)] = &[
@@ -215,8 +204,8 @@ impl Stored for InstanceRecord {
             instance: row.parsed()?,
             database: row.parsed()?,
             node: row.text()?,
-            role: row.named(&ROLES, InstanceRole::name)?,
-            state: row.named(&STATES, CopyState::name)?,
+            role: row.named(&InstanceRole::ALL, InstanceRole::name)?,
+            state: row.named(&CopyState::ALL, CopyState::name)?,
             durable: Uid::new(row.bits()?),
             update: Uid::new(row.bits()?),
             bytes: row.bits()?,

@@ -410,7 +410,7 @@ impl Loop {
             let end = status.last_end.as_deref().unwrap_or("");
             tracing::info!(state = status.state.name(), way, reason, end, "secondary");
         }
-        if shared.replica.displaced != status.displaced {
+        if shared.replica.displaced < status.displaced {
             tracing::warn!(
                 times = status.displaced,
                 "another process follows as this copy: if its directory was copied, one of the two is to be begun anew"

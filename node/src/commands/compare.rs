@@ -114,7 +114,7 @@ fn foreign(here: &dyn Session, there: &dyn Session) -> Result<Option<DatabaseId>
 
 /// Where a side cannot read what it has, the ranges cannot be compared.
 fn unreadable(error: CliError, place: &Place) -> CliError {
-    if !error.to_string().contains("damaged") {
+    if error.code != "damaged" {
         return error;
     }
     let hint = format!(

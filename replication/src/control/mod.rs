@@ -48,6 +48,9 @@ pub enum InstanceRole {
 }
 
 impl InstanceRole {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Primary, Self::Standby, Self::Backup];
+
     /// Its name in commands and JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -85,6 +88,17 @@ pub enum CopyState {
 }
 
 impl CopyState {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Primary,
+        Self::Deposed,
+        Self::Online,
+        Self::Stale,
+        Self::Refreshing,
+        Self::Offline,
+        Self::Partial,
+    ];
+
     /// Its name in commands and JSON.
     pub const fn name(self) -> &'static str {
         match self {

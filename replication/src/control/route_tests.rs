@@ -63,16 +63,8 @@ fn what_is_wrong_serves_nobody() {
 fn in_any_cluster_each_copy_is_judged_and_none_serves_what_it_may_not() {
     let mut random = Random::new(4);
     for _ in 0..10_000 {
-        let states = [
-            CopyState::Primary,
-            CopyState::Deposed,
-            CopyState::Online,
-            CopyState::Stale,
-            CopyState::Refreshing,
-            CopyState::Offline,
-            CopyState::Partial,
-        ];
-        let roles = [InstanceRole::Standby, InstanceRole::Backup, InstanceRole::Primary];
+        let states = CopyState::ALL;
+        let roles = InstanceRole::ALL;
         let copies: Vec<_> = (0..random.below(8))
             .map(|instance| ReadCopy {
                 is_reachable: !random.one_in(4),

@@ -13,6 +13,8 @@ use crate::{Ack, Bye, ByeCode, Live, Message, Millis, Options, Reason, Way, Welc
 
 /// A reconcile that failed this often in a row is tried no more: the copy is taken anew.
 const RECONCILE_FAILURES_MAX: u32 = 2;
+/// A copy that is online for so long is the only one that follows as itself.
+const UNDISPUTED_FOR: Millis = Millis(60_000);
 
 /// Who a secondary is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -462,6 +464,9 @@ impl Replica {
         }
         if state == State::Online {
             self.status.attempts = 0;
+            if now.since(self.status.since) >= UNDISPUTED_FOR {
+                self.status.displaced = 0;
+            }
             // A round has fitted, so that a later series of hops is another one.
             self.status.progress.hop_before_bytes = None;
             self.status.progress.hop_bytes = None;

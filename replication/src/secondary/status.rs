@@ -161,7 +161,8 @@ pub struct Status {
     pub counters: Counters,
     /// Connection attempts since the last session that worked.
     pub attempts: u32,
-    /// Sessions that ended because another process follows as this copy, from the same directory once.
+    /// Sessions that ended because another process follows as this copy, from the same directory once, since the last one that
+    /// was left alone for a minute.
     pub displaced: u32,
     /// Why the last session ended, if one did.
     pub last_end: Option<String>,

@@ -1,5 +1,7 @@
 //! Primaries die, hand over and come back; what was acknowledged at a protected level is there.
 
+use std::path::Path;
+
 use planaria_tests::cluster::{Node, Site, wait_for};
 
 use crate::clone_lies::flip_a_bit;
@@ -207,6 +209,19 @@ fn a_copy_that_has_met_damage_says_so_and_does_not_lead() {
     assert_eq!(secondary.status()["state"], "primary");
 }
 
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, target).unwrap();
+        }
+    }
+}
+
 #[test]
 fn two_processes_on_copies_of_one_directory_say_so() {
     let site = Site::new();
@@ -216,11 +231,7 @@ fn two_processes_on_copies_of_one_directory_say_so() {
     put(&primary, "row");
     secondary.wait_until_equal(&primary);
     secondary.kill();
-    let copied = std::process::Command::new("cp")
-        .args(["-r", &site.word("secondary"), &site.word("twin")])
-        .status()
-        .unwrap();
-    assert!(copied.success());
+    copy_dir(&site.path("secondary"), &site.path("twin"));
     secondary.start();
     let twin = Node::secondary(&site, "twin", &primary);
     for node in [&secondary, &twin] {

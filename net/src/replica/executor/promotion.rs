@@ -145,7 +145,7 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
         done.obstacles.extend(damage_of(&db));
         if looks_only {
             let is_counted = sets.contains(db.instance());
-            done.obstacles.extend((!is_counted).then(|| "this copy is not in the promotable set".to_owned()));
+            done.obstacles.extend((!is_counted).then(|| NOT_PROMOTABLE.to_owned()));
             return Ok(done);
         }
         terms.refuse_obstacles(&done)?;
@@ -299,6 +299,9 @@ fn have_promised(
     Ok(heard)
 }
 
+const NOT_PROMOTABLE: &str =
+    "this copy is not in the promotable set: it never was online, or was away for too long";
+
 /// A copy that has met damage is not to lead: what it cannot read, nobody could.
 fn damage_of(db: &Database) -> Option<String> {
     db.damage().map(|what| format!("this copy has met damage: {what}"))
@@ -342,9 +345,7 @@ fn name_losses(
         ));
     }
     if !is_promotable {
-        done.obstacles.push(
-            "this copy is not in the promotable set: it never was online, or was away for too long".into(),
-        );
+        done.obstacles.push(NOT_PROMOTABLE.into());
     }
 }
 

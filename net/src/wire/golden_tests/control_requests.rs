@@ -60,19 +60,11 @@ pub(super) fn wish() -> CloneWish {
 }
 
 pub(super) fn roles() -> Vec<InstanceRole> {
-    vec![InstanceRole::Primary, InstanceRole::Standby, InstanceRole::Backup]
+    InstanceRole::ALL.to_vec()
 }
 
 pub(super) fn states() -> Vec<CopyState> {
-    vec![
-        CopyState::Primary,
-        CopyState::Deposed,
-        CopyState::Online,
-        CopyState::Stale,
-        CopyState::Refreshing,
-        CopyState::Offline,
-        CopyState::Partial,
-    ]
+    CopyState::ALL.to_vec()
 }
 
 pub(super) fn times() -> Vec<When> {
