@@ -132,6 +132,17 @@ fn where_a_source_fails_the_rule_starts_over_until_none_is_left() {
 }
 
 #[test]
+fn what_a_copy_refuses_of_the_rows_the_primary_is_asked_and_nobody_else() {
+    let mut world = World::new();
+    let clone = world.asks("b", "copy");
+    assert_eq!(ordered(&world.report(1, vec![])).source, InstanceId(3));
+    // It may be behind; the primary knows each table.
+    assert_eq!(ordered(&world.report(1, vec![failed(clone, "invalid_shape")])).source, InstanceId(1));
+    assert_eq!(world.report(1, vec![failed(clone, "invalid_shape")]), []);
+    assert_eq!(world.state(clone), ("failed".into(), "invalid_shape".into()));
+}
+
+#[test]
 fn a_copy_that_cannot_be_asked_for_keeps_no_schedule_from_its_time() {
     let mut world = World::new();
     world.passes(10_000);

@@ -334,6 +334,15 @@ impl Center {
             self.end_clone(now, clone, CloneState::Complete, "", what)?;
         } else if clone.role != CloneRole::Store && OWN_ERRORS.contains(&&*outcome.code) {
             self.end_clone(now, clone, CloneState::Failed, &outcome.code, format!("{name}: {what}"))?;
+        } else if outcome.code == "invalid_shape" && self.is_at_primary(&clone) {
+            self.end_clone(now, clone, CloneState::Failed, &outcome.code, what)?;
+        } else if clone.state == CloneState::Running && outcome.code == "invalid_shape" {
+            // A copy that is behind may not know of a table yet. The primary does: nobody else is asked.
+            let lead = self.contents.leads.get(&clone.database).map(|lead| lead.instance);
+            let copies = self.copies_of(clone.database).map(|(_, copy)| copy.report.instance);
+            clone.failed.extend(copies.chain(clone.source).filter(|copy| Some(*copy) != lead));
+            let why = format!("{} refused what is asked of the rows: {what}", clone.source_node);
+            self.queue_again(now, clone, &outcome.code, why)?;
         } else if clone.state == CloneState::Running && outcome.code == "busy" {
             // Another one is worked on in the same place, and may be about to be given up.
             self.queue_again(now, clone, "busy", format!("{name}: {what}"))?;
@@ -345,6 +354,12 @@ impl Center {
         }
         self.run_queue(now)?;
         Ok(true)
+    }
+
+    /// Whether a clone is taken from whoever leads, who has everything.
+    fn is_at_primary(&self, clone: &CloneRecord) -> bool {
+        let lead = self.contents.leads.get(&clone.database);
+        lead.is_some_and(|lead| clone.source == Some(lead.instance))
     }
 
     /// The orders of clones for a node.

@@ -14,6 +14,9 @@ const MTU_MIN: u16 = 1_200;
 /// The greatest UDP payload of IPv4, in bytes.
 pub(crate) const UDP_PAYLOAD_MAX: usize = 65_507;
 
+/// The silence after which the source of a transfer is given up, at most.
+const TRANSFER_SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// How the sending rate follows the path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Congestion {
@@ -47,7 +50,7 @@ pub struct Transport {
     pub segmentation_offload: bool,
     /// After this much silence a packet is sent to keep the connection. Below `idle_timeout`.
     pub keep_alive: Duration,
-    /// After this much silence the connection is given up.
+    /// After this much silence the connection is given up; that of a clone or a backup after ten seconds, if this is more.
     pub idle_timeout: Duration,
     /// Streams that a peer may have open at a time: requests of a client, transfers of a replica.
     pub streams_max: u16,
@@ -76,6 +79,13 @@ impl Default for Transport {
 }
 
 impl Transport {
+    /// The same for a transfer that goes on from elsewhere when its source is gone: what has died says nothing, and is given up after
+    /// less silence than a connection that has nothing to say.
+    pub(crate) fn watchful(&self) -> Self {
+        let idle_timeout = self.idle_timeout.min(TRANSFER_SILENCE_MAX);
+        Self { idle_timeout, keep_alive: self.keep_alive.min(idle_timeout / 5), ..self.clone() }
+    }
+
     /// Checks that every setting is within its range and fits the others.
     ///
     /// # Errors
@@ -213,6 +223,19 @@ mod tests {
         assert_eq!(named(Transport { streams_max: 0, ..base() }), "streams_max");
         assert_eq!(named(Transport { clone_connections: 0, ..base() }), "clone_connections");
         assert_eq!(named(Transport { clone_connections: 9, ..base() }), "clone_connections");
+    }
+
+    #[test]
+    fn a_transfer_notices_the_death_of_its_source_sooner_and_keeps_what_it_was_told() {
+        let base = Transport::default();
+        base.watchful().check().unwrap();
+        assert!(base.watchful().idle_timeout < base.idle_timeout);
+        let short = Transport {
+            idle_timeout: Duration::from_secs(1),
+            keep_alive: Duration::from_millis(100),
+            ..Transport::default()
+        };
+        assert_eq!(short.watchful(), short);
     }
 
     #[test]

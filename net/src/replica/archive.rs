@@ -37,7 +37,7 @@ impl RemotePin {
         since: Option<Uid>,
     ) -> Result<Self> {
         let opening = Opening::Archive { since };
-        let (endpoint, session) = open_session(address, credentials, transport, &opening).await?;
+        let (endpoint, session) = open_session(address, credentials, &transport.watchful(), &opening).await?;
         let (list, log) = receive_list(&session).await?;
         Ok(Self { _endpoint: endpoint, session, list, log })
     }

@@ -198,7 +198,7 @@ pub(super) async fn serve_files(
                 sending.spawn(sender.serve(move |offset, len| {
                     giving.outgoing.count(len as u64);
                     bulk::read(&giving.pin, kind, number, offset, len)
-                        .map_err(|error| RemoteError::new("clone", error.to_string()))
+                        .map_err(|error| RemoteError::new(error.code(), error.to_string()))
                 }));
             }
             Ok(Opened::Bulk(..)) => {

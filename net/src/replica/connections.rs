@@ -30,8 +30,8 @@ impl Connections {
         transport: &Transport,
         opening: &Opening,
     ) -> Result<Self> {
-        let first = open_session(address, credentials, transport, opening).await?;
-        let (credentials, transport) = (credentials.clone(), transport.clone());
+        let (credentials, transport) = (credentials.clone(), transport.watchful());
+        let first = open_session(address, &credentials, &transport, opening).await?;
         Ok(Self { address, credentials, transport, first, more: Mutex::default() })
     }
 

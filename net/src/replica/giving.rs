@@ -15,6 +15,7 @@ use super::{Primary, clone, encode};
 use crate::quic::Peer;
 use crate::quic::session::ReplicaSession;
 use crate::wire::limits::CLONE_CONNECTIONS_MAX;
+use crate::wire::message::RemoteError;
 use crate::{Error, Result};
 
 /// The clones that are being given away now.
@@ -95,8 +96,26 @@ impl Givings {
 }
 
 impl Primary {
+    /// Gives a cut away, or tells with its code why the store cannot give it: whoever asks knows then whether asking again helps.
+    pub(super) fn give(
+        &self,
+        session: &ReplicaSession,
+        runtime: &Handle,
+        pin: Result<FilePin>,
+        name: &'static str,
+    ) -> Result<()> {
+        match pin {
+            Ok(pin) => self.serve_clone(session, runtime, pin, name),
+            Err(Error::Engine(error)) => {
+                let refusal = RemoteError::new(error.code(), error.to_string());
+                runtime.block_on(clone::refuse(session, refusal))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives pinned files away, and notes it where that can be written down once the target has them.
-    pub(super) fn serve_clone(
+    fn serve_clone(
         &self,
         session: &ReplicaSession,
         runtime: &Handle,

@@ -94,7 +94,8 @@ impl LazyTaking {
             &begun.as_deref().map_or_else(CloneProgress::default, |target| Before::of(target).state(target)),
         );
         drop(begun);
-        let opening = open_session(address, credentials, transport, &Opening::Clone);
+        let transport = transport.watchful();
+        let opening = open_session(address, credentials, &transport, &Opening::Clone);
         let taken = match self.taking.pace.heed(opening).await {
             Ok((_endpoint, session)) => {
                 let taken = self.fetch(&session, progress).await;

@@ -320,17 +320,15 @@ impl Primary {
             }
             Opening::Archive { since } => self.serve_archive(session, runtime, since),
             Opening::Join { list } => self.serve_more(session, runtime, list),
-            Opening::Clone => {
-                let pin = self.pin(Database::pin_files)?;
-                self.serve_clone(session, runtime, pin, "remote")
-            }
+            Opening::Clone => self.give(session, runtime, self.pin(Database::pin_files), "remote"),
             Opening::Shaped { shape, resumes } => {
                 let shaper = shaper.ok_or_else(|| {
                     Error::Protocol("this copy gives itself away whole, or not at all".into())
                 })?;
                 match shaper.shape(&self.db, &shape, resumes) {
                     Ok(shaped) => {
-                        self.serve_clone(session, runtime, shaped.database().pin_files()?, "shaped")
+                        let pin = shaped.database().pin_files().map_err(Error::from);
+                        self.give(session, runtime, pin, "shaped")
                     }
                     Err(error) => runtime.block_on(clone::refuse(session, error)),
                 }

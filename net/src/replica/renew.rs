@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// How often it is looked how far it has come.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 /// How long a source may take to answer at all before it counts as gone.
-const SILENCE_MAX_MS: u64 = 30_000;
+const SILENCE_MAX_MS: u64 = 15_000;
 /// How often the source is asked to forget the copy, which it does once it has noticed that the session is over.
 const FORGET_TRIES: usize = 25;
 /// The pause before it is asked again, at first and at most.
@@ -87,7 +87,7 @@ pub fn renew(
         port: None,
         credentials: credentials.clone(),
         portion: None,
-        transport: transport.clone(),
+        transport: transport.watchful(),
         options: options.clone(),
         siblings: Vec::new(),
         note: None,

@@ -5,7 +5,7 @@ use parking_lot::MutexGuard;
 use planaria_engine::{CloneAbout, ClonePlace, Error};
 use planaria_net::wire::message::{CloneInfo, RemoteError};
 
-use super::ledger::{CloneJob, CloneState, Entry};
+use super::ledger::{CloneJob, CloneState, Entry, order_of};
 use super::{Clones, Shared, Sketch, State, known_mut};
 use crate::handler::remote;
 
@@ -17,8 +17,10 @@ impl Clones {
     /// `unknown_clone`; `running` while it comes in, `in_use` while a process has it open, `busy` while somebody works on its files.
     pub(crate) fn delete(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         let shared = &self.shared;
-        let remove = |entry: &Entry, _: &ClonePlace| match entry.state {
+        let remove = |entry: &Entry, place: &ClonePlace| match entry.state {
             CloneState::Complete => shared.remove_files(entry).map(drop),
+            // What came in of it was kept for another source.
+            CloneState::Failed if order_of(name).is_some() => place.abandon().map(drop).map_err(remote),
             CloneState::Failed => shared.remove_waiting(entry),
             _ => Ok(()),
         };

@@ -40,6 +40,12 @@ pub(crate) struct CloneJob {
     pub(crate) lazy: bool,
 }
 
+/// The number of the control center's job by which a clone was ordered, as its name says: names that somebody chooses are none of
+/// these.
+pub(crate) fn order_of(name: &str) -> Option<u64> {
+    name.rsplit_once('#').and_then(|(_, number)| number.parse().ok())
+}
+
 /// How it is with a clone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) enum CloneState {
@@ -148,6 +154,14 @@ mod tests {
     use planaria_engine::os::Posix;
 
     use super::*;
+
+    #[test]
+    fn a_job_is_known_by_the_name_of_its_clone() {
+        assert_eq!(
+            ["copy#7", "a#b#12", "copy", "copy#", "copy#x"].map(order_of),
+            [Some(7), Some(12), None, None, None]
+        );
+    }
 
     #[test]
     fn it_is_read_as_it_was_written_and_has_the_bytes_of_version_1() {

@@ -9,6 +9,7 @@ use planaria_net::wire::message::{CloneInfo, CloneRole};
 
 use super::Audience;
 use super::ledger::{CloneState, Entry};
+use crate::stopwatch::Stopwatch;
 
 /// Over how long a rate is measured, in milliseconds, and how far its points lie apart.
 const WINDOW_MS: u64 = 5_000;
@@ -32,11 +33,19 @@ struct Told {
     /// What the attempts before this one had moved.
     moved_before: u64,
     speed: Speed,
+    /// Since it was heard how far it is.
+    heard: Option<Stopwatch>,
     way: String,
     reasons: Vec<String>,
 }
 
 impl Told {
+    /// Bytes a second, of late: where nothing comes any more they become none.
+    fn rate(&self) -> Option<u64> {
+        let silent_ms = self.heard.map_or(0, |heard| heard.elapsed().as_millis() as u64);
+        self.speed.after(silent_ms)
+    }
+
     /// Bytes that came over the network.
     fn moved(&self) -> u64 {
         self.moved_before + self.progress.moved_bytes()
@@ -89,7 +98,7 @@ impl Audience for Reported {
         let mut told = self.0.told.lock();
         told.moved_before = told.moved();
         told.progress = CloneProgress::default();
-        told.speed = Speed::default();
+        (told.speed, told.heard) = (Speed::default(), None);
         told.source = Some(source);
     }
 
@@ -97,6 +106,7 @@ impl Audience for Reported {
         let mut told = self.0.told.lock();
         told.progress = progress.clone();
         told.speed.note(progress.elapsed_ms, progress.moved_bytes());
+        told.heard = Some(Stopwatch::start());
     }
 
     fn opened(&self, view: Database) {
@@ -140,7 +150,15 @@ impl Speed {
 
     /// Bytes a second.
     pub(crate) fn bytes_per_s(&self) -> Option<u64> {
-        let ((from, before), (until, after)) = (self.points.front()?, self.points.back()?);
+        self.after(0)
+    }
+
+    /// The same once nothing has come for so long since the last point.
+    fn after(&self, silent_ms: u64) -> Option<u64> {
+        let (last, after) = self.points.back()?;
+        let until = last.saturating_add(silent_ms);
+        let within = |(at, _): &&(u64, u64)| at + WINDOW_MS >= until;
+        let (from, before) = self.points.iter().find(within).or(self.points.back())?;
         let time_ms = until.checked_sub(*from).filter(|time_ms| *time_ms > 0)?;
         u64::try_from(u128::from(after.saturating_sub(*before)) * 1_000 / u128::from(time_ms)).ok()
     }
@@ -161,7 +179,7 @@ pub(super) fn info_of(entry: &Entry, live: Option<&Live>) -> CloneInfo {
         live.tell(&mut entry);
         let told = live.told.lock();
         info.done_bytes = told.progress.done_bytes;
-        info.bytes_per_s = told.speed.bytes_per_s();
+        info.bytes_per_s = told.rate();
         info.left_ms = left_ms(told.progress.total_bytes.saturating_sub(info.done_bytes), info.bytes_per_s);
         if entry.state == CloneState::Running {
             if live.view().is_some() {
@@ -223,5 +241,16 @@ mod tests {
         assert_eq!(speed.bytes_per_s(), Some(10));
         assert_eq!(left_ms(100, speed.bytes_per_s()), Some(10_000));
         assert_eq!(left_ms(100, Some(0)), None);
+    }
+
+    #[test]
+    fn where_nothing_comes_any_more_the_rate_falls_to_nothing() {
+        let mut speed = Speed::default();
+        for second in 0..=5 {
+            speed.note(second * 1_000, second * 1_000_000);
+        }
+        assert_eq!(speed.after(2_500), Some(444_444));
+        assert_eq!([5_000, 60_000].map(|silent_ms| speed.after(silent_ms)), [Some(0), Some(0)]);
+        assert_eq!(Speed::default().after(1_000), None);
     }
 }

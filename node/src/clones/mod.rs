@@ -20,12 +20,13 @@ use planaria_engine::{ClonePlace, Database};
 use planaria_net::replica::Pace;
 use planaria_net::wire::message::{CloneInfo, RemoteError};
 
-pub(crate) use self::ledger::{CloneJob, CloneState, DIRECTORY as LISTS};
+pub(crate) use self::ledger::{CloneJob, CloneState, DIRECTORY as LISTS, order_of};
 use self::ledger::{Entry, Ledger};
 pub(crate) use self::leftovers::leftovers;
 use self::live::{Live, Reported, info_of};
 pub(crate) use self::live::{Speed, left_ms, purpose_of};
 pub(crate) use self::preserve::preserve;
+use self::taking::helps_elsewhere;
 pub(crate) use self::taking::{Audience, Taker};
 use crate::handler::remote;
 
@@ -74,11 +75,22 @@ struct Known {
     view: Option<Database>,
     /// What somebody does with its files, who does not hold the lock meanwhile.
     busy: Option<&'static str>,
+    /// Why it failed, if it did since the node was started.
+    failure: Option<Failure>,
+}
+
+/// Why a clone failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    /// The stable code of the error.
+    pub(crate) code: String,
+    /// What came in of a clone that was ordered is kept: another source may give what is left.
+    pub(crate) is_kept: bool,
 }
 
 impl Known {
     fn new(entry: Entry) -> Self {
-        Self { entry, live: None, view: None, busy: None }
+        Self { entry, live: None, view: None, busy: None, failure: None }
     }
 
     /// Whether nobody takes it, and nobody works on its files.
@@ -226,6 +238,11 @@ impl Clones {
     /// `unknown_clone`.
     pub(crate) fn info(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         self.shared.info(self.shared.state.lock(), name)
+    }
+
+    /// Why a clone failed; nothing if it did not, or before the node was started.
+    pub(crate) fn failure(&self, name: &str) -> Option<Failure> {
+        self.shared.state.lock().clones.get(name).and_then(|known| known.failure.clone())
     }
 
     /// By what a clone is read that comes in lazily, or came; nothing if there is no clone of that name.
@@ -472,7 +489,9 @@ impl Shared {
             Err(planaria_net::Error::GivenUp) => is_cancelled || !state.is_closing,
             Err(_) => true,
         };
-        let job = is_surplus.then(|| known.entry.job.clone());
+        let is_ordered = !is_cancelled && order_of(&known.entry.job.name).is_some();
+        let is_kept = matches!(taken, Err(error) if is_ordered && helps_elsewhere(error));
+        let job = (is_surplus && !is_kept).then(|| known.entry.job.clone());
         let removed = job.map(|job| MutexGuard::unlocked(&mut state, || self.remove_surplus(&job, taken)));
         let Some(known) = state.clones.get_mut(name) else { return };
         let entry = &mut known.entry;
@@ -483,9 +502,10 @@ impl Shared {
             let about = self.place(&entry.job.dir).about();
             entry.expires_ms = about.ok().flatten().and_then(|about| about.expires_ms);
         }
-        if let (Err(error), Some(_), true) = (taken, &removed, entry.state != CloneState::Cancelled) {
+        if let (Err(error), true, true) = (taken, is_surplus, entry.state != CloneState::Cancelled) {
             entry.state = CloneState::Failed;
             entry.reasons.push(error.to_string());
+            known.failure = Some(Failure { code: error.code().to_owned(), is_kept });
         }
         if let Some(Err(error)) = removed {
             tracing::warn!(%error, clone = name, "what came of a clone could not be removed");

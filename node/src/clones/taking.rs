@@ -46,7 +46,8 @@ impl Taker {
     /// # Errors
     ///
     /// `busy` while somebody else works on a clone there. That of the last source, once nothing has come in for the patience of the
-    /// job; at once what the sources cannot help, such as a full disk. What came in stays, to be gone on with.
+    /// job, or once none is left that asking again would help; at once what the sources cannot help, such as a full disk. What came in
+    /// stays, to be gone on with.
     pub(crate) fn take<A: Audience>(
         &self,
         job: &CloneJob,
@@ -192,16 +193,20 @@ impl Taker {
     ) -> Result<()> {
         let os = &self.engine.os;
         let (mut heard, mut pause) = (os.monotonic(), PAUSE_MIN);
+        let mut left = job.sources.clone();
         loop {
             let mut last = Error::Protocol("a clone without a source".into());
-            for source in &job.sources {
+            for source in left.clone() {
                 let came_in = Arc::new(AtomicBool::new(false));
-                audience.begins(*source);
-                match from(*source, &came_in) {
+                audience.begins(source);
+                match from(source, &came_in) {
                     Ok(()) => return Ok(()),
                     Err(error) if is_final(&error) => return Err(error),
                     Err(error) => {
-                        audience.trouble(*source, &error.to_string());
+                        audience.trouble(source, &error.to_string());
+                        if stays(&error) {
+                            left.retain(|other| *other != source);
+                        }
                         last = error;
                     }
                 }
@@ -210,7 +215,7 @@ impl Taker {
                 }
             }
             // How much is needed a source says: another one may need less, waiting helps nobody.
-            if matches!(last, Error::Engine(planaria_engine::Error::NoRoom { .. })) {
+            if left.is_empty() || matches!(last, Error::Engine(planaria_engine::Error::NoRoom { .. })) {
                 return Err(last);
             }
             let patience = Duration::from_secs(job.patience_s.into());
@@ -279,7 +284,28 @@ fn about_of(job: &CloneJob) -> CloneAbout {
     }
 }
 
-/// Whether no source can help: it is about this side.
+/// Whether another source may give what is left: what came in is worth keeping for it.
+pub(super) fn helps_elsewhere(error: &Error) -> bool {
+    let is_own = matches!(
+        error,
+        Error::Engine(planaria_engine::Error::Busy { .. } | planaria_engine::Error::NotExchanged { .. })
+    );
+    !is_own && !is_final(error)
+}
+
+/// Whether a source would say the same if it were asked again: it is damaged, gives other bytes than it promised, or does not have the
+/// cut any more.
+fn stays(error: &Error) -> bool {
+    match error {
+        Error::Remote(error) => {
+            matches!(&*error.code, "damaged" | "foreign" | "poisoned" | "snapshot_too_old" | "gap")
+        }
+        Error::Engine(error) => matches!(error.code(), "damaged" | "foreign" | "invalid"),
+        _ => false,
+    }
+}
+
+/// Whether no source can help: it is about this side, or about what is asked.
 fn is_final(error: &Error) -> bool {
     match error {
         Error::Remote(error) => error.code == "invalid_shape",

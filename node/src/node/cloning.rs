@@ -10,14 +10,14 @@ use planaria_net::quic::{Credentials, Transport};
 use planaria_net::replica::{CloneProgress, Pace, Taking, take_clone};
 use planaria_net::wire::control::{Order, Outcome};
 use planaria_net::wire::jobs::{CLONES_MAX, CloneOrder, CloneReport};
-use planaria_net::wire::message::{CloneInfo, CloneRole as WireRole, RemoteError};
+use planaria_net::wire::message::{CloneRole as WireRole, RemoteError};
 use planaria_replication::control::InstanceRole;
 use tokio::runtime::Handle;
 
-use crate::clones::{CloneJob, Clones};
+use crate::clones::{CloneJob, Clones, order_of};
 use crate::handler::remote;
 
-/// A source that gives nothing for so long has failed: the control center names another one.
+/// A source that gives nothing for so long has failed: the control center names another one, and what has come is gone on with.
 const PATIENCE_S: u32 = 10;
 
 /// Where the clones of a node go.
@@ -52,6 +52,8 @@ struct Job {
     pace: Arc<Pace>,
     /// It was given up, and is forgotten once nothing of it is left.
     is_given_up: bool,
+    /// It has failed, and waits for an order that names another source, or that gives it up.
+    rests: bool,
 }
 
 impl Cloning {
@@ -59,9 +61,11 @@ impl Cloning {
     pub(super) fn new(berth: Berth) -> Self {
         let mut jobs = BTreeMap::new();
         if let Berth::Beside { clones, .. } = &berth {
-            for info in clones.list().into_iter().filter(|info| is_under_way(&info.state)) {
-                if let Some(number) = job_of(&info.name) {
-                    jobs.insert(number, Job::new(&info.name, number, info.rate_bytes_per_s));
+            for info in clones.list() {
+                let rests = info.state == "failed";
+                if let Some(number) = order_of(&info.name).filter(|_| rests || is_under_way(&info.state)) {
+                    let job = Job::new(&info.name, number, info.rate_bytes_per_s);
+                    jobs.insert(number, Job { rests, ..job });
                 }
             }
         }
@@ -73,9 +77,8 @@ impl Cloning {
         let mut jobs = self.jobs.lock();
         if let Berth::Beside { clones, .. } = &self.berth {
             jobs.retain(|_, job| !(job.is_given_up && is_forgotten(clones, &job.name)));
-            for (number, job) in jobs.iter_mut().filter(|(_, job)| job.outcome.is_none() && !job.is_given_up)
-            {
-                job.look(*number, clones.info(&job.name));
+            for (number, job) in jobs.iter_mut().filter(|(_, job)| job.is_looked_after()) {
+                job.look(*number, clones);
             }
         }
         jobs.values().map(|job| job.report).take(CLONES_MAX).collect()
@@ -90,10 +93,14 @@ impl Cloning {
     pub(super) fn told(&self, told: &[Outcome]) -> bool {
         let mut is_seeded = false;
         for outcome in told {
-            let Some(job) = self.jobs.lock().remove(&outcome.job) else { continue };
+            let mut jobs = self.jobs.lock();
+            let Some(job) = jobs.remove(&outcome.job) else { continue };
             let is_whole = outcome.code.is_empty();
             match &self.berth {
-                // What failed is forgotten, so that it can be tried from elsewhere.
+                // What came in is there for the next source.
+                Berth::Beside { clones, .. } if is_kept(clones, &job.name) => {
+                    jobs.insert(outcome.job, Job { outcome: None, rests: true, ..job });
+                }
                 Berth::Beside { clones, .. } if !is_whole => forget(clones, &job.name),
                 Berth::Beside { .. } => {}
                 Berth::Own { .. } => is_seeded |= is_whole,
@@ -116,12 +123,10 @@ impl Cloning {
 
     fn order(&self, order: &CloneOrder) {
         let mut jobs = self.jobs.lock();
-        if let Some(job) = jobs.get(&order.job) {
-            self.set_rate(job, order.bytes_per_s);
-            return;
-        }
-        if jobs.len() >= CLONES_MAX {
-            return;
+        match jobs.get(&order.job) {
+            Some(job) if !job.rests => return self.set_rate(job, order.bytes_per_s),
+            None if jobs.len() >= CLONES_MAX => return,
+            _ => {}
         }
         // Numbers of jobs are not used again: what is called so is this one, begun before a restart.
         let name = format!("{}#{}", order.name, order.job);
@@ -145,7 +150,9 @@ impl Cloning {
         };
         match &self.berth {
             Berth::Beside { clones, dir } if role.is_none() && order.has_safe_name() => {
-                if clones.info(&job.name).is_ok() {
+                let known = clones.info(&job.name);
+                // One that has failed with another source goes on with this one.
+                if known.is_ok_and(|info| info.state != "failed" || info.from == order.from.to_string()) {
                     // The node was started anew, and goes on at the rate that held before.
                     return clones.set_rate(&job.name, Some(order.bytes_per_s)).map(drop);
                 }
@@ -244,6 +251,7 @@ impl Cloning {
         tracing::info!(job = number, "a clone is given up, as the control center says");
         job.pace.stop();
         job.is_given_up = match &self.berth {
+            Berth::Beside { .. } if job.rests => true,
             // Its end is not waited for here: the control center is waiting for the next report.
             Berth::Beside { clones, .. } => clones
                 .give_up(&job.name)
@@ -266,19 +274,29 @@ impl Job {
             outcome: None,
             pace: Arc::new(Pace::new(bytes_per_s)),
             is_given_up: false,
+            rests: false,
         }
     }
 
+    /// Whether it is to be heard of how it goes.
+    fn is_looked_after(&self) -> bool {
+        self.outcome.is_none() && !self.is_given_up && !self.rests
+    }
+
     /// Takes in how the clone is.
-    fn look(&mut self, number: u64, info: Result<CloneInfo, RemoteError>) {
+    fn look(&mut self, number: u64, clones: &Clones) {
         let outcome = |code: &str, what: String| Some(Outcome { job: number, code: code.to_owned(), what });
-        match info {
+        match clones.info(&self.name) {
             Ok(info) => {
                 (self.report.done_bytes, self.report.total_bytes) = (info.done_bytes, info.total_bytes);
                 let why = || info.reasons.last().cloned().unwrap_or_else(|| "nothing is known".to_owned());
                 self.outcome = match info.state.as_str() {
                     "complete" => outcome("", format!("{} has {} bytes", info.target, info.done_bytes)),
-                    "failed" => outcome("clone_failed", why()),
+                    "failed" => {
+                        // What another source may help with has one code, whatever the source says.
+                        let own = clones.failure(&self.name).filter(|failure| !failure.is_kept);
+                        outcome(own.as_ref().map_or("clone_failed", |failure| &failure.code), why())
+                    }
                     "cancelled" | "expired" => outcome("invalid", why()),
                     _ => None,
                 };
@@ -295,11 +313,6 @@ impl Drop for Cloning {
             job.pace.stop();
         }
     }
-}
-
-/// The job whose clone bears a name; nothing if nobody ordered it.
-pub(super) fn job_of(name: &str) -> Option<u64> {
-    name.rsplit_once('#').and_then(|(_, number)| number.parse().ok())
 }
 
 fn is_under_way(state: &str) -> bool {
@@ -319,6 +332,11 @@ fn is_forgotten(clones: &Clones, name: &str) -> bool {
         Ok(_) => true,
         Err(error) => error.code == "unknown_clone",
     }
+}
+
+/// Whether what came of a clone that has failed is kept, to be gone on with from elsewhere.
+fn is_kept(clones: &Clones, name: &str) -> bool {
+    clones.failure(name).is_some_and(|failure| failure.is_kept)
 }
 
 /// Has the node remember a clone no more that is not whole.

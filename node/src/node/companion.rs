@@ -16,8 +16,8 @@ use planaria_types::Uid;
 
 use super::leadership::Leadership;
 use super::replicas::{replica_do, replica_info};
-use super::{cloning, promotion, refresh};
-use crate::clones::{CloneJob, Clones, PATIENCE_S, left_ms, purpose_of};
+use super::{promotion, refresh};
+use crate::clones::{CloneJob, Clones, PATIENCE_S, left_ms, order_of, purpose_of};
 use crate::handler::{Companion, remote, unsupported};
 use crate::shape::{self, NodeShaper};
 
@@ -274,7 +274,7 @@ impl Companion for NodeCompanion {
 fn job_of(take: CloneTake) -> Result<CloneJob, RemoteError> {
     let CloneTake { spec, sources, dir, replace, patience_s } = take;
     let shape = shape_of(&spec);
-    if cloning::job_of(&spec.name).is_some() {
+    if order_of(&spec.name).is_some() {
         let what = format!("{:?} is called as a clone that a control center orders", spec.name);
         return Err(RemoteError::new("usage", what).with_hint("give it a name without '#' and a number"));
     }

@@ -11,7 +11,7 @@ use planaria_net::quic::session::{Opened, ReplicaSession};
 use planaria_net::quic::{AcceptLimits, Endpoint, Peer, TlsStore, Transport};
 use planaria_net::wire::message::{Call, RemoteError, Response};
 use planaria_net::wire::rpc::{BoxFuture, Exchange, Handler, ServeLimits, Server, serve};
-use planaria_tests::cluster::{Node, Site, wait_for};
+use planaria_tests::cluster::{Node, Site};
 use tokio::runtime::Runtime;
 
 use crate::clone_life::{bytes, check_equal, incompressible, load, show, take};
@@ -71,14 +71,12 @@ fn lie(site: &Site, runtime: &Runtime, dir: &Path) -> Server {
     })
 }
 
-fn wait_for_reason(target: &Node<'_>, words: &str) {
-    let told = || show(target)["reasons"].to_string().contains(words).then_some(());
-    wait_for(words, told, || format!("{}\n{}", show(target), target.log()));
-}
-
-/// Gives a clone up that cannot be had, and sees that nothing of it is there.
-fn give_up(site: &Site, target: &Node<'_>) {
-    assert_eq!(target.run(&["clone", "cancel", "copy"]).json()[0]["state"], "cancelled");
+/// Waits until the clone has failed for a reason, and sees that nothing of it is there. Asking again would not help, so nobody waits for
+/// the patience of ten minutes.
+fn wait_for_failure(site: &Site, target: &Node<'_>, words: &str) {
+    let error = target.run(&["clone", "wait", "copy"]).failed(1, "not_complete");
+    assert!(error.to_string().contains(words), "{error}\n{}", target.log());
+    assert_eq!(show(target)["state"], "failed");
     assert!(!site.path("copy").exists() && !site.path("copy.partial").exists());
 }
 
@@ -94,9 +92,7 @@ fn what_a_source_lies_about_is_refused_and_another_source_has_it() {
     let address = liar.local_address().to_string();
     // Alone it brings nothing to an end, and the clone says why.
     take(&site, &target, &[&address], &[]);
-    wait_for_reason(&target, "other bytes than it promised");
-    assert_eq!(show(&target)["state"], "running");
-    give_up(&site, &target);
+    wait_for_failure(&site, &target, "other bytes than it promised");
 
     take(&site, &target, &[&address, source.address()], &[]);
     let info = target.run(&["clone", "wait", "copy"]).json().remove(0);
@@ -137,8 +133,7 @@ fn a_damaged_source_gives_nothing_that_is_damaged_and_another_source_has_it() {
     source.start();
 
     take(&site, &target, &[source.address()], &[]);
-    wait_for_reason(&target, "hash");
-    give_up(&site, &target);
+    wait_for_failure(&site, &target, "hash");
     take(&site, &target, &[source.address(), twin.address()], &[]);
     let info = target.run(&["clone", "wait", "copy"]).json().remove(0);
     assert_eq!((&info["state"], &info["from"]), (&"complete".into(), &twin.address().into()), "{info}");

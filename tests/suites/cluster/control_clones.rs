@@ -222,3 +222,39 @@ fn a_clone_that_was_ordered_is_made_though_everybody_dies_on_the_way() {
         wait_for("the source to let go", free, || format!("{:?}", listed()));
     }
 }
+
+#[test]
+fn a_clone_whose_source_dies_goes_on_from_another_one_with_what_it_has() {
+    let site = Site::new();
+    let center = Center::start(&site, "catalog", LOST_AFTER);
+    let mut primary = Node::primary_to_be(&site, "primary");
+    primary.start_with(&center.join(&["datacenter=a"]));
+    load(&primary, &incompressible(&site, 20_000), &[]);
+    // It has the run files of the primary, chunk by chunk.
+    primary.run(&["clone", "create", "backup", "--role", "backup"]).json();
+    let mut backup = Node::secondary_to_be(&site, "backup", &primary);
+    backup.start_with(&[&center.join(&["datacenter=a"])[..], &["--role", "backup"]].concat());
+    backup.wait_until_equal(&primary);
+    let mut target = Node::primary_to_be(&site, "target");
+    target.start_with(&center.join(&["datacenter=a"]));
+    let is_online = |row: &Json| row["node"] == "backup" && row["state"] == "online";
+    wait_for_row(&center, &["instances"], "the backup online", is_online);
+    wait_for_row(&center, &["nodes"], "the target", |row| row["name"] == "target" && row["copies"] == 1);
+
+    let clone =
+        ask(&center, &["--to", "target", "--database", "primary", "--name", "copy", "--rate", "1MiB"]);
+    let is_under_way = |row: &Json| row["state"] == "running" && row["done"].as_u64() > Some(3 << 20);
+    let begun = wait_for_row(&center, &["clone", "show", &clone], "a part of the clone", is_under_way);
+    assert_eq!(begun["source"], "backup", "{begun}");
+    backup.kill();
+    let from_primary = |row: &Json| row["source"] == "primary" && row["state"] != "queued";
+    wait_for_row(&center, &["clone", "show", &clone], "another source", from_primary);
+    center.rows(&["clone", "rate", &clone, "64MiB"]);
+    let made = wait_for_state(&center, &clone, "complete");
+    let name = format!("copy#{clone}");
+    let taken = target.run(&["clone", "show", &name]).json().remove(0);
+    assert!(taken["resumed_bytes"].as_u64() >= Some(2 << 20), "{taken}\n{made}");
+    assert!(!site.path("copy.partial").exists());
+    let of = |answer: planaria_tests::cluster::Answer| answer.digest();
+    assert_eq!(of(site.run(&["digest", "copy", "sightings"])), of(primary.run(&["digest", "sightings"])));
+}

@@ -59,7 +59,7 @@ fn a_clone_by_the_control_center_leaves_out_filters_and_masks_also_after_the_con
     let wrong = ["--name", "wrong", "--where", "sightings: wings < 100"];
     let asked = center.rows(&[&wish[..], &wrong[..]].concat()).remove(0);
     let ended = wait_for_end(&center, &asked["clone"].as_u64().unwrap().to_string());
-    assert_eq!(ended["state"], "failed", "{ended}");
+    assert_eq!((&ended["state"], &ended["code"]), (&"failed".into(), &"invalid_shape".into()), "{ended}");
     assert!(ended["reason"].as_str().is_some_and(|reason| reason.contains("wings")), "{ended}");
     assert!(!site.path("wrong").exists());
 }
