@@ -63,6 +63,7 @@ fn main() -> ExitCode {
     };
     log_to_stderr(cli.global.verbose);
     raise_file_limit();
+    program::end_with_parent();
     match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,

@@ -2,12 +2,17 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde_json::Value;
 
 use crate::output::CliError;
+
+/// Names to a process that is a part of another one the process that it ends with.
+const PARENT: &str = "PLANARIA_PART_OF";
 
 /// A process that serves. It is killed when this is dropped.
 pub(crate) struct Program {
@@ -37,6 +42,8 @@ impl Site {
         }
         command.args(["-o", "json", "--tls"]).arg(self.dir.join("tls")).args(words);
         command.current_dir(&self.dir).stdin(Stdio::null());
+        // Whoever interrupts this one in a terminal leaves it to this one what becomes of them.
+        command.process_group(0).env(PARENT, std::process::id().to_string());
         Ok(command)
     }
 
@@ -83,6 +90,17 @@ impl Program {
     /// A text that it said when it was ready.
     pub(crate) fn said(&self, name: &str) -> Option<&str> {
         self.greeting[name].as_str()
+    }
+}
+
+/// Has this process end with the one that started it as a part of itself, however that ends; does nothing in any other.
+pub(crate) fn end_with_parent() {
+    let Some(parent) = std::env::var_os(PARENT) else { return };
+    let asked = set_parent_process_death_signal(Some(Signal::KILL));
+    let is_there = getppid().is_some_and(|pid| parent.to_str() == Some(&pid.as_raw_nonzero().to_string()));
+    if asked.is_err() || !is_there {
+        // It would go on for ever and nobody would know.
+        std::process::exit(1);
     }
 }
 

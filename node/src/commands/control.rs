@@ -7,10 +7,11 @@ use planaria_engine::os::Posix;
 use planaria_net::quic::{AcceptLimits, Endpoint, TlsStore, Transport};
 use planaria_net::wire::rpc::{ServeLimits, serve};
 
-use super::serve::{Interrupts, runtime};
+use super::serve::runtime;
 use super::{print, stdout};
 use crate::cli::{ControlArgs, Global};
 use crate::cluster::default_address;
+use crate::interrupt::Interrupts;
 use crate::output::{CliError, Format, Report};
 
 /// How long running calls may take to end when the control center stops.

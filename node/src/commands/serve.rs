@@ -7,6 +7,7 @@ use planaria_net::quic::Endpoint;
 
 use super::{print, progress::ByteBar, stdout};
 use crate::cli::{Global, ServeArgs};
+use crate::interrupt::Interrupts;
 use crate::node::{Node, NodeOptions, Spare, leader_of_copy};
 use crate::output::{Cell, CliError, Format, Report};
 
@@ -210,27 +211,4 @@ fn announce(
     }
     writeln!(out, "\nCtrl-C stops it")?;
     Ok(out.flush()?)
-}
-
-/// The signals that end a node in good order.
-pub(super) struct Interrupts {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Interrupts {
-    pub(super) fn new() -> Result<Self, CliError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| {
-            signal(kind).map_err(|error| CliError::new("io", format!("cannot listen to signals: {error}")))
-        };
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    pub(super) async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use planaria_net::quic::TlsStore;
@@ -68,11 +70,12 @@ struct Cluster {
     rows: u64,
     /// The node that leads.
     primary: String,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Cluster {
     fn start(story: &mut Story, dir: &Path) -> Result<Self, CliError> {
-        story.step("a control center, a primary in the north, a standby in the south, three backups");
+        story.step("a control center, a primary in the north, a standby in the south, three backups")?;
         let site = Site::new(dir);
         let times = ["--lost-after", LOST_AFTER, "--seed-after", SEED_AFTER];
         let center = [&["control", "center", "--listen", "127.0.0.1:0"], &times[..]].concat();
@@ -88,6 +91,7 @@ impl Cluster {
             token,
             rows: 0,
             primary: DATABASE.to_owned(),
+            interrupted: story.interrupted(),
         };
         cluster.serve(DATABASE, NORTH, &["--level", "quorum"])?;
         for (name, datacenter, role) in COPIES {
@@ -152,6 +156,7 @@ impl Cluster {
         let stopwatch = Stopwatch::start();
         let mut last = String::new();
         while stopwatch.elapsed() < WITHIN {
+            story::check(&self.interrupted)?;
             match is_kept(self) {
                 Ok(true) => return Ok(stopwatch.elapsed()),
                 Ok(false) => last = "it is not so".into(),
@@ -163,7 +168,7 @@ impl Cluster {
     }
 
     fn load(&mut self, story: &mut Story, dir: &Path) -> Result<(), CliError> {
-        story.step("real tables are loaded, each commit on a majority of the copies");
+        story.step("real tables are loaded, each commit on a majority of the copies")?;
         let stopwatch = Stopwatch::start();
         let session =
             crate::session::RemoteSession::connect(&self.address(DATABASE)?, Some(&dir.join("tls")))?;
@@ -205,7 +210,7 @@ impl Cluster {
     fn proximity(&self, story: &mut Story) -> Result<(), CliError> {
         story.step(
             "the proximity rule: a clone to the south comes from the south, if what is there is fresh enough",
-        );
+        )?;
         self.until("a backup of the south is chosen", |cluster| {
             Ok(SOUTHERN_BACKUPS.contains(&cluster.choose("1h")?.0.as_str()))
         })?;
@@ -219,7 +224,7 @@ impl Cluster {
     }
 
     fn freshness(&mut self, story: &mut Story) -> Result<(), CliError> {
-        story.step("the freshness rule: when the backups of the south fall behind, the north gives it");
+        story.step("the freshness rule: when the backups of the south fall behind, the north gives it")?;
         for name in SOUTHERN_BACKUPS {
             self.on(DATABASE, &["replica", "pause", name])?;
         }
@@ -241,7 +246,7 @@ impl Cluster {
     }
 
     fn fall_back(&mut self, story: &mut Story) -> Result<(), CliError> {
-        story.step("the check that fails: all three backups are killed, the standby gives the clone and goes on serving");
+        story.step("the check that fails: all three backups are killed, the standby gives the clone and goes on serving")?;
         for name in BACKUPS {
             self.nodes.remove(name);
         }
@@ -300,7 +305,7 @@ impl Cluster {
     }
 
     fn queue(&self, story: &mut Story) -> Result<(), CliError> {
-        story.step("the limit and its queue: three clones are asked for, and the lab takes one at a time");
+        story.step("the limit and its queue: three clones are asked for, and the lab takes one at a time")?;
         self.cluster(&["limits", "set", "node-in:lab", "--clones", "1"])?;
         let mut numbers = Vec::new();
         for clone in 0..CLONES {
@@ -351,7 +356,7 @@ impl Cluster {
 
     fn failover(&mut self, story: &mut Story) -> Result<(), CliError> {
         story
-            .step("failover: the primary is killed; another copy leads, and a spare node takes the role that is missing");
+            .step("failover: the primary is killed; another copy leads, and a spare node takes the role that is missing")?;
         self.cluster(&["mode", DATABASE, "automatic"])?;
         self.cluster(&["want", DATABASE, "--standbys", "1", "--backups", "3"])?;
         self.serve("spare-standby", NORTH, &["--spare"])?;
@@ -412,7 +417,7 @@ impl Cluster {
     }
 
     fn compare(&self, story: &mut Story) -> Result<(), CliError> {
-        story.step("all copies are compared");
+        story.step("all copies are compared")?;
         let expected = self.on(&self.primary, &["digest"])?;
         let there = self.cluster(&["instances"])?;
         let is_copy = |name: &&String| {

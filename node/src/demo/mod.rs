@@ -39,13 +39,20 @@ const DELETED: usize = 1_000;
 pub(crate) fn run(global: &Global, arguments: &DemoArgs) -> Result<(), CliError> {
     let dir = tempfile::tempdir()
         .map_err(|error| CliError::new("io", format!("no temporary directory: {error}")))?;
-    let mut story = Story::new(global);
-    if let Some(OtherDemo::Datacenters) = arguments.other {
-        return datacenters::tell(&mut story, dir.path());
-    }
-    let stage = Stage::new(dir.path())?;
+    let mut story = Story::new(global)?;
+    let told = match arguments.other {
+        Some(OtherDemo::Datacenters) => datacenters::tell(&mut story, dir.path()),
+        None => tell(&mut story, dir.path(), arguments),
+    };
+    // What goes wrong then is no fault of what is shown.
+    told.map_err(|error| story::check(&story.interrupted()).err().unwrap_or(error))
+}
+
+/// Tells it of one database and its copies.
+fn tell(story: &mut Story, dir: &Path, arguments: &DemoArgs) -> Result<(), CliError> {
+    let stage = Stage::new(dir)?;
     let whole = Stopwatch::start();
-    let equal = stage.tell(&mut story, arguments)?;
+    let equal = stage.tell(story, arguments)?;
     story.fact("seconds", Cell::Duration(whole.elapsed()));
     story.fact("digests_equal", Cell::Bool(equal));
     story.end(if equal { "every digest agrees" } else { "THE COPIES DIFFER" })?;
@@ -88,7 +95,7 @@ impl<'a> Stage<'a> {
         let first = self.replicate(story, &primary, "secondary-1")?;
         let second = self.replicate(story, &primary, "secondary-2")?;
         let before = second.database().snapshot().digests()?;
-        story.step("secondary-2 goes away");
+        story.step("secondary-2 goes away")?;
         drop(second);
         let deleted = change(story, &primary.database())?;
         let (second, one_cut) = self.come_back(story, &primary, &deleted)?;
@@ -96,7 +103,7 @@ impl<'a> Stage<'a> {
         let clones = self.clone_both_ways(story, &primary)?;
         wait_until_online(&first, &primary.database())?;
         wait_until_online(&second, &primary.database())?;
-        story.step("all copies are compared");
+        story.step("all copies are compared")?;
         let expected = primary.database().snapshot().digests()?;
         let copies = [("secondary-1", first.database()), ("secondary-2", second.database())];
         let mut equal = one_cut && changed;
@@ -111,7 +118,7 @@ impl<'a> Stage<'a> {
     }
 
     fn load(&self, story: &mut Story, primary: &Node, arguments: &DemoArgs) -> Result<(), CliError> {
-        story.step("a primary loads real tables");
+        story.step("a primary loads real tables")?;
         let address = primary.address().to_string();
         let session = RemoteSession::connect(&address, Some(&self.dir.join("tls")))?;
         let stopwatch = Stopwatch::start();
@@ -129,7 +136,7 @@ impl<'a> Stage<'a> {
     }
 
     fn replicate(&self, story: &mut Story, primary: &Node, name: &'static str) -> Result<Node, CliError> {
-        story.step(&format!("{name} starts from nothing: run files, then the live stream"));
+        story.step(&format!("{name} starts from nothing: run files, then the live stream"))?;
         let stopwatch = Stopwatch::start();
         let node = self.node(name, Some(primary))?;
         wait_until_online(&node, &primary.database())?;
@@ -152,7 +159,7 @@ impl<'a> Stage<'a> {
         primary: &Node,
         deleted: &[Bytes],
     ) -> Result<(Node, bool), CliError> {
-        story.step("secondary-2 comes back, while a writer goes on");
+        story.step("secondary-2 comes back, while a writer goes on")?;
         let db = primary.database();
         let stop = Arc::new(AtomicBool::new(false));
         let writer = spawn_writer(db.clone(), Arc::clone(&stop))?;
@@ -197,14 +204,14 @@ impl<'a> Stage<'a> {
         story: &mut Story,
         primary: &Node,
     ) -> Result<[(&'static str, Database); 2], CliError> {
-        story.step("the database is cloned on the same disk, writers connected");
+        story.step("the database is cloned on the same disk, writers connected")?;
         let stopwatch = Stopwatch::start();
         let local = primary.database().clone_to(self.dir.join("local-clone"))?;
         let took = stopwatch.elapsed();
         let bytes = crate::output::bytes(local.bytes);
         story.say(&format!("{bytes} by {} links in {}", local.linked, story::time(took)));
         story.fact("local_clone_seconds", Cell::Duration(took));
-        story.step("the database is cloned over the network");
+        story.step("the database is cloned over the network")?;
         let stopwatch = Stopwatch::start();
         let target = self.dir.join("remote-clone");
         let cloned = self.runtime.block_on(clone_from(
@@ -235,7 +242,7 @@ impl<'a> Stage<'a> {
 fn change(story: &mut Story, db: &Database) -> Result<Vec<Bytes>, CliError> {
     story.step(&format!(
         "meanwhile {CHANGED} rows change, {OVERWRITTEN} times each, and {DELETED} are deleted; everything is compacted"
-    ));
+    ))?;
     let weather = db.table("weather")?;
     let mut rows = Vec::new();
     for record in weather.scan(KeyRange::ALL) {

@@ -1,12 +1,28 @@
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::Global;
 use crate::commands::print;
+use crate::interrupt::on_interrupt;
 use crate::output::{Cell, CliError, Format, Render, Report};
 use crate::stopwatch::Stopwatch;
+
+/// # Errors
+///
+/// `interrupted` if somebody did.
+pub(super) fn check(interrupted: &AtomicBool) -> Result<(), CliError> {
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(CliError::new(
+            "interrupted",
+            "the demo was interrupted: its processes and files are gone",
+        ));
+    }
+    Ok(())
+}
 
 /// How the demo is told: step by step to people, as one object to programs.
 pub(super) struct Story {
@@ -15,10 +31,14 @@ pub(super) struct Story {
     spinner: Option<ProgressBar>,
     steps: u32,
     begun: Stopwatch,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Story {
-    pub(super) fn new(global: &Global) -> Self {
+    /// # Errors
+    ///
+    /// If the signals that interrupt it cannot be listened to.
+    pub(super) fn new(global: &Global) -> Result<Self, CliError> {
         let told = global.output != Format::Json;
         let spinner = (told && std::io::stderr().is_terminal()).then(|| {
             let spinner = ProgressBar::new_spinner();
@@ -34,19 +54,31 @@ impl Story {
             spinner,
             steps: 0,
             begun: Stopwatch::start(),
+            interrupted: on_interrupt()?,
         };
         story.write("Planaria: cut it into fragments, and every fragment grows into a whole clone.");
-        story
+        Ok(story)
+    }
+
+    /// What says that somebody interrupts it. Whoever is told it waits for nothing more, and leaves nothing behind.
+    pub(super) fn interrupted(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupted)
     }
 
     /// Begins the next part.
-    pub(super) fn step(&mut self, what: &str) {
+    ///
+    /// # Errors
+    ///
+    /// `interrupted` if somebody did.
+    pub(super) fn step(&mut self, what: &str) -> Result<(), CliError> {
+        check(&self.interrupted)?;
         self.steps += 1;
         let at = time(self.begun.elapsed());
         self.write(&format!("\n{:>2}  {what}  [{at}]", self.steps));
         if let Some(spinner) = &self.spinner {
             spinner.set_message(what.to_owned());
         }
+        Ok(())
     }
 
     /// Tells a person something.

@@ -61,7 +61,7 @@ fn a_clone_that_one_source_cannot_give_waits_for_another_one_or_for_its_end() {
         let table = db.create_raw_table("t").unwrap();
         for key in 0..1_000_u32 {
             let word = |n: u64| (u64::from(key) * 31 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-            table.put(&key.to_be_bytes(), &(1..=32).flat_map(word).collect::<Vec<_>>()).unwrap();
+            table.put(key.to_be_bytes(), (1..=32).flat_map(word).collect::<Vec<_>>()).unwrap();
         }
         db.flush().unwrap();
     }
@@ -83,7 +83,8 @@ fn a_clone_that_one_source_cannot_give_waits_for_another_one_or_for_its_end() {
         ttl_s: None,
         shape: Shape::default(),
     };
-    let cloning = Cloning::new(Berth::Beside { clones: Arc::clone(target.clones()), dir: site.path().into() });
+    let cloning =
+        Cloning::new(Berth::Beside { clones: Arc::clone(target.clones()), dir: site.path().into() });
     let fails = || {
         cloning.take(&[Order::Clone(order(&source))]);
         loop {
@@ -101,7 +102,7 @@ fn a_clone_that_one_source_cannot_give_waits_for_another_one_or_for_its_end() {
     // The control center hears of it until it says what is to become of it.
     assert_eq!((cloning.reports().len(), cloning.outcomes()), (1, vec![]));
     cloning.take(&[Order::Clone(order(&other))]);
-    target.clones().wait("copy#7", std::time::Duration::from_secs(60)).unwrap();
+    target.clones().wait("copy#7", std::time::Duration::from_mins(1)).unwrap();
     cloning.reports();
     let outcomes = cloning.outcomes();
     assert!(outcomes.iter().all(|outcome| outcome.code.is_empty()) && outcomes.len() == 1, "{outcomes:?}");

@@ -37,6 +37,8 @@ mod control_stores;
 #[cfg(test)]
 mod control_topology;
 #[cfg(test)]
+mod demos;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod failover;
