@@ -61,6 +61,16 @@ pub enum Error {
         /// Its answer.
         why: String,
     },
+    /// There is no room in the store.
+    #[error("{place} is full: {what} {object} needs more room than there is")]
+    NoSpace {
+        /// What was being done, as a verb.
+        what: &'static str,
+        /// The store.
+        place: String,
+        /// The object.
+        object: String,
+    },
     /// An object is not what was written.
     #[error("the object {object} is damaged: {what}")]
     Damaged {
@@ -112,7 +122,7 @@ pub enum Error {
         names: Vec<String>,
     },
     /// What is asked for is not kept: neither by a backup nor by the log between two.
-    #[error("the state as of {wanted} is not kept")]
+    #[error("the state as of {} is not kept", moment(*wanted))]
     OutsideKept {
         /// What was asked for.
         wanted: Uid,
@@ -160,6 +170,7 @@ impl Error {
             Self::Missing { .. } => "object_missing",
             Self::Newer { .. } => "foreign",
             Self::NameTaken { .. } => "backup_exists",
+            Self::NoSpace { .. } => "no_space",
             Self::UnknownBackup { .. } | Self::NoBackups { .. } => "unknown_backup",
             Self::SeveralDatabases { .. } => "several_databases",
             Self::OutsideKept { .. } => "outside_kept",
@@ -215,9 +226,18 @@ impl Error {
                 "`planaria backup list` shows those that exist"
             }
             Self::SeveralDatabases { .. } => "name a backup of the database that is meant",
+            Self::NoSpace { .. } => {
+                "make room there, or prune backups; what has come is gone on with by the next attempt"
+            }
             Self::OutsideKept { .. } => "ask for one of these, or for a backup by its name",
             Self::Vanished { .. } => "make the backup again: only what is missing is sent",
             _ => return None,
         })
     }
+}
+
+/// A state as it was asked for: whoever names a time means all of its millisecond.
+fn moment(wanted: Uid) -> String {
+    let is_time = wanted.next().millis() > wanted.millis();
+    if is_time { format!("millisecond {}", wanted.millis()) } else { wanted.to_string() }
 }

@@ -104,9 +104,13 @@ pub async fn prune(store: &Store, kept: &Kept, grace_ms: Option<u64>, dry_run: b
     };
     let going: HashSet<u128> = expired.iter().map(|backup| backup.id).collect();
     // What cannot be read of those that stay ends this before anything goes.
-    let mut needed = HashSet::new();
-    for backup in catalog.backups.iter().filter(|backup| grace_ms > 0 || !going.contains(&backup.id)) {
-        needed.extend(names(store, backup).await?);
+    let (mut needed, mut waits) = (HashSet::new(), HashSet::new());
+    for backup in &catalog.backups {
+        match going.contains(&backup.id) {
+            false => needed.extend(names(store, backup).await?),
+            true if grace_ms > 0 => waits.extend(names(store, backup).await?),
+            true => {}
+        }
     }
     if !dry_run {
         for backup in &expired {
@@ -121,7 +125,7 @@ pub async fn prune(store: &Store, kept: &Kept, grace_ms: Option<u64>, dry_run: b
     for backup in &removed.backups {
         let ends = format!("/{}-{:032x}", backup.name, backup.id);
         if !old.iter().any(|note| note.path.ends_with(&ends)) {
-            needed.extend(names(store, backup).await?);
+            waits.extend(names(store, backup).await?);
         }
     }
     // Backups that were completed while this one looked.
@@ -136,7 +140,7 @@ pub async fn prune(store: &Store, kept: &Kept, grace_ms: Option<u64>, dry_run: b
         if address.is_some_and(|address| needed.contains(&address)) {
             continue;
         }
-        if is_old(&entry) {
+        if is_old(&entry) && address.is_none_or(|address| !waits.contains(&address)) {
             going.push(entry);
         } else {
             pruned.waiting_objects += 1;

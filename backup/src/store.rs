@@ -235,11 +235,19 @@ fn is_about_bucket(error: &object_store::Error) -> bool {
     text.contains("NoSuchBucket") || text.contains("bucket does not exist")
 }
 
+/// Whether the disk of a directory is full.
+fn is_about_room(error: &object_store::Error) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut answers = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    answers.any(|answer| answer.kind() == std::io::ErrorKind::StorageFull)
+}
+
 /// A store's error in our words.
 fn told(place: &str, what: &'static str, object: &str, error: &object_store::Error) -> Error {
     let (place, object, why) = (place.to_owned(), object.to_owned(), error.to_string());
     match error {
         _ if is_about_bucket(error) => Error::NoStore { place, why },
+        _ if is_about_room(error) => Error::NoSpace { what, place, object },
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             Error::Denied { place, object, why }
         }

@@ -163,7 +163,7 @@ fn a_copy_that_cannot_be_asked_for_keeps_no_schedule_from_its_time() {
     for number in 2_000..3_024 {
         world.center().contents.clones.insert(number, CloneRecord { number, ..record.clone() });
     }
-    world.center().set_want(now, "a", 3, 0).unwrap();
+    world.center().set_want(now, "a", Some(3), None).unwrap();
     let note = world.center().wants(now)[0].note.clone();
     assert!(note.contains("too_many"), "{note}");
     for _ in 0..6 {
@@ -262,7 +262,7 @@ fn a_standby_that_is_lost_for_long_is_made_anew_on_a_node_that_waits_for_one() {
     let mut world = World::new();
     world.passes(10_000);
     let now = world.now();
-    world.center().set_want(now, "a", 2, 0).unwrap();
+    world.center().set_want(now, "a", Some(2), None).unwrap();
     world.spare_joins();
     assert_eq!(world.spare_reports(vec![]), [], "both are there");
     world.copies[2] = None;
@@ -287,7 +287,7 @@ fn a_standby_that_is_lost_for_long_is_made_anew_on_a_node_that_waits_for_one() {
     let want = world.center().wants(now).remove(0);
     assert_eq!((want.standbys, want.standbys_there), (2, 2));
     // One more than there are nodes for.
-    world.center().set_want(now, "a", 3, 0).unwrap();
+    world.center().set_want(now, "a", Some(3), None).unwrap();
     let note = world.center().wants(now).remove(0).note;
     assert!(note.contains("no node waits"), "{note}");
     assert_eq!(world.kinds().last().unwrap(), "copy_wanted");

@@ -14,7 +14,7 @@ use planaria_types::DatabaseId;
 use super::clones::instance_role;
 use super::stored::Asked;
 use super::{Center, Now};
-use crate::catalog::{Change, CloneRecord, CloneState, EventKind, LimitRecord};
+use crate::catalog::{Change, CloneRecord, CloneState, Declared, EventKind, LimitRecord};
 use crate::{Error, Result};
 
 /// The queue is gone through this often, and whenever something has changed.
@@ -239,12 +239,26 @@ impl Center {
     /// `invalid` if there is no such place or too little is given, `too_many`.
     pub fn set_limit(&mut self, now: Now, gate: &str, ceiling: Ceiling) -> Result<()> {
         let LimitRecord { gate, ceiling } = limit_record(gate, ceiling)?;
+        let is_of_node = matches!(gate.kind, GateKind::NodeIn | GateKind::NodeOut | GateKind::Primary);
+        if is_of_node && !gate.name.is_empty() && !self.knows_node(&gate.name) {
+            let what = format!("no node {:?} has joined or is declared", gate.name);
+            return Err(Error::refused(
+                "unknown_node",
+                what,
+                "`planaria cluster nodes` shows those that have",
+            ));
+        }
         check_limits(self.contents.limits.len() + usize::from(!self.contents.limits.contains_key(&gate)))?;
         let Ceiling { clones_max, bytes_per_s_max } = ceiling;
         let what = format!("{gate} takes {clones_max} clones and {bytes_per_s_max} bytes a second");
         let event = self.event(now, EventKind::LimitSet, None, "", what, Vec::new());
         self.note(vec![Change::Limit(LimitRecord { gate, ceiling }), event])?;
         self.run_queue(now)
+    }
+
+    fn knows_node(&self, name: &str) -> bool {
+        let declared = (Declared::Node, name.to_owned());
+        self.contents.nodes.contains_key(name) || self.contents.declarations.contains_key(&declared)
     }
 
     /// What clones may take: what holds for each kind of place, and every place for which something else was set or that a

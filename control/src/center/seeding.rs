@@ -47,13 +47,22 @@ impl Seeding {
 }
 
 impl Center {
-    /// Sets how many copies of a database are wanted beside its primary. What is there and not wanted stays.
+    /// Sets how many copies of a database are wanted beside its primary; of a kind of which nothing is said, as many as before. What is
+    /// there and not wanted stays.
     ///
     /// # Errors
     ///
     /// `unknown_database`, `ambiguous`, `invalid`.
-    pub fn set_want(&mut self, now: Now, database: &str, standbys: u32, backups: u32) -> Result<()> {
+    pub fn set_want(
+        &mut self,
+        now: Now,
+        database: &str,
+        standbys: Option<u32>,
+        backups: Option<u32>,
+    ) -> Result<()> {
         let database = self.database_named(Some(database))?.clone();
+        let before = self.wanted(&database);
+        let (standbys, backups) = (standbys.unwrap_or(before.0), backups.unwrap_or(before.1));
         check_wanted(standbys, backups)?;
         let what = format!("{standbys} standbys and {backups} backups of {} are wanted", database.name);
         let event = self.event(now, EventKind::WantSet, Some(database.database), "", what, Vec::new());

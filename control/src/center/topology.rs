@@ -90,7 +90,8 @@ impl Center {
         }
     }
 
-    fn wanted(&self, database: &DatabaseRecord) -> (u32, u32) {
+    /// Standbys and backups that are wanted.
+    pub(super) fn wanted(&self, database: &DatabaseRecord) -> (u32, u32) {
         self.contents.wants.get(&database.database).map_or((0, 0), |want| (want.standbys, want.backups))
     }
 

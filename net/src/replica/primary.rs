@@ -670,6 +670,7 @@ impl Serving<'_> {
                 // Whoever cannot be asked what it has, and cannot be made the primary, is counted on by no level.
                 let counts = self.address.is_some() && !self.primary.is_feeding();
                 self.primary.group.lock().set_eligible(instance, counts);
+                self.primary.warn_if_back(instance, durable);
                 self.primary.register(instance, name, durable)?;
             }
             Outcome::Driver(_) => return Ok(false),
@@ -680,7 +681,7 @@ impl Serving<'_> {
     fn send(&mut self, message: &Message) -> Result<()> {
         let bytes = encode(message)?;
         if let Some(instance) = self.machine.instance() {
-            self.primary.wards.note_sent(instance, message);
+            self.primary.note_sent(instance, message);
         }
         match message.lane() {
             Lane::Control => self.runtime.block_on(self.session.send(bytes)),

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use parking_lot::Mutex;
 use planaria_engine::{GivenUp, Lag, Preserved, Registration};
-use planaria_replication::primary::Member;
-use planaria_replication::{Commit, Message, Reason, Record, Way};
+use planaria_replication::primary::{Member, WentBack};
+use planaria_replication::{Commit, Message, Reason, Record, Way, Welcome};
 use planaria_types::{InstanceId, Portion, Uid};
 
 use super::Primary;
@@ -34,7 +34,7 @@ pub struct Moved {
     pub records: u64,
     /// Commits.
     pub commits: u64,
-    /// The bytes of both.
+    /// The bytes of both, and of run files as they were estimated.
     pub bytes: u64,
 }
 
@@ -65,6 +65,8 @@ pub struct ReplicaState {
     pub portion: Option<Portion>,
     /// How it was brought up to date last, since this primary started.
     pub moved: Moved,
+    /// Whether it came back with less than it had acknowledged, since this primary started.
+    pub went_back: Option<WentBack>,
 }
 
 /// Why an operator's wish is not carried out.
@@ -127,14 +129,25 @@ impl Wards {
         }
     }
 
+    /// A secondary is told by which way it is brought up to date. One that has taken run files in the place of the copies before it was
+    /// brought up to date by those: the tail is what it lacks still.
+    fn note_welcome(&self, instance: InstanceId, welcome: &Welcome, former: &[InstanceId]) {
+        let mut wards = self.0.lock();
+        let took_run_files = former.iter().find_map(|before| {
+            let moved = wards.get(before)?.moved;
+            moved.way.filter(|(way, _)| *way == Way::Bulk).map(|_| moved)
+        });
+        let begins = Moved {
+            way: Some((welcome.way, welcome.reason)),
+            bytes: if welcome.way == Way::Bulk { welcome.bytes } else { 0 },
+            ..Moved::default()
+        };
+        wards.entry(instance).or_default().moved = took_run_files.unwrap_or(begins);
+    }
+
     /// Counts what goes to a secondary.
-    pub(super) fn note_sent(&self, instance: InstanceId, message: &Message) {
+    fn note_sent(&self, instance: InstanceId, message: &Message) {
         let (records, commits, bytes) = match message {
-            Message::Welcome(welcome) => {
-                let moved = Moved { way: Some((welcome.way, welcome.reason)), ..Moved::default() };
-                self.0.lock().entry(instance).or_default().moved = moved;
-                return;
-            }
             Message::DeltaChunk(chunk) => (chunk.records.len(), 0, weight(&chunk.records)),
             Message::RewindReply(reply) => (reply.records.len(), 0, weight(&reply.records)),
             Message::RangesReply(reply) => (reply.records.len(), 0, weight(&reply.records)),
@@ -158,6 +171,13 @@ fn weight(records: &[Record]) -> u64 {
 }
 
 impl Primary {
+    /// Notes what goes to a secondary.
+    pub(super) fn note_sent(&self, instance: InstanceId, message: &Message) {
+        let Message::Welcome(welcome) = message else { return self.wards.note_sent(instance, message) };
+        let former: Vec<InstanceId> = self.group.lock().former_of(instance).collect();
+        self.wards.note_welcome(instance, welcome, &former);
+    }
+
     /// The secondaries that are registered.
     pub fn replicas(&self) -> Vec<ReplicaState> {
         let group = self.group.lock().clone();
@@ -183,9 +203,22 @@ impl Primary {
                 given_up: ward.and_then(|ward| ward.given_up),
                 portion: ward.and_then(|ward| ward.portion.clone()),
                 moved: ward.map(|ward| ward.moved).unwrap_or_default(),
+                went_back: member.went_back,
             }
         };
         group.members().iter().map(state).collect()
+    }
+
+    /// Says it where a copy that came with so much lacks what it had acknowledged.
+    pub(super) fn warn_if_back(&self, instance: InstanceId, came_with: Uid) {
+        let group = self.group.lock();
+        let member = group.members().get(&instance);
+        let Some((member, back)) = member.and_then(|member| Some((member, member.went_back?))) else {
+            return;
+        };
+        if back.came_with == came_with {
+            tracing::warn!(secondary = member.name, "{back}");
+        }
     }
 
     /// The registered secondary of that name or instance.

@@ -113,10 +113,10 @@ pub enum ControlRequest {
     SetWant {
         /// The database by name or id.
         database: String,
-        /// Standbys.
-        standbys: u32,
-        /// Backups.
-        backups: u32,
+        /// Standbys; as many as before if nothing is said.
+        standbys: Option<u32>,
+        /// Backups; the same.
+        backups: Option<u32>,
     },
     /// The clones that are asked for again and again \[`Schedules`\].
     Schedules,

@@ -95,7 +95,7 @@ fn what_is_asked_and_answered_survives_the_wire() {
     let mode = ControlRequest::SetMode { database: "birds".into(), mode: Mode::Automatic };
     let clone = ControlRequest::CloneCreate(wish());
     let limit = ControlRequest::SetLimit { gate: "node-out".into(), clones_max: 3, bytes_per_s_max: 1 << 20 };
-    let want = ControlRequest::SetWant { database: "birds".into(), standbys: 1, backups: 2 };
+    let want = ControlRequest::SetWant { database: "birds".into(), standbys: Some(1), backups: None };
     let history = ControlRequest::History { limit: 5 };
     let route = ControlRequest::Route { database: None, staleness_max_ms: Some(500) };
     let schedule = ControlRequest::SetSchedule {

@@ -171,14 +171,13 @@ Example:
   planaria cluster want birds --standbys 1 --backups 2")]
     Want {
         /// The database, by name or id; without one, what is wanted is shown
-        #[arg(requires = "standbys")]
         database: Option<String>,
-        /// Standbys beside the primary
+        /// Standbys beside the primary [default: as many as before]
         #[arg(long, value_name = "COPIES", requires = "database")]
         standbys: Option<u32>,
-        /// Backups
-        #[arg(long, value_name = "COPIES", default_value_t = 0)]
-        backups: u32,
+        /// Backups [default: as many as before]
+        #[arg(long, value_name = "COPIES", requires = "database")]
+        backups: Option<u32>,
         #[command(flatten)]
         center: CenterArgs,
     },

@@ -25,7 +25,7 @@ use self::ledger::{Entry, Ledger};
 pub(crate) use self::leftovers::leftovers;
 use self::live::{Live, Reported, info_of};
 pub(crate) use self::live::{Speed, left_ms, purpose_of};
-pub(crate) use self::preserve::preserve;
+pub(crate) use self::preserve::{check_preserved, preserve};
 use self::taking::helps_elsewhere;
 pub(crate) use self::taking::{Audience, Taker};
 use crate::handler::remote;
@@ -628,7 +628,12 @@ fn usage(what: impl Into<String>) -> RemoteError {
     RemoteError::new("usage", what)
 }
 
-fn check_name(name: &str) -> Result<(), RemoteError> {
+/// Whether a clone can be called so.
+///
+/// # Errors
+///
+/// `usage` if it cannot.
+pub(crate) fn check_name(name: &str) -> Result<(), RemoteError> {
     let is_sound = !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
         && !name.starts_with('.')

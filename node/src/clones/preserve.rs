@@ -40,6 +40,21 @@ pub(crate) fn preserve(old: &Path, new: &Path, tables: &[String], options: &Opti
     Ok(())
 }
 
+/// Whether `old` has the tables that are to be preserved of it: whoever misnames one hears it before anything is fetched.
+///
+/// # Errors
+///
+/// `unknown_table` if it lacks one.
+pub(crate) fn check_preserved(old: &Path, tables: &[String], options: &Options) -> Result<()> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let old = Database::open_with(old, Options { create: false, ..options.clone() })?;
+    let missing = tables.iter().find_map(|name| old.table(name).err());
+    old.close();
+    missing.map_or(Ok(()), Err)
+}
+
 fn make_like(db: &Database, definition: &TableDef) -> Result<Table> {
     if definition.is_typed() {
         db.create_table(&definition.name, definition.schema()?.1.clone())

@@ -12,7 +12,7 @@ use planaria_net::{Error, Result};
 use tokio::runtime::Handle;
 
 use super::CloneJob;
-use super::preserve::preserve;
+use super::preserve::{check_preserved, preserve};
 
 /// The pause before the sources are tried again, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -69,11 +69,19 @@ impl Taker {
             audience.way("whole: there is nothing yet");
             return self.fetch(job, &self.taking(job, &place, false, pace), audience);
         }
+        check_preserved(&job.dir, &job.preserve, &self.engine)?;
         // One that is complete and waits for its place was made for this before a process ended.
         if !self.waits(job, created_ms, &place)? {
             self.make_next(job, &place, pace, audience)?;
         }
-        preserve(&job.dir, &place.next(), &job.preserve, &self.engine)?;
+        match preserve(&job.dir, &place.next(), &job.preserve, &self.engine) {
+            // It would be refused again.
+            Err(error @ planaria_engine::Error::Schema(_)) => {
+                place.abandon()?;
+                return Err(error.into());
+            }
+            preserved => preserved?,
+        }
         place.install()?;
         Ok(())
     }

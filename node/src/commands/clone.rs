@@ -16,7 +16,9 @@ use super::{print, stdout, target};
 use crate::cli::{
     CloneCommand, CloneCreateArgs, CloneDeleteArgs, CloneFor, CloneLifeArgs, CloneNameArgs, Global, PlaceArgs,
 };
-use crate::clones::{Audience, CloneJob, Speed, Taker, left_ms, leftovers, preserve};
+use crate::clones::{
+    Audience, CloneJob, Speed, Taker, check_name, check_preserved, left_ms, leftovers, preserve,
+};
 use crate::output::{Cell, CliError, Format, Heading, Report, RowWriter};
 use crate::session::{IfAbsent, Place, RemoteSession, resolve};
 use crate::stopwatch::Stopwatch;
@@ -86,7 +88,8 @@ fn link(global: &Global, place: &Place, arguments: &CloneCreateArgs) -> Result<(
             .hint("leave --rate and --connections out"));
     }
     let is_here = matches!(place, Place::Directory(_));
-    if !is_here && (arguments.replace || arguments.ttl.is_some()) {
+    name_of(arguments)?;
+    if !is_here && (arguments.replace || arguments.ttl.is_some() || arguments.name.is_some()) {
         return Err(CliError::usage("a clone on the node's own disk is made at once, and is listed nowhere")
             .hint("have the node take it from itself: --from with its own address"));
     }
@@ -95,23 +98,28 @@ fn link(global: &Global, place: &Place, arguments: &CloneCreateArgs) -> Result<(
     let replaces = arguments.replace && own.is_there();
     let made = if replaces {
         own.abandon()?;
+        check_preserved(&arguments.target, &arguments.preserve, &Options::default())?;
         own.next()
     } else {
         arguments.target.clone()
     };
     let clone = session.clone_locally(&made, arguments.shape.shape())?;
     if replaces {
-        preserve(&arguments.target, &made, &arguments.preserve, &Options::default())?;
+        if let Err(error) = preserve(&arguments.target, &made, &arguments.preserve, &Options::default()) {
+            own.abandon()?;
+            return Err(error.into());
+        }
         own.install()?;
     }
-    if let Some(ttl_s) = arguments.ttl.and_then(|life| life.0) {
+    let ttl_s = arguments.ttl.and_then(|life| life.0);
+    if is_here && (ttl_s.is_some() || arguments.name.is_some()) {
         let made_ms = Posix.now_millis();
         own.set_about(&CloneAbout {
-            name: name_of(arguments),
+            name: name_of(arguments)?,
             purpose: ClonePurpose::Detached,
             source: place.argument(),
             made_ms,
-            expires_ms: Some(made_ms.saturating_add(ttl_s.saturating_mul(1_000))),
+            expires_ms: ttl_s.map(|ttl_s| made_ms.saturating_add(ttl_s.saturating_mul(1_000))),
         })?;
     }
     let shown = if replaces { arguments.target.display().to_string() } else { clone.target };
@@ -139,7 +147,7 @@ fn have_taken(
             leave_out,
             filters,
             masks,
-            name: name_of(arguments),
+            name: name_of(arguments)?,
             role: match arguments.role {
                 CloneFor::Detached => CloneRole::Detached,
                 CloneFor::Standby => CloneRole::Standby,
@@ -160,9 +168,12 @@ fn have_taken(
     print(global, &report_of(&info))
 }
 
-fn name_of(arguments: &CloneCreateArgs) -> String {
+/// What a clone is called: as somebody says, or as its directory.
+fn name_of(arguments: &CloneCreateArgs) -> Result<String, CliError> {
     let of_dir = || arguments.target.file_name().map(|name| name.display().to_string()).unwrap_or_default();
-    arguments.name.clone().unwrap_or_else(of_dir)
+    let Some(name) = &arguments.name else { return Ok(of_dir()) };
+    check_name(name).map_err(|error| CliError::usage(error.what).hint("give another one with --name"))?;
+    Ok(name.clone())
 }
 
 /// Takes a clone of a node's database into a directory of this machine.
@@ -176,7 +187,7 @@ fn fetch(
     let store = TlsStore::choose(tls, None)?;
     let credentials = if tls.is_some() { store.load()? } else { store.load_or_create()? };
     let job = CloneJob {
-        name: name_of(arguments),
+        name: name_of(arguments)?,
         dir: arguments.target.clone(),
         sources: vec![resolve(address)?],
         purpose: match arguments.role {
@@ -338,11 +349,13 @@ fn remote(global: &Global) -> Result<Option<RemoteSession>, CliError> {
 
 /// `planaria clone show`.
 fn show(global: &Global, name: &CloneNameArgs) -> Result<(), CliError> {
-    let report = match remote(global)? {
-        Some(session) => report_of(&session.clone_show(&name.clone)?),
-        None => report_of_directory(&describe(&place_of(name))?),
-    };
-    print(global, &report)
+    if let Some(session) = remote(global)? {
+        return print(global, &report_of(&session.clone_show(&name.clone)?));
+    }
+    let place = place_of(name);
+    let is_anywhere = place.is_there() || !place.partials().is_empty() || place.has_replaced();
+    found(&place, is_anywhere, "there is no clone, and nothing of one")?;
+    print(global, &report_of_directory(&describe(&place)?))
 }
 
 /// `planaria clone wait`.

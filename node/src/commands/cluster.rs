@@ -31,7 +31,7 @@ pub(super) fn run(global: &Global, command: &ClusterCommand) -> Result<(), CliEr
         ClusterCommand::Rule(command) => rules(global, command),
         ClusterCommand::Limits { center, set } => limits(global, center, set.as_ref()),
         ClusterCommand::Want { database, standbys, backups, center } => {
-            let set = database.as_ref().map(|name| (name, standbys.unwrap_or(0), *backups));
+            let set = database.as_ref().map(|name| (name, *standbys, *backups));
             wants(global, center, set)
         }
         ClusterCommand::Nodes(center) => nodes(global, center, ControlRequest::Nodes),
@@ -189,7 +189,8 @@ fn instances(global: &Global, center: &CenterArgs) -> Result<(), CliError> {
             Cell::Bool(copy.is_promotable),
             copy.position.uid.to_string().into(),
             update_time(copy.update),
-            Cell::Count(copy.lag_ms),
+            // Of one that is not heard nobody knows.
+            if copy.is_heard { Cell::Count(copy.lag_ms) } else { Cell::None },
             Cell::Bytes(copy.bytes),
             copy.instance.to_string().into(),
         ]
@@ -272,12 +273,17 @@ pub(super) fn tell_source(global: &Global, source: SourceInfo) -> Result<(), Cli
     };
     let headings =
         ["node", "role", "chosen", "distance", "#round_trip", "update_time", "code", "reason", "instance"];
+    let waits = source.candidates.iter().any(|copy| matches!(&*copy.code, "no_slot" | "no_bandwidth"));
     write(global, &headings, source.candidates.into_iter().map(row))?;
     if !source.note.is_empty() {
         tracing::warn!("a clone would wait: {}", source.note);
     }
     match source.source {
         Some(_) => Ok(()),
+        None if waits => {
+            Err(CliError::new("waits", "no copy can be the source of that clone now: it would wait")
+                .hint("other clones or limits are in the way: `planaria cluster limits` shows them"))
+        }
         None => Err(CliError::new("no_source", "no copy can be the source of that clone")
             .hint("each copy's reason is listed above; `planaria cluster instances` shows how they are")),
     }

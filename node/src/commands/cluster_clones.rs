@@ -204,10 +204,16 @@ fn show_limits(global: &Global, limits: Vec<LimitInfo>) -> Result<(), CliError> 
 pub(super) fn wants(
     global: &Global,
     center: &CenterArgs,
-    set: Option<(&String, u32, u32)>,
+    set: Option<(&String, Option<u32>, Option<u32>)>,
 ) -> Result<(), CliError> {
     let request = match set {
         None => ControlRequest::Wants,
+        Some((database, None, None)) => {
+            return Err(CliError::usage(format!(
+                "nothing is said of how many copies of {database} are wanted"
+            ))
+            .hint("name --standbys, --backups or both; without a database, what is wanted is shown"));
+        }
         Some((database, standbys, backups)) => {
             ControlRequest::SetWant { database: database.clone(), standbys, backups }
         }

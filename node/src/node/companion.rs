@@ -5,7 +5,7 @@ use std::time::Duration;
 use planaria_engine::{CloneRecord, CloneRole as EngineRole, Database, Role};
 use planaria_net::quic::Peer;
 use planaria_net::quic::session::ReplicaSession;
-use planaria_net::replica::{GoingOut, Primary, Shaper};
+use planaria_net::replica::{GoingOut, Primary, ReplicaState, Shaper};
 use planaria_net::wire::message::{
     CloneAction, CloneInfo, CloneRole, CloneSpec, CloneTake, DatabaseStatus, Level, RemoteError, ReplicaInfo,
     Request, Response, Shape, WriteOptions,
@@ -267,6 +267,9 @@ impl Companion for NodeCompanion {
             (!why.is_empty()).then(|| format!("preserves nothing for {}: {why}", replica.node))
         };
         status.notices.extend(self.replicas().into_iter().filter_map(given_up));
+        let served = self.leadership.serving().map(|primary| primary.replicas()).unwrap_or_default();
+        let back = |replica: ReplicaState| Some(format!("{}: {}", replica.name, replica.went_back?));
+        status.notices.extend(served.into_iter().filter_map(back));
     }
 }
 

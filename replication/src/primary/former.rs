@@ -44,6 +44,11 @@ impl Group {
         }
     }
 
+    /// The copies whose place a copy has taken, until they are let go of.
+    pub fn former_of(&self, instance: InstanceId) -> impl Iterator<Item = InstanceId> {
+        self.successors.iter().filter(move |(_, by)| by.instance == instance).map(|(before, _)| *before)
+    }
+
     /// The copy that counts where a set has `instance`: itself, or who has its place and may count.
     pub(super) fn stands_for(&self, instance: InstanceId) -> InstanceId {
         let successor = self.successors.get(&instance).map(|successor| successor.instance);

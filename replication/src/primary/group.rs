@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 
 use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, History, InstanceId, Uid};
 
@@ -43,6 +44,29 @@ pub struct Member {
     pub session: Option<SessionId>,
     /// When it was last online, or when it was first heard of.
     pub away_since: Millis,
+    /// It came back with less than it had acknowledged, if it ever did: an operator should know.
+    pub went_back: Option<WentBack>,
+}
+
+/// A copy that lacks what it had acknowledged as durable: its directory was put back from an older state, or its disk lost what it said
+/// that it had. It is brought up to date like any other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WentBack {
+    /// What it had acknowledged.
+    pub acknowledged: Uid,
+    /// What it shared with the primary when it came back.
+    pub came_with: Uid,
+}
+
+impl fmt::Display for WentBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { acknowledged, came_with } = self;
+        write!(
+            f,
+            "it came back with {came_with}, and had acknowledged {acknowledged}: its directory was put back from an older state, or its \
+             disk lost what was durable"
+        )
+    }
 }
 
 /// A change of the promotable set that is under way.
@@ -151,6 +175,7 @@ impl Group {
             online: false,
             session: None,
             away_since: now,
+            went_back: None,
         };
         self.members.insert(instance, member);
     }
@@ -452,6 +477,7 @@ impl Group {
             online: false,
             session: None,
             away_since: now,
+            went_back: None,
         });
         if member.session.is_some_and(|current| current > session) {
             return false;
@@ -461,6 +487,9 @@ impl Group {
         }
         name.clone_into(&mut member.name);
         // A copy may come back with less than it had: a disk was replaced, or a fork taken back.
+        if durable < member.durable && !member.partial {
+            member.went_back = Some(WentBack { acknowledged: member.durable, came_with: durable });
+        }
         member.durable = durable;
         // The rounds of a partial copy follow one another.
         member.online &= member.partial && member.session == Some(session);

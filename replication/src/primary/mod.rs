@@ -11,5 +11,5 @@ mod session;
 pub use action::{
     CommitsRead, DeltaRead, GroupAction, PartsRead, RangesRead, SessionAction, StatesRead, Survey,
 };
-pub use group::{Group, Identity, Member, SessionId};
+pub use group::{Group, Identity, Member, SessionId, WentBack};
 pub use session::Session;

@@ -540,7 +540,7 @@ impl Session {
         } else if group.deposed().is_some() {
             self.close(group, ByeCode::Deposed, "a newer epoch exists", now);
         } else if self.instance.is_some_and(|instance| !group.is_current(instance, self.id)) {
-            self.close(group, ByeCode::Superseded, "a newer session of this copy exists", now);
+            self.close(group, ByeCode::Superseded, "that one goes on", now);
         }
         self.closed
     }

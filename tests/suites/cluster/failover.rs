@@ -242,3 +242,29 @@ fn two_processes_on_copies_of_one_directory_say_so() {
         );
     }
 }
+
+#[test]
+fn a_copy_that_is_put_back_from_an_older_state_is_noticed_and_brought_up_to_date() {
+    let site = Site::new();
+    let primary = Node::primary(&site, "primary");
+    primary.run(&["table", "create", "blobs", "--raw"]).json();
+    let mut secondary = Node::secondary(&site, "secondary", &primary);
+    put(&primary, "before");
+    secondary.wait_until_equal(&primary);
+    secondary.kill();
+    copy_dir(&site.path("secondary"), &site.path("kept"));
+    secondary.start();
+    put(&primary, "after");
+    secondary.wait_until_equal(&primary);
+    let durable = || primary.run(&["replica", "list"]).json()[0]["lag_commits"] == 0;
+    wait_for("the acknowledgement", || durable().then_some(()), || primary.log());
+    assert!(!primary.status()["notices"].to_string().contains("older state"));
+    secondary.kill();
+    std::fs::remove_dir_all(site.path("secondary")).unwrap();
+    std::fs::rename(site.path("kept"), site.path("secondary")).unwrap();
+    secondary.start();
+    secondary.wait_until_equal(&primary);
+    let notices = primary.status()["notices"].to_string();
+    assert!(notices.contains("secondary: it came back with") && notices.contains("older state"), "{notices}");
+    assert!(primary.log().contains("older state"), "{}", primary.log());
+}

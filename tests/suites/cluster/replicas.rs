@@ -84,6 +84,8 @@ fn a_copy_that_takes_run_files_keeps_its_place_in_a_set_of_two() {
             },
             || format!("{:?}", listed(&a)),
         );
+        let told = a.run(&["replica", "show", "b"]).json().remove(0);
+        assert_eq!((&told["way"], &told["reason"]), (&"bulk".into(), &"asked".into()), "{told}");
         // Of two copies both must have it.
         a.run(&["put", "blobs", round, "row"]).json();
     }

@@ -244,7 +244,7 @@ fn of_settings() -> Vec<ControlRequest> {
     vec![
         ControlRequest::SetMode { database: database(), mode: Mode::Automatic },
         ControlRequest::SetLimit { gate: "node-out".into(), clones_max: 3, bytes_per_s_max: 1 << 20 },
-        ControlRequest::SetWant { database: database(), standbys: 1, backups: 2 },
+        ControlRequest::SetWant { database: database(), standbys: Some(1), backups: None },
         schedule(every),
         schedule(calendar),
         ControlRequest::RemoveSchedule { name: "nightly".into() },
