@@ -218,6 +218,8 @@ impl DatabaseHandler {
 
 impl Handler for DatabaseHandler {
     fn call(&self, peer: &Peer, call: Call, exchange: &mut Exchange) -> Result<Response, RemoteError> {
+        let names_this =
+            call.database.as_ref().is_some_and(|named| *named == self.database().id().to_string());
         if let Some(database) = call.database.filter(|database| !self.is_meant(database)) {
             if let Some(view) = self.companion.view(&database)? {
                 return view::answer((&self.node, &database), view, peer, call.request, exchange);
@@ -227,6 +229,11 @@ impl Handler for DatabaseHandler {
             error.hint =
                 format!("it hosts {:?}, and lets clones be read that were created with --lazy", self.name);
             return Err(error);
+        }
+        if call.request.takes_the_lead() && !names_this {
+            // A copy of another database, a clone of this one perhaps, may not depose whoever leads here.
+            return Err(RemoteError::new("unknown_database", "who asks for the lead says of which database")
+                .with_hint("name the database by its id"));
         }
         self.answer(peer, call.request, exchange).map_err(|error| self.companion.explain(error))
     }

@@ -344,6 +344,11 @@ impl Request {
         )
     }
 
+    /// Whether one copy asks another one for the lead: no operator does.
+    pub fn takes_the_lead(&self) -> bool {
+        matches!(self, Self::Promise { .. } | Self::HandOver { .. } | Self::HandBack { .. })
+    }
+
     /// Whether it takes the role control rather than client.
     pub fn needs_control(&self) -> bool {
         if let Self::Control(request) = self {

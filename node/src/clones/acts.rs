@@ -92,7 +92,10 @@ impl Clones {
     /// `unknown_clone`, `running`, `in_use`, `busy`, `not_found` if nothing is kept.
     pub(crate) fn roll_back(&self, name: &str) -> Result<CloneInfo, RemoteError> {
         let shared = &self.shared;
-        let roll_back = |_: &Entry, place: &ClonePlace| place.roll_back().map_err(remote);
+        let roll_back = |_: &Entry, place: &ClonePlace| match place.roll_back() {
+            Err(Error::NotFound { .. }) => Err(nothing_kept(name)),
+            done => done.map_err(remote),
+        };
         let (mut state, ()) = shared.in_hand(name, "rolled back", Shared::complete, roll_back)?;
         let known = known_mut(&mut state, name)?;
         known.view = None;
@@ -112,7 +115,7 @@ impl Clones {
             if place.drop_replaced().map_err(remote)? {
                 return Ok(());
             }
-            Err(remote(Error::NotFound { path: place.replaced() }))
+            Err(nothing_kept(name))
         };
         let doing = "relieved of what it has replaced";
         let (state, ()) = self.shared.in_hand(name, doing, Shared::complete, drop_replaced)?;
@@ -177,6 +180,11 @@ impl Shared {
             Err(_) => place.abandon().map(drop),
         }
     }
+}
+
+fn nothing_kept(name: &str) -> RemoteError {
+    RemoteError::new("not_found", format!("nothing that the clone {name:?} has replaced is kept"))
+        .with_hint("a clone that is created with --replace keeps what was in its place")
 }
 
 /// Has a clone be busy no more when work on its files has ended, be it by a panic.

@@ -62,7 +62,21 @@ fn create(global: &Global, arguments: &CloneCreateArgs) -> Result<(), CliError> 
         return Err(CliError::usage("what a clone is not to have is left out before its first byte is sent")
             .hint("leave --lazy out: such a clone is made at the source, and read when it is complete"));
     }
-    match arguments.place.place(global)?.settled()? {
+    let missing: Vec<&Path> =
+        arguments.target.ancestors().skip(1).take_while(|above| is_missing(above)).collect();
+    create_from(global, arguments, arguments.place.place(global)?.settled()?).inspect_err(|_| {
+        // What was made for it goes with it, if nothing else has come there.
+        missing.iter().take_while(|above| std::fs::remove_dir(above).is_ok()).for_each(drop);
+    })
+}
+
+fn is_missing(dir: &Path) -> bool {
+    !dir.as_os_str().is_empty() && !Posix.exists(dir)
+}
+
+/// Has a clone made of what lies at a place, in the way that it can be.
+fn create_from(global: &Global, arguments: &CloneCreateArgs, place: Place) -> Result<(), CliError> {
+    match place {
         Place::Node { address, tls, .. } if !arguments.from.is_empty() => {
             have_taken(global, &address, tls.as_deref(), arguments)
         }
@@ -388,7 +402,10 @@ fn act(global: &Global, name: &CloneNameArgs, action: CloneAction) -> Result<(),
     let place = place_of(name);
     match action {
         CloneAction::Promote => drop(place.promote(&Options::default())?),
-        CloneAction::Rollback => place.roll_back()?,
+        CloneAction::Rollback => {
+            found(&place, place.has_replaced(), "nothing that it has replaced is kept")?;
+            place.roll_back()?;
+        }
         CloneAction::Live(for_s) => {
             check_is_clone(&place)?;
             let about = place

@@ -57,6 +57,9 @@ pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: boo
             CliError::new("foreign_database", what).hint("compare with another copy of the same database")
         );
     }
+    if repair {
+        check_files(&*here)?;
+    }
     let names: BTreeMap<TableId, TableDef> = [here.tables()?, there.tables()?]
         .concat()
         .into_iter()
@@ -64,7 +67,7 @@ pub(super) fn compare(global: &Global, place: &Place, against: &str, repair: boo
         .collect();
     let held = held_by_both(&*here, &*there, &names)?;
     let pair = Pair::at_one_position(here, there, held)?;
-    let (differences, ranges) = pair.differences().map_err(|error| unreadable(error, place))?;
+    let (differences, ranges) = pair.differences().map_err(|error| unreadable(error, place, against))?;
     let headings = ["table", "key", "difference", "here", "there"].map(Heading::text).into();
     let mut rows = RowWriter::new(stdout(), target(global), headings, "")?;
     for difference in differences.iter().take(LISTED_MAX) {
@@ -112,16 +115,26 @@ fn foreign(here: &dyn Session, there: &dyn Session) -> Result<Option<DatabaseId>
     Ok(of(there)?.filter(|theirs| ours.is_some_and(|ours| ours != *theirs)))
 }
 
+/// Reads the files of a secondary that is to be repaired: fingerprints of ranges do not tell whether the records behind them can be read.
+/// What is damaged is taken anew.
+fn check_files(here: &dyn Session) -> Result<(), CliError> {
+    let Some(damage) = here.verify()?.damage.into_iter().next() else { return Ok(()) };
+    let info = here.refresh(false, Some("bulk"))?;
+    Err(CliError::new("damaged", damage).because(format!(
+        "its run files are taken anew, about {} bytes; compare again when the secondary is online",
+        info.bytes
+    )))
+}
+
 /// Where a side cannot read what it has, the ranges cannot be compared.
-fn unreadable(error: CliError, place: &Place) -> CliError {
+fn unreadable(error: CliError, place: &Place, against: &str) -> CliError {
     if error.code != "damaged" {
         return error;
     }
-    let hint = format!(
-        "a secondary that cannot read its files takes them anew by `planaria replica refresh --way bulk {}`",
+    error.hint(format!(
+        "a secondary that cannot read its files takes them anew by `planaria verify --repair`, on whichever of {} and {against} it is",
         place.argument()
-    );
-    error.hint(hint)
+    ))
 }
 
 /// What both sides hold, and what the database says of itself; none if both hold everything.

@@ -36,7 +36,8 @@ pub(super) fn verify(global: &Global, arguments: &VerifyArgs) -> Result<(), CliE
             all => format!(", and {} more", all - 1),
         };
         return Err(CliError::new("damaged", format!("{first}{more}")).hint(
-            "copy the directory before anything else is done to it; then restore from a clone or a replica",
+            "a secondary takes its files anew by `planaria verify --against PRIMARY --repair`; of any other database copy the directory \
+             before anything else is done to it, then restore from a clone or a replica",
         ));
     }
     let known = |count: Option<u64>| count.map_or(Cell::None, Cell::Count);

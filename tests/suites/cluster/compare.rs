@@ -2,6 +2,9 @@
 
 use planaria_tests::cluster::{Node, Site, TableFile, wait_for};
 
+use crate::clone_lies::flip_a_bit;
+use crate::clone_life::{incompressible, load};
+
 fn site_with_table(site: &Site) -> Node<'_> {
     let primary = Node::primary(site, "primary");
     let words = TableFile::sightings(site, 5_000).import();
@@ -86,4 +89,29 @@ fn what_differs_between_two_nodes_is_named_and_the_exit_code_tells_it() {
     assert_eq!(of("5"), Some("only here".into()), "{rows:?}");
     let named = rows.iter().filter(|row| row["table"] == "sightings" && row["key"] != "-1").count();
     assert_eq!(named, 3, "{rows:?}");
+}
+
+#[test]
+fn a_secondary_that_cannot_read_its_files_takes_them_anew_by_a_repair() {
+    let site = Site::new();
+    let primary = site_with_table(&site);
+    // So large that it is not read when it is opened.
+    load(&primary, &incompressible(&site, 20_000).into_table("large"), &[]);
+    primary.run(&["clone", "create", "secondary", "--role", "standby"]).json();
+    flip_a_bit(&site.path("secondary"));
+    let secondary = Node::secondary(&site, "secondary", &primary);
+    let against = ["verify", "--against", primary.address()];
+    // What is compared are fingerprints; what is read is whole.
+    assert_eq!(secondary.run(&against).json().len(), 0);
+    let told = secondary.run(&["verify"]).failed(1, "damaged");
+    assert!(told["hint"].to_string().contains("--repair"), "{told}");
+    let begun = secondary.run(&[&against[..], &["--repair"]].concat()).failed(1, "damaged");
+    assert!(begun["why"].to_string().contains("taken anew"), "{begun}");
+    wait_for(
+        "the run files",
+        || (secondary.status()["refresh_way"] == "bulk").then_some(()),
+        || format!("{}\n{}", secondary.status(), secondary.log()),
+    );
+    secondary.wait_until_equal(&primary);
+    assert_eq!(secondary.run(&["verify"]).json()[0]["sound"], true);
 }
