@@ -72,9 +72,10 @@ impl Endpoint {
     ) -> Result<Self> {
         if !address.ip().is_loopback() && credentials.origin() == Origin::Automatic {
             return Err(Error::Certificate {
-                path: format!("{address}").into(),
-                why: "certificates that were made without being asked for are for this machine alone"
-                    .to_owned(),
+                path: credentials.path().to_path_buf(),
+                why: format!(
+                    "they were made without being asked for, which is for this machine alone, and {address} is reached by others"
+                ),
                 hint: "Name the certificates that open this address with --tls DIR or PLANARIA_TLS",
             });
         }

@@ -79,6 +79,11 @@ impl Credentials {
         self.0.origin
     }
 
+    /// Where they came from.
+    pub(super) fn path(&self) -> &Path {
+        &self.0.path
+    }
+
     /// The bytes of the private key, to derive other secrets from.
     pub(super) fn secret(&self) -> &[u8] {
         self.0.key.secret_der()

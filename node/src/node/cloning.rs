@@ -93,13 +93,12 @@ impl Cloning {
     pub(super) fn told(&self, told: &[Outcome]) -> bool {
         let mut is_seeded = false;
         for outcome in told {
-            let mut jobs = self.jobs.lock();
-            let Some(job) = jobs.remove(&outcome.job) else { continue };
+            let Some(job) = self.jobs.lock().remove(&outcome.job) else { continue };
             let is_whole = outcome.code.is_empty();
             match &self.berth {
                 // What came in is there for the next source.
                 Berth::Beside { clones, .. } if is_kept(clones, &job.name) => {
-                    jobs.insert(outcome.job, Job { outcome: None, rests: true, ..job });
+                    self.jobs.lock().insert(outcome.job, Job { outcome: None, rests: true, ..job });
                 }
                 Berth::Beside { clones, .. } if !is_whole => forget(clones, &job.name),
                 Berth::Beside { .. } => {}

@@ -124,16 +124,17 @@ impl Node {
         settle(&options.dir, &*options.engine.os)?;
         let store = TlsStore::choose(options.tls.as_deref(), Some(&options.dir))?;
         let credentials = if options.tls.is_some() { store.load()? } else { store.load_or_create()? };
+        let listen = || listen(runtime, options, &credentials);
+        // A node that cannot listen leaves no directory behind. Of one that is there it is said first whether somebody has it open.
+        let is_new = !options.engine.os.exists(&options.dir);
+        let listening = is_new.then(listen).transpose()?;
         let Opened { db, first_copy, replica_of, portion, note } = match options.replica_of {
             None => Opened::alone(Database::open_with(&options.dir, options.engine.clone())?),
             Some(primary) => open_secondary(runtime, options, primary, &credentials, progress)?,
         };
         let name = node_name(&options.dir);
         let slot = Slot::new(db);
-        let endpoint = {
-            let _inside = runtime.enter();
-            Endpoint::server(options.listen, &credentials, &options.transport, AcceptLimits::default())?
-        };
+        let endpoint = listening.map_or_else(listen, Ok)?;
         let circumstances = Circumstances {
             name: name.clone(),
             address: endpoint.local_address(),
@@ -246,6 +247,15 @@ impl Drop for Node {
             self.runtime.block_on(server.shutdown(STOP_PATIENCE));
         }
     }
+}
+
+fn listen(
+    runtime: &Runtime,
+    options: &NodeOptions,
+    credentials: &Credentials,
+) -> planaria_net::Result<Endpoint> {
+    let _inside = runtime.enter();
+    Endpoint::server(options.listen, credentials, &options.transport, AcceptLimits::default())
 }
 
 /// What takes clones for a node: with a cache of its own rather than maps, for it reads each file once.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::InstanceRole;
 use super::gates::{Closed, Gate, Limits, Place, Usage, shares};
-use super::source::{Destination, SourceChoice, SourceCopy, SourceRule, choose_source};
+use super::source::{
+    Destination, Obstacle, SourceChoice, SourceCopy, SourceReason, SourceRule, SourceVerdict, choose_source,
+};
 
 /// A clone that has waited for so long counts as one of the next priority, and so on: none starves behind others that keep
 /// coming.
@@ -185,6 +187,7 @@ impl fmt::Display for WaitReason {
         match self {
             Self::DestinationAway => f.write_str("the node that gets it has not been heard lately"),
             Self::NoSource => f.write_str("no copy can be its source"),
+            Self::Slots { gate, clones: 0 } => write!(f, "no clone may go through {gate}"),
             Self::Slots { gate, clones } => {
                 let clones =
                     if *clones == 1 { "1 clone goes".to_owned() } else { format!("{clones} clones go") };
@@ -317,7 +320,7 @@ impl Queue<'_> {
     }
 
     fn why_it_waits(&self, clone: &WaitingClone, promised: u64) -> WaitReason {
-        let Some(source) = self.alone(clone) else { return WaitReason::NoSource };
+        let Some(source) = self.alone(clone) else { return self.why_nothing_goes(clone) };
         let least = self.limits.least(self.wanted(clone));
         for gate in clone.gates(source) {
             match self.usage.closed(self.limits, &gate, least) {
@@ -330,6 +333,17 @@ impl Queue<'_> {
             }
         }
         WaitReason::Room { promised_bytes: promised }
+    }
+
+    /// Why it could not be taken from anywhere though nothing else were going on: a place through which no clone may go, or no source.
+    fn why_nothing_goes(&self, clone: &WaitingClone) -> WaitReason {
+        let choice = self.choose(&Usage::default(), 0, clone);
+        let is_shut =
+            |verdict: &&SourceVerdict| matches!(verdict.reason, SourceReason::Unfit(Obstacle::NoSlot { .. }));
+        let source = choice.verdicts.iter().find(is_shut).and_then(|verdict| clone.source(verdict.instance));
+        let mut gates = source.map(|source| clone.gates(source)).unwrap_or_default().into_iter();
+        let shut = gates.find(|gate| self.limits.of(gate).clones_max == 0);
+        shut.map_or(WaitReason::NoSource, |gate| WaitReason::Slots { gate, clones: 0 })
     }
 
     /// Keeps what a clone that waits needs from those behind it.

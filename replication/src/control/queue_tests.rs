@@ -135,8 +135,10 @@ fn each_place_on_the_way_counts() {
     assert_eq!(told(&plan(&limits([limited("link:x/y", 0, 100)]), 1, &[], &clones)).1, []);
     let same: Vec<_> = (1..=2).map(|number| waiting(number, Priority::AdHoc, "a", &far)).collect();
     assert_eq!(told(&plan(&limits([limited("node-in:a", 1, 100)]), 1, &[], &same)).1, [(2, "slots")]);
-    // Where nothing may go through, there is no source, whatever else goes on.
-    assert_eq!(told(&plan(&limits([limited("link:y/x", 0, 100)]), 1, &[], &same)).1[0], (1, "no_source"));
+    // Where nothing may go through, all wait until somebody raises the limit.
+    let shut = plan(&limits([limited("link:y/x", 0, 100)]), 1, &[], &same);
+    assert_eq!(told(&shut).1[0], (1, "slots"));
+    assert_eq!(shut.waits[0].reason.to_string(), "no clone may go through link:y/x");
 }
 
 #[test]

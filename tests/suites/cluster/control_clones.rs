@@ -61,7 +61,7 @@ fn a_clone_is_made_from_the_backup_when_limits_allow_and_outlives_the_control_ce
     assert!(center.rows(&["clone", "list"]).is_empty(), "nothing was asked for");
     center.rows(&["limits", "set", "node-in:target", "--clones", "0"]);
     let clone = ask(&center, &[&to_target[..], &["--name", "copy", "--rate", "64MiB"]].concat());
-    assert_eq!(wait_for_state(&center, &clone, "queued")["code"], "no_source");
+    assert_eq!(wait_for_state(&center, &clone, "queued")["code"], "slots");
     center.restart();
     for node in ["a", "backup", "target"] {
         wait_for_row(&center, &["nodes"], "all nodes", |row| row["name"] == node && row["heard"] == true);
