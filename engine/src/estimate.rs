@@ -26,6 +26,8 @@ pub struct RefreshEstimate {
     pub delta_bytes: u64,
     /// All run files.
     pub total_bytes: u64,
+    /// Records that are in memory alone, as they are: whoever takes run files has them written to some more.
+    pub memory_bytes: u64,
 }
 
 impl Database {
@@ -33,9 +35,10 @@ impl Database {
     pub fn estimate_refresh(&self, since: Uid) -> RefreshEstimate {
         let store = self.store();
         let version = store.pin().0;
-        let (mut changed, mut total_bytes) = (Changed::since(since), 0);
+        let (mut changed, mut total_bytes, mut memory_bytes) = (Changed::since(since), 0, 0);
         for fragment in version.fragments() {
             changed.add_bytes(fragment.memtable_changed_bytes(since));
+            memory_bytes += fragment.memtable_changed_bytes(Uid::ZERO);
             for reference in fragment.references() {
                 total_bytes += reference.bytes();
                 changed.add(reference, 1.0);
@@ -49,6 +52,7 @@ impl Database {
             tail_bytes: self.tail_bytes(since),
             delta_bytes: changed.bytes(),
             total_bytes,
+            memory_bytes,
         }
     }
 
@@ -90,17 +94,24 @@ impl Database {
 impl Snapshot {
     /// What bringing a copy at `since` up to date would take that holds these spans alone. The log is no way for it.
     pub fn estimate_within(&self, spans: &Spans, since: Uid) -> RefreshEstimate {
-        let (mut changed, mut total_bytes) = (Changed::since(since), 0);
+        let (mut changed, mut total_bytes, mut memory_bytes) = (Changed::since(since), 0, 0);
         for (table, span) in spans {
             for fragment in self.version().overlapping(*table, span) {
                 changed.add_bytes(fragment.memtable_changed_bytes(since));
+                memory_bytes += fragment.memtable_changed_bytes(Uid::ZERO);
                 for reference in fragment.references().filter_map(|whole| whole.clip(span)) {
                     total_bytes += reference.bytes();
                     changed.add(&reference, 1.0);
                 }
             }
         }
-        RefreshEstimate { retained: false, tail_bytes: 0, delta_bytes: changed.bytes(), total_bytes }
+        RefreshEstimate {
+            retained: false,
+            tail_bytes: 0,
+            delta_bytes: changed.bytes(),
+            total_bytes,
+            memory_bytes,
+        }
     }
 }
 

@@ -214,7 +214,10 @@ impl fmt::Display for Refusal {
             }
             Self::UnrelatedHistory => "the histories have no epoch in common: clone anew",
             Self::Deposed => "the copy has promised a newer epoch: this primary is deposed",
-            Self::EpochConflict => "two primaries lead under one epoch number: start the one anew that is to lead",
+            Self::EpochConflict => {
+                "two primaries lead under one epoch number, as after a directory was copied or put back from an older state: promote a copy that \
+                 has more, or start the one anew that is to lead"
+            },
             Self::Superseded => "a newer session of this copy exists",
             Self::CountsAsWhole => {
                 "the copy counts as one that holds everything: forget it, and begin the partial one in an empty directory"

@@ -31,7 +31,7 @@ struct Begun {
 }
 
 /// What a copy has moved since its state machine began.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Moved {
     records: u64,
     logged_records: u64,
@@ -98,6 +98,10 @@ impl Meter {
                 }
                 self.begun = None;
                 self.news = traffic;
+            }
+            // One that is away, or told to wait, before anything has moved has not begun.
+            (State::Offline, Some(begun)) if begun.before == moved && begun.bulk.is_none() => {
+                self.begun = None;
             }
             _ => {}
         }

@@ -8,8 +8,8 @@ use parking_lot::{Condvar, Mutex};
 use planaria_engine::{Database, FilePin, Lead, Registration};
 use planaria_replication::ack::Level;
 use planaria_replication::primary::{Group, GroupAction, Identity, Session, SessionAction, SessionId};
-use planaria_replication::{Choice, Feed, Lane, Message, Millis, Options, Situation, Way};
-use planaria_types::{Epoch, GroupId, History, HistoryHash, InstanceId, Portion, Uid};
+use planaria_replication::{Feed, Lane, Message, Millis, Options};
+use planaria_types::{Epoch, GroupId, InstanceId, Uid};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -48,7 +48,7 @@ struct Feeding {
 /// feeds others on what it has: then it leads nothing, and nobody counts.
 pub struct Primary {
     pub(super) db: Database,
-    options: Options,
+    pub(super) options: Options,
     pub(super) group: Mutex<Group>,
     /// Woken when more is acknowledged.
     acknowledged: Condvar,
@@ -97,15 +97,6 @@ pub enum AckError {
         /// The newer epoch.
         epoch: Epoch,
     },
-}
-
-/// What a refresh would take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RefreshPlan {
-    /// The way, why, and the estimated bytes.
-    pub choice: Choice,
-    /// The estimated number of records; none for a tail, which moves commits.
-    pub records: Option<u64>,
 }
 
 impl Primary {
@@ -192,56 +183,6 @@ impl Primary {
     /// The database.
     pub fn database(&self) -> &Database {
         &self.db
-    }
-
-    /// What a refresh of a copy with this history, durable position and hash there would take, if it began now, or of a
-    /// partial one that holds a portion; nothing is begun.
-    ///
-    /// # Errors
-    ///
-    /// `Protocol` if the copy has no epoch in common with this primary.
-    pub fn plan(
-        &self,
-        history: &History,
-        durable: Uid,
-        hash: Option<HistoryHash>,
-        asked: Option<Way>,
-        portion: Option<&Portion>,
-    ) -> Result<RefreshPlan> {
-        let (own, appended) = {
-            let group = self.group.lock();
-            if group.is_feeding() && !group.has_feed() {
-                return Err(Error::NotReady);
-            }
-            (group.history().clone(), group.appended())
-        };
-        let fork = planaria_replication::fork(&own, appended, history, durable)
-            .ok_or_else(|| Error::Protocol("the histories have no epoch in common: clone anew".into()))?;
-        let estimate = executor::estimate(&self.db, portion, fork.uid)?;
-        let known = if fork.uid == durable { self.db.history_hash_at(durable)? } else { None };
-        let same_hash = hash.zip(known).is_none_or(|(theirs, ours)| theirs == ours);
-        let choice = planaria_replication::choose(&Situation {
-            since: fork.uid,
-            retained: estimate.retained,
-            mark_floor: self.db.mark_floor(),
-            tail_bytes: estimate.tail_bytes,
-            delta_bytes: estimate.delta_bytes,
-            total_bytes: estimate.total_bytes,
-            without_live: portion.is_some(),
-            trusted: same_hash && planaria_replication::agree(&own, history),
-            bulk: None,
-            asked,
-            bulk_bytes_min: self.options.bulk_bytes_min,
-            tail_bytes_free: self.options.tail_bytes_free,
-            is_partial: portion.is_some(),
-            is_begun: false,
-        });
-        let versions: u64 = self.db.status()?.tables.iter().map(|table| table.versions).sum();
-        let records = (choice.way != Way::Tail).then(|| {
-            let share = u128::from(versions) * u128::from(choice.bytes);
-            (share / u128::from(estimate.total_bytes.max(choice.bytes).max(1))) as u64
-        });
-        Ok(RefreshPlan { choice, records })
     }
 
     /// Waits until `uid` is acknowledged at `level`.
@@ -362,6 +303,7 @@ impl Primary {
 
     /// Pins the files of a cut. A copy that feeds others makes one when it shows all that it has logged, which lasts for a moment.
     fn pin(&self, take: impl Fn(&Database) -> planaria_engine::Result<FilePin>) -> Result<FilePin> {
+        self.db.check_whole("cannot be a source of others")?;
         if !self.is_feeding() {
             return Ok(take(&self.db)?);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use planaria_engine::{Database, Role};
-use planaria_types::{Epoch, Uid};
+use planaria_types::{Epoch, EpochOrder, Uid};
 
 use super::Slot;
 use super::clock::now;
@@ -62,6 +62,15 @@ pub fn look(db: &Database, closed: Option<Uid>, wanted: &Wanted) -> Result<Optio
             return Ok(Some(error));
         }
         let written_under = db.history().epoch_of(after);
+        // One that was deposed, or has not heard of the next primary yet, has not got what that one wrote.
+        let is_later = |epoch: &Epoch| epoch.order(&db.epoch()) == EpochOrder::Newer;
+        if let Some(epoch) = wanted.epoch.filter(is_later) {
+            let what =
+                format!("this copy has not got to commit {after} of epoch {epoch}: it knows {}", db.epoch());
+            let mut error = RemoteError::new("not_reached", what);
+            error.hint = "ask the primary of that epoch, or this copy once it follows it".into();
+            return Ok(Some(error));
+        }
         if let Some(epoch) = wanted.epoch.filter(|epoch| *epoch != written_under) {
             let what =
                 format!("commit {after} of epoch {epoch} is not in this copy's history: it was taken back");

@@ -1,6 +1,6 @@
 //! The secondaries as an operator meets them: what they are told, what they cost, and what is done with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use parking_lot::Mutex;
@@ -14,7 +14,11 @@ use crate::Result;
 
 /// What a primary knows of its secondaries besides what the protocol tells.
 #[derive(Default)]
-pub(super) struct Wards(Mutex<BTreeMap<InstanceId, Ward>>);
+pub(super) struct Wards {
+    known: Mutex<BTreeMap<InstanceId, Ward>>,
+    /// Doubts that were told: as many as there are copies that have some.
+    told: Mutex<BTreeSet<String>>,
+}
 
 #[derive(Clone, Default)]
 struct Ward {
@@ -89,12 +93,12 @@ impl Wards {
         let Registration { paused, given_up, address, .. } = *known;
         let portion = known.portion.clone();
         let ward = Ward { paused, given_up, address, portion, moved: Moved::default() };
-        self.0.lock().insert(known.instance, ward);
+        self.known.lock().insert(known.instance, ward);
     }
 
     /// The registration with what is known here.
     pub(super) fn describe(&self, known: Registration) -> Registration {
-        let wards = self.0.lock();
+        let wards = self.known.lock();
         let Some(ward) = wards.get(&known.instance) else { return known };
         let Ward { paused, given_up, address, portion, .. } = ward.clone();
         Registration { paused, given_up, address, portion, ..known }
@@ -102,27 +106,27 @@ impl Wards {
 
     /// Nothing is kept of a secondary that was forgotten.
     pub(super) fn remove(&self, instance: InstanceId) {
-        self.0.lock().remove(&instance);
+        self.known.lock().remove(&instance);
     }
 
     pub(super) fn is_given_up(&self, instance: InstanceId) -> bool {
-        self.0.lock().get(&instance).is_some_and(|ward| ward.given_up.is_some())
+        self.known.lock().get(&instance).is_some_and(|ward| ward.given_up.is_some())
     }
 
     pub(super) fn is_paused(&self, instance: InstanceId) -> bool {
-        self.0.lock().get(&instance).is_some_and(|ward| ward.paused)
+        self.known.lock().get(&instance).is_some_and(|ward| ward.paused)
     }
 
     /// Notes where a secondary listens, if it tells.
     pub(super) fn note_address(&self, instance: InstanceId, address: Option<SocketAddr>) {
         if address.is_some() {
-            self.0.lock().entry(instance).or_default().address = address;
+            self.known.lock().entry(instance).or_default().address = address;
         }
     }
 
     /// Notes what a secondary is to hold, if it is partial.
     pub(super) fn note_portion(&self, instance: InstanceId, portion: Option<&Portion>) {
-        let mut wards = self.0.lock();
+        let mut wards = self.known.lock();
         let ward = wards.entry(instance).or_default();
         if ward.portion.as_ref() != portion {
             ward.portion = portion.cloned();
@@ -132,7 +136,7 @@ impl Wards {
     /// A secondary is told by which way it is brought up to date. One that has taken run files in the place of the copies before it was
     /// brought up to date by those: the tail is what it lacks still.
     fn note_welcome(&self, instance: InstanceId, welcome: &Welcome, former: &[InstanceId]) {
-        let mut wards = self.0.lock();
+        let mut wards = self.known.lock();
         let took_run_files = former.iter().find_map(|before| {
             let moved = wards.get(before)?.moved;
             moved.way.filter(|(way, _)| *way == Way::Bulk).map(|_| moved)
@@ -154,15 +158,20 @@ impl Wards {
             Message::Live(live) => (0, live.commits.len(), live.commits.iter().map(Commit::weight).sum()),
             _ => return,
         };
-        let mut wards = self.0.lock();
+        let mut wards = self.known.lock();
         let moved = &mut wards.entry(instance).or_default().moved;
         moved.records += records as u64;
         moved.commits += commits as u64;
         moved.bytes += bytes;
     }
 
+    /// Whether it was not told before.
+    fn is_news(&self, doubt: &str) -> bool {
+        self.told.lock().insert(doubt.to_owned())
+    }
+
     fn set(&self, instance: InstanceId, change: impl FnOnce(&mut Ward)) {
-        change(self.0.lock().entry(instance).or_default());
+        change(self.known.lock().entry(instance).or_default());
     }
 }
 
@@ -181,7 +190,7 @@ impl Primary {
     /// The secondaries that are registered.
     pub fn replicas(&self) -> Vec<ReplicaState> {
         let group = self.group.lock().clone();
-        let wards = self.wards.0.lock().clone();
+        let wards = self.wards.known.lock().clone();
         let state = |(instance, member): (&InstanceId, &Member)| {
             let ward = wards.get(instance);
             let away = member.session.is_none();
@@ -266,9 +275,24 @@ impl Primary {
     /// is preserved no longer. Call it about once a second.
     pub fn watch(&self) {
         self.group.lock().handle_tick(super::clock::now());
+        self.tell_doubts();
         self.register_again();
         self.keep_to_caps();
         self.after_input();
+    }
+
+    /// What copies have told that says that this one's directory was copied or put back, since it was started.
+    pub fn doubts(&self) -> Vec<String> {
+        self.group.lock().doubts().map(ToString::to_string).collect()
+    }
+
+    /// Says each of them once.
+    fn tell_doubts(&self) {
+        for doubt in self.doubts() {
+            if self.wards.is_news(&doubt) {
+                tracing::error!("{doubt}");
+            }
+        }
     }
 
     /// Writes down how far those are of whom it was too early to do so when they said it, and who have said nothing since.

@@ -117,6 +117,8 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit {
         "B" => 1,
+        // Nothing is nothing in any unit.
+        "" if number.parse() == Ok(0_u64) => 1,
         "KiB" | "K" => 1 << 10,
         "MiB" | "M" => 1 << 20,
         "GiB" | "G" => 1 << 30,

@@ -267,9 +267,10 @@ impl Companion for NodeCompanion {
             (!why.is_empty()).then(|| format!("preserves nothing for {}: {why}", replica.node))
         };
         status.notices.extend(self.replicas().into_iter().filter_map(given_up));
-        let served = self.leadership.serving().map(|primary| primary.replicas()).unwrap_or_default();
+        let Some(serving) = self.leadership.serving() else { return };
         let back = |replica: ReplicaState| Some(format!("{}: {}", replica.name, replica.went_back?));
-        status.notices.extend(served.into_iter().filter_map(back));
+        status.notices.extend(serving.replicas().into_iter().filter_map(back));
+        status.notices.extend(serving.doubts());
     }
 }
 

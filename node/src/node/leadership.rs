@@ -281,7 +281,7 @@ impl Leadership {
                 "not_online",
                 "the successor is not online, or did not reach the end in time",
             );
-            error.hint = "wait until `replica list` shows it as online and promotable".into();
+            error.hint = "wait until `replica list` shows it as online and promotable, resume it if it is paused, or say --force to take the lead without its primary".into();
             error
         })?;
         *lock(&self.handed_over) = Some(HandedOver { to, since: crate::stopwatch::Stopwatch::start() });

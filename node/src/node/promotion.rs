@@ -43,6 +43,20 @@ impl Contender for &Leadership {
         Leadership::led_at(self)
     }
 
+    fn not_online(&self) -> Option<String> {
+        let Some((primary, status)) = self.following() else {
+            return Some("this copy follows nobody who could hand the lead over".to_owned());
+        };
+        let why = status.replica.last_end.map(|why| format!(" ({why})")).unwrap_or_default();
+        let is_online = status.replica.state == planaria_replication::secondary::State::Online;
+        (!is_online).then(|| {
+            format!(
+                "this copy is {} from {primary}{why}: only one that is online is handed the lead",
+                status.replica.state.name()
+            )
+        })
+    }
+
     fn primary_durable(&self) -> Uid {
         self.following().map_or(Uid::ZERO, |(_, status)| status.replica.primary_durable)
     }

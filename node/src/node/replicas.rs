@@ -86,9 +86,10 @@ pub(crate) fn registered_do(db: &Database, named: &str, action: ReplicaAction) -
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn refused(error: WardError) -> RemoteError {
     let (code, hint) = match &error {
-        WardError::Connected(_) => {
-            ("connected", "stop its node, or have it wait by `planaria replica pause`")
-        }
+        WardError::Connected(_) => (
+            "connected",
+            "stop its node, or have it wait by `planaria replica pause`; of one that has just died it is noticed within half a minute",
+        ),
         WardError::Ambiguous(_) => ("ambiguous", "name it by its instance; `planaria replica list` shows it"),
         WardError::Unknown(_) => ("unknown_replica", "`planaria replica list` shows those that are"),
     };

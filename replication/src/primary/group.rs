@@ -4,6 +4,7 @@ use std::fmt;
 use planaria_types::{DatabaseId, Epoch, EpochOrder, GroupId, History, InstanceId, Uid};
 
 use super::action::GroupAction;
+use super::doubts::Doubt;
 use super::feeding::Feeding;
 use super::former::Successor;
 use crate::ack::{Level, Tracker};
@@ -123,6 +124,8 @@ pub struct Group {
     /// Whether the end of the last change of the promotable set is written down.
     pub(super) ending: Ending,
     deposed: Option<Epoch>,
+    /// What copies have told that says that this one's directory was copied, or put back from an older state.
+    pub(super) doubts: BTreeMap<InstanceId, Doubt>,
     /// Rises with each incarnation that begins while it leads: sessions that began before it are over.
     pub(super) incarnations: u64,
     pub(super) actions: VecDeque<GroupAction>,
@@ -147,6 +150,7 @@ impl Group {
             closed: recovered,
             inherited: recovered,
             members: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             promotable: BTreeSet::new(),
             pending: None,
             absent: BTreeSet::new(),

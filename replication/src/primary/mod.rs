@@ -2,6 +2,7 @@
 
 mod action;
 mod compare;
+mod doubts;
 mod feeding;
 mod former;
 mod group;
@@ -11,5 +12,6 @@ mod session;
 pub use action::{
     CommitsRead, DeltaRead, GroupAction, PartsRead, RangesRead, SessionAction, StatesRead, Survey,
 };
+pub use doubts::{Doubt, DoubtKind};
 pub use group::{Group, Identity, Member, SessionId, WentBack};
 pub use session::Session;

@@ -335,6 +335,7 @@ impl Session {
         if !group.attach(hello.instance, &hello.name, shared.uid, self.id, now) {
             return self.refuse(group, &hello, Refusal::Superseded, now);
         }
+        group.doubt_what_is_lacking(&hello, shared.uid);
         self.instance = Some(hello.instance);
         self.generation = group.generation();
         self.name.clone_from(&hello.name);
@@ -383,6 +384,7 @@ impl Session {
             }
             EpochOrder::Conflict => {
                 group.handle_conflict(hello.promised, hello.history.epoch_of(hello.durable));
+                group.doubt_number(hello);
                 return Err(Refusal::EpochConflict);
             }
             EpochOrder::Older | EpochOrder::Same => {}

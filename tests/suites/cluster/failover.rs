@@ -160,7 +160,9 @@ fn a_secondary_shows_what_its_reader_wrote_or_says_that_it_does_not() {
         let position = put(&a, &key)["position"].as_str().unwrap().to_owned();
         b.run(&["get", "blobs", &key, "--after", &position, "--wait", "1m"]).json();
     }
-    let (far, other) = ("281474976710655.0", "1.0@7.7#0000000000000007");
+    // A commit to come, one of a history that was left, and one of an epoch that the copy has not heard of.
+    let (far, other, later) = ("281474976710655.0", "1.0@1.1#0000000000000007", "1.0@7.7#0000000000000007");
+    b.run(&["get", "blobs", "key 1", "--after", later, "--wait", "50ms"]).failed(1, "not_reached");
     b.run(&["get", "blobs", "key 1", "--after", far, "--wait", "50ms"]).failed(1, "not_reached");
     b.run(&["get", "blobs", "key 1", "--after", other]).failed(1, "taken_back");
     b.run(&["get", "blobs", "key 1", "--after", "never"]).failed(2, "usage");
@@ -267,4 +269,36 @@ fn a_copy_that_is_put_back_from_an_older_state_is_noticed_and_brought_up_to_date
     let notices = primary.status()["notices"].to_string();
     assert!(notices.contains("secondary: it came back with") && notices.contains("older state"), "{notices}");
     assert!(primary.log().contains("older state"), "{}", primary.log());
+}
+
+#[test]
+fn a_primary_that_is_put_back_from_an_older_state_says_so_and_another_copy_takes_the_lead_without_loss() {
+    let site = Site::new();
+    let mut a = Node::primary_at(&site, "a", "all");
+    a.run(&["table", "create", "blobs", "--raw"]).json();
+    let b = Node::secondary_at(&site, "b", &a, "all");
+    wait_until_promotable(&a, 1);
+    put(&a, "before");
+    a.kill();
+    copy_dir(&site.path("a"), &site.path("kept"));
+    a.start();
+    wait_until_promotable(&a, 1);
+    put(&a, "after");
+    a.kill();
+    std::fs::remove_dir_all(site.path("a")).unwrap();
+    std::fs::rename(site.path("kept"), site.path("a")).unwrap();
+    a.start();
+    let doubts = || a.status()["notices"].to_string().contains("put back from").then_some(());
+    wait_for("the primary to doubt its directory", doubts, || format!("{}\n{}", a.status(), a.log()));
+    wait_for("its log to say so", || a.log().contains("put back from").then_some(()), || a.log());
+    // What it had acknowledged is on the other copy, which the primary cannot hand its lead to.
+    let look = b.run(&["promote", "--dry-run"]).json().remove(0);
+    assert!(look["obstacles"].to_string().contains("only one that is online"), "{look}");
+    b.run(&["promote", "--force"]).json();
+    for key in ["before", "after"] {
+        b.run(&["get", "blobs", key]).json();
+    }
+    a.run(&["replica", "follow", "--primary", b.address()]).json();
+    a.wait_until_equal(&b);
+    assert_eq!(b.status()["state"], "primary");
 }

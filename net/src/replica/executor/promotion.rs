@@ -58,6 +58,10 @@ pub trait Contender {
     fn led_at(&self) -> Option<SocketAddr> {
         self.leader()
     }
+    /// Why the primary cannot hand its lead over to it now, if it is known: it is not online there.
+    fn not_online(&self) -> Option<String> {
+        None
+    }
     /// What the primary that it follows had durable when it was last heard; zero if it follows nobody.
     fn primary_durable(&self) -> Uid;
     /// Asks other nodes how they are, all at once where that takes time; none for one that cannot be heard, hosts another
@@ -146,10 +150,18 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
         if looks_only {
             let is_counted = sets.contains(db.instance());
             done.obstacles.extend((!is_counted).then(|| NOT_PROMOTABLE.to_owned()));
+            done.obstacles.extend(contender.not_online());
             return Ok(done);
         }
         terms.refuse_obstacles(&done)?;
         let end = contender.ask_hand_over(primary.address);
+        if matches!(&end, Err(error) if error.code == "not_online" && terms.forces()) {
+            // It is taken without the primary, which promises like the others.
+            contender.hand_back(primary.address);
+            done.handed_over = false;
+            succeed(contender, terms, &others, epoch, &mut done)?;
+            return Ok(led_from(done, epoch));
+        }
         let moved = end.and_then(|end| {
             if contender.database().durable() < end {
                 return Err(RemoteError::new(
@@ -174,8 +186,12 @@ pub fn promote(contender: &mut impl Contender, terms: Terms) -> Result<Promotion
         terms.refuse_losses(lead.as_ref(), &done)?;
         succeed(contender, terms, &others, epoch, &mut done)?;
     }
+    Ok(led_from(done, epoch))
+}
+
+fn led_from(done: Promotion, epoch: Epoch) -> Promotion {
     tracing::warn!(%epoch, inherited = %done.inherited, "leads from now on");
-    Ok(done)
+    done
 }
 
 /// Ends the pursuit of the old primary and takes its place, or follows it as before.
@@ -361,9 +377,13 @@ impl Terms {
         }
     }
 
+    /// Whether an operator takes the lead whatever stands against it.
+    fn forces(self) -> bool {
+        matches!(self, Self::Wish(wish) if wish.force)
+    }
+
     fn refuse_obstacles(self, done: &Promotion) -> Result<(), RemoteError> {
-        let accepts = matches!(self, Self::Wish(wish) if wish.force);
-        if done.obstacles.is_empty() || accepts {
+        if done.obstacles.is_empty() || self.forces() {
             return Ok(());
         }
         let mut error = RemoteError::new("not_promotable", "this copy should not lead");
