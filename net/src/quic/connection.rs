@@ -397,10 +397,7 @@ pub(crate) fn lost(peer: SocketAddr, error: &ConnectionError) -> Error {
             Some((_, hint)) => Error::Handshake { peer, why: error.reason.clone(), hint },
             None => Error::Lost { peer, why: error.to_string() },
         },
-        ConnectionError::TimedOut => Error::TimedOut {
-            peer,
-            when: "within the idle time; whether a write took effect is unknown until it is asked again",
-        },
+        ConnectionError::TimedOut => Error::TimedOut { peer, when: "within the idle time" },
         ConnectionError::LocallyClosed => Error::Closed,
         other => Error::Lost { peer, why: other.to_string() },
     }

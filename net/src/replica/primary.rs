@@ -74,7 +74,7 @@ const CLOSED_FOR_MS: u64 = 100;
 pub enum AckError {
     /// Too few copies answered in time: the write is durable here, and whether it survives a failover is unknown.
     #[error(
-        "commit {uid} is durable here, but whether it is on {level} copies is unknown after {waited_ms} ms"
+        "commit {uid} is durable here, but whether other copies have it as the level {level} asks is unknown after {waited_ms} ms"
     )]
     Unknown {
         /// The commit.

@@ -71,7 +71,7 @@ pub(super) fn status(global: &Global, arguments: &PlaceArgs) -> Result<(), CliEr
             .with("visible", database.visible.to_string())
             .with("durable", database.durable.to_string())
             .with("stable", database.stable.to_string())
-            .with("level", database.level.clone())
+            .with("level", if database.level.is_empty() { "local" } else { &database.level }.to_owned())
             .with("primary", database.primary.clone())
             .with("holds", database.portion.as_ref().map_or(Cell::None, |portion| portion.to_string().into()))
             .with("depth", Cell::Count(database.depth.into()))

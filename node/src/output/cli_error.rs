@@ -111,6 +111,12 @@ impl From<planaria_net::Error> for CliError {
                 Self::new("exists", format!("{} is not a database and not empty: {source}", path.display()))
                     .hint("name a new directory for the secondary")
             }
+            error @ (planaria_net::Error::TimedOut { .. } | planaria_net::Error::Lost { .. }) => {
+                Self::new(error.code().to_owned(), error.to_string()).hint(
+                    "see to it that the node runs and can be reached; a write that was on its way may have been made: ask for it, or send \
+                     it again with the same --token",
+                )
+            }
             error => Self::new(error.code().to_owned(), error.to_string()),
         }
     }
