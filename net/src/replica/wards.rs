@@ -16,7 +16,7 @@ use crate::Result;
 #[derive(Default)]
 pub(super) struct Wards {
     known: Mutex<BTreeMap<InstanceId, Ward>>,
-    /// Doubts that were told: as many as there are copies that have some.
+    /// The doubts that were told last.
     told: Mutex<BTreeSet<String>>,
 }
 
@@ -165,11 +165,6 @@ impl Wards {
         moved.bytes += bytes;
     }
 
-    /// Whether it was not told before.
-    fn is_news(&self, doubt: &str) -> bool {
-        self.told.lock().insert(doubt.to_owned())
-    }
-
     fn set(&self, instance: InstanceId, change: impl FnOnce(&mut Ward)) {
         change(self.known.lock().entry(instance).or_default());
     }
@@ -288,11 +283,12 @@ impl Primary {
 
     /// Says each of them once.
     fn tell_doubts(&self) {
-        for doubt in self.doubts() {
-            if self.wards.is_news(&doubt) {
-                tracing::error!("{doubt}");
-            }
+        let doubts: BTreeSet<String> = self.doubts().into_iter().collect();
+        let mut told = self.wards.told.lock();
+        for doubt in doubts.difference(&told) {
+            tracing::error!("{doubt}");
         }
+        *told = doubts;
     }
 
     /// Writes down how far those are of whom it was too early to do so when they said it, and who have said nothing since.
