@@ -72,7 +72,7 @@ pub enum Error {
         source: std::sync::Arc<io::Error>,
     },
     /// There is no database at the path.
-    #[error("{} holds no database; create one by importing, by `planaria table create`, or by `planaria serve`", path.display())]
+    #[error("{} holds no database", path.display())]
     NotFound {
         /// The directory.
         path: PathBuf,

@@ -104,6 +104,17 @@ impl Database {
         };
     }
 
+    /// Has a primary take no commits for as long as it is open: another copy holds something of `other`, which has the number of its own
+    /// epoch. Nothing is written down; being promoted, or becoming a secondary, ends that.
+    pub fn stand_back(&self, other: Epoch) {
+        let store = self.store();
+        let _writer = store.lock_writer();
+        let mut gate = store.gate.lock();
+        if self.role() == Role::Primary && *gate == Gate::Open {
+            *gate = Gate::Deposed(other);
+        }
+    }
+
     /// Whether commits are refused for now or for good.
     pub fn is_gated(&self) -> bool {
         *self.store().gate.lock() != Gate::Open

@@ -179,3 +179,17 @@ fn what_is_closed_is_below_every_later_commit() {
     }
     assert_eq!(copy.close_past().unwrap(), copy.log_end().0);
 }
+
+#[test]
+fn a_primary_that_stands_back_takes_updates_again_once_it_is_promoted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (primary, table, _) = pair(dir.path());
+    let other = Epoch { nonce: !primary.epoch().nonce, ..primary.epoch() };
+    primary.stand_back(other);
+    assert_eq!(primary.deposed(), Some(other));
+    assert_eq!(table.put("a", "row").unwrap_err().code(), "deposed");
+    primary.become_secondary(primary.id()).unwrap();
+    primary.stand_back(other);
+    primary.promote(primary.next_epoch(other)).unwrap();
+    table.put("a", "row").unwrap();
+}

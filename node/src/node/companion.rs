@@ -267,6 +267,7 @@ impl Companion for NodeCompanion {
             (!why.is_empty()).then(|| format!("preserves nothing for {}: {why}", replica.node))
         };
         status.notices.extend(self.replicas().into_iter().filter_map(given_up));
+        status.notices.extend(self.leadership.stands_back());
         let Some(serving) = self.leadership.serving() else { return };
         let back = |replica: ReplicaState| Some(format!("{}: {}", replica.name, replica.went_back?));
         status.notices.extend(serving.replicas().into_iter().filter_map(back));

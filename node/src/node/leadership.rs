@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use planaria_engine::{Database, Options, Role};
 use planaria_net::quic::{Credentials, Transport};
-use planaria_net::replica::executor::promotion::{Asked, asked_to_promise, newest_of};
+use planaria_net::replica::executor::promotion::{
+    Against, Asked, asked_to_promise, newest_of, stands_against,
+};
 use planaria_net::replica::{Follow, FollowStatus, Follower, Leading, Primary, ReplicaState, Slot};
 use planaria_net::wire::client::Client;
 use planaria_net::wire::message::{DatabaseStatus, Promised, RemoteError, Request, Response};
@@ -22,6 +24,8 @@ use crate::output::CliError;
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How many are asked the same at a time.
 const ASKED_AT_ONCE: usize = 32;
+/// How long copies have to be heard before a primary that starts leads without them.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// How long a successor has to reach the end of a primary that hands its lead over.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a primary that has handed its lead over waits for the newer epoch before it takes updates again. Longer than
@@ -70,6 +74,8 @@ struct Standing {
     following: Option<Following>,
     /// Where another node leads, as far as is known.
     elsewhere: Option<SocketAddr>,
+    /// Why it does not lead, though its directory is a primary's.
+    stands_back: Option<String>,
 }
 
 /// A secondary's pursuit of its primary.
@@ -101,8 +107,11 @@ impl Leadership {
             // One that was deposed answers reads, and refuses updates.
             Role::Primary if db.deposed().is_some() => {}
             Role::Primary => {
-                let primary = leadership.begin_to_lead(&db)?;
-                leadership.change(|standing| standing.primary = Some(primary));
+                leadership.hear_copies(&db)?;
+                if db.deposed().is_none() {
+                    let primary = leadership.begin_to_lead(&db)?;
+                    leadership.change(|standing| standing.primary = Some(primary));
+                }
             }
             Role::Secondary => {
                 if let Some(primary) = replica_of {
@@ -111,6 +120,45 @@ impl Leadership {
             }
         }
         Ok(leadership)
+    }
+
+    /// Asks the registered copies, before the next incarnation begins, whether any has met a newer state of this directory or another
+    /// primary: it does not lead then. Those that do not answer are not waited for long.
+    fn hear_copies(&self, db: &Database) -> Result<(), CliError> {
+        if db.lead_is_of_another()? {
+            return Ok(());
+        }
+        let own = db.epoch();
+        let known = db.registrations()?;
+        let copies: Vec<_> = known.into_iter().filter_map(|copy| Some((copy.name, copy.address?))).collect();
+        let addresses: Vec<SocketAddr> = copies.iter().map(|(_, address)| *address).collect();
+        let answers = self.ask_each(&addresses, &self.promise_of(own), HEARD_WITHIN);
+        for ((name, address), answer) in copies.into_iter().zip(answers) {
+            let Ok(Promised { position, promised, leader, .. }) =
+                answer.and_then(|answer| promised_in(&answer, address))
+            else {
+                continue;
+            };
+            match stands_against(own, promised, position.epoch) {
+                Against::Nothing => continue,
+                Against::Newer => db.promise(promised)?,
+                Against::Rival => db.stand_back(promised),
+            }
+            let is_own_term = promised.term == own.term;
+            let why = is_own_term.then(|| put_back(&name, address, promised));
+            tracing::warn!(copy = name, %address, %promised, why, "a copy knows another primary: does not lead");
+            self.change(|standing| {
+                standing.elsewhere = leader;
+                standing.stands_back = why;
+            });
+            break;
+        }
+        Ok(())
+    }
+
+    /// Why the node does not lead, though its directory is a primary's: a copy knows a newer state of it.
+    pub(super) fn stands_back(&self) -> Option<String> {
+        self.standing().stands_back.clone()
     }
 
     /// What the node leads, if it does.
@@ -197,7 +245,7 @@ impl Leadership {
         let is_away = |replica: &ReplicaState| matches!(replica.state, "offline" | "paused");
         let away = primary.replicas().into_iter().filter(is_away).filter_map(|replica| replica.address);
         let away: Vec<SocketAddr> = away.collect();
-        let answers = self.ask_each(&away, &self.promise_of(primary.database().epoch()));
+        let answers = self.ask_each(&away, &self.promise_of(primary.database().epoch()), ANSWER_WITHIN);
         for (address, answer) in away.into_iter().zip(answers) {
             match answer.and_then(|answer| promised_in(&answer, address)) {
                 Ok(promised) if promised.promised.order(&primary.database().epoch()) == EpochOrder::Newer => {
@@ -349,7 +397,7 @@ impl Leadership {
 
     fn follow_from_now(&self, db: &Database, primary: SocketAddr, is_cascade: bool) -> Result<(), CliError> {
         self.stop();
-        self.change(|standing| standing.primary = None);
+        self.no_longer_leads();
         db.become_secondary(db.id())?;
         self.begin_to_follow_with(primary, None, is_cascade)
     }
@@ -388,9 +436,16 @@ impl Leadership {
         Ok(())
     }
 
+    fn no_longer_leads(&self) {
+        self.change(|standing| {
+            standing.primary = None;
+            standing.stands_back = None;
+        });
+    }
+
     /// One that was deposed may lead again: it takes its place among the secondaries first.
     pub(super) fn step_down(&self) -> Result<(), RemoteError> {
-        self.change(|standing| standing.primary = None);
+        self.no_longer_leads();
         let db = self.slot.get();
         db.become_secondary(db.id()).map_err(remote)
     }
@@ -421,7 +476,7 @@ impl Leadership {
 
     /// How other nodes are, each.
     pub(super) fn ask_statuses(&self, addresses: &[SocketAddr]) -> Vec<Result<DatabaseStatus, RemoteError>> {
-        let answers = self.ask_each(addresses, &Request::Status);
+        let answers = self.ask_each(addresses, &Request::Status, ANSWER_WITHIN);
         let each = addresses.iter().zip(answers);
         each.map(|(address, answer)| answer.and_then(|answer| status_in(answer, *address))).collect()
     }
@@ -453,20 +508,26 @@ impl Leadership {
 
     /// Asks another node something, and waits for the answer as long as it may take.
     pub(super) fn ask(&self, address: SocketAddr, request: Request) -> Result<Response, RemoteError> {
-        self.circumstances.runtime.block_on(exchange(
-            self.circumstances.credentials.clone(),
-            address,
-            self.slot.get().id(),
-            request,
-        ))
+        let patience = match request {
+            Request::HandOver { .. } => HAND_OVER_WITHIN + ANSWER_WITHIN,
+            _ => ANSWER_WITHIN,
+        };
+        let credentials = self.circumstances.credentials.clone();
+        let asked = exchange(credentials, address, self.slot.get().id(), request, patience);
+        self.circumstances.runtime.block_on(asked)
     }
 
     /// Asks several nodes the same: those that are dead cost the time of one.
-    fn ask_each(&self, addresses: &[SocketAddr], request: &Request) -> Vec<Result<Response, RemoteError>> {
+    fn ask_each(
+        &self,
+        addresses: &[SocketAddr],
+        request: &Request,
+        patience: Duration,
+    ) -> Vec<Result<Response, RemoteError>> {
         let Circumstances { runtime, credentials, .. } = &self.circumstances;
         let database = self.slot.get().id();
         let ask = |address: &SocketAddr| {
-            runtime.spawn(exchange(credentials.clone(), *address, database, request.clone()))
+            runtime.spawn(exchange(credentials.clone(), *address, database, request.clone(), patience))
         };
         let mut answers = Vec::with_capacity(addresses.len());
         for some in addresses.chunks(ASKED_AT_ONCE) {
@@ -500,11 +561,8 @@ async fn exchange(
     address: SocketAddr,
     database: DatabaseId,
     request: Request,
+    patience: Duration,
 ) -> Result<Response, RemoteError> {
-    let patience = match request {
-        Request::HandOver { .. } => HAND_OVER_WITHIN + ANSWER_WITHIN,
-        _ => ANSWER_WITHIN,
-    };
     let asked = async {
         let mut client = Client::connect(address, &credentials).await?;
         if request != Request::Status {
@@ -518,6 +576,15 @@ async fn exchange(
         Ok(answer) => answer.map_err(net_failed),
         Err(_) => Err(RemoteError::new("timed_out", format!("no answer from {address} in time"))),
     }
+}
+
+fn put_back(copy: &str, address: SocketAddr, known: Epoch) -> String {
+    format!(
+        "{copy} at {address} holds commits of epoch {known}, of which this directory knows nothing: it was put back from an older state, or \
+         copied. It does not lead, so that no copy takes back what it has acknowledged. Have {copy} lead, `planaria promote --node \
+         {address}` (with --force where both have commits of that number), and this one follow it; `planaria promote --force` here keeps this state instead, and copies quarantine what they have \
+         more"
+    )
 }
 
 fn status_in(answer: Response, address: SocketAddr) -> Result<DatabaseStatus, RemoteError> {

@@ -1,7 +1,9 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use super::advice::advice;
 use super::human::escape_control;
 
 /// What a command answers when it fails: on stderr, as text or as one line of JSON.
@@ -44,6 +46,11 @@ impl CliError {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// What to do: what whoever met it says, or else what its code says.
+    fn what_to_do(&self) -> Option<&str> {
+        self.hint.as_deref().or_else(|| advice(&self.code))
+    }
+
     /// Whether nobody reads the output any more.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         self.code == BROKEN_PIPE
@@ -62,7 +69,7 @@ impl CliError {
     /// Writes the error for people. Control characters of data in it do not reach the terminal.
     pub(crate) fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "error[{}]: {}", self.code, escape_control(&self.what))?;
-        for (label, text) in [("why", &self.why), ("hint", &self.hint)] {
+        for (label, text) in [("why", self.why.as_deref()), ("hint", self.what_to_do())] {
             if let Some(text) = text {
                 writeln!(out, "  {label}: {}", escape_control(text))?;
             }
@@ -75,9 +82,9 @@ impl CliError {
         let mut parts = serde_json::Map::new();
         parts.insert("code".into(), self.code.as_ref().into());
         parts.insert("what".into(), self.what.as_str().into());
-        for (name, part) in [("why", &self.why), ("hint", &self.hint)] {
+        for (name, part) in [("why", self.why.as_deref()), ("hint", self.what_to_do())] {
             if let Some(part) = part {
-                parts.insert(name.into(), part.as_str().into());
+                parts.insert(name.into(), part.into());
             }
         }
         writeln!(out, "{}", serde_json::json!({ "error": parts }))
@@ -86,7 +93,16 @@ impl CliError {
 
 impl From<planaria_engine::Error> for CliError {
     fn from(error: planaria_engine::Error) -> Self {
-        Self::new(error.code(), error.to_string())
+        let told = Self::new(error.code(), error.to_string());
+        match error {
+            planaria_engine::Error::NotFound { path } => match path.to_str() {
+                Some(address) if address.parse::<SocketAddr>().is_ok() => told.hint(format!(
+                    "to ask the node at that address, leave the directory out: --node {address}"
+                )),
+                _ => told.hint("`planaria table create`, `planaria import` or `planaria serve` makes one"),
+            },
+            _ => told,
+        }
     }
 }
 

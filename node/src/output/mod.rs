@@ -1,5 +1,6 @@
 //! What commands print: rows, reports, and errors, for people and for programs.
 
+mod advice;
 mod cell;
 mod cli_error;
 mod human;

@@ -48,7 +48,7 @@ impl fmt::Display for Doubt {
             DoubtKind::Rival { epoch } => write!(
                 f,
                 "{copy} follows another primary under the number of epoch {epoch}: the directory of one of the two was copied, or put back from \
-                 an older state. If it was this one, stop it and promote a copy that has more; started anew it would take back what it lacks"
+                 an older state. If it was this one, promote a copy that has more, with --force"
             ),
             DoubtKind::Lacks { had, shared } => write!(
                 f,

@@ -276,7 +276,7 @@ fn a_primary_that_is_put_back_from_an_older_state_says_so_and_another_copy_takes
     let site = Site::new();
     let mut a = Node::primary_at(&site, "a", "all");
     a.run(&["table", "create", "blobs", "--raw"]).json();
-    let b = Node::secondary_at(&site, "b", &a, "all");
+    let mut b = Node::secondary_at(&site, "b", &a, "all");
     wait_until_promotable(&a, 1);
     put(&a, "before");
     a.kill();
@@ -287,7 +287,10 @@ fn a_primary_that_is_put_back_from_an_older_state_says_so_and_another_copy_takes
     a.kill();
     std::fs::remove_dir_all(site.path("a")).unwrap();
     std::fs::rename(site.path("kept"), site.path("a")).unwrap();
+    // Alone it cannot know, and begins an incarnation that the copy knows as another one.
+    b.kill();
     a.start();
+    b.start();
     let doubts = || a.status()["notices"].to_string().contains("put back from").then_some(());
     wait_for("the primary to doubt its directory", doubts, || format!("{}\n{}", a.status(), a.log()));
     wait_for("its log to say so", || a.log().contains("put back from").then_some(()), || a.log());
@@ -301,4 +304,49 @@ fn a_primary_that_is_put_back_from_an_older_state_says_so_and_another_copy_takes
     a.run(&["replica", "follow", "--primary", b.address()]).json();
     a.wait_until_equal(&b);
     assert_eq!(b.status()["state"], "primary");
+}
+
+#[test]
+fn a_primary_that_is_put_back_hears_its_copies_before_it_leads() {
+    let site = Site::new();
+    let mut a = Node::primary_at(&site, "a", "all");
+    a.run(&["table", "create", "blobs", "--raw"]).json();
+    let mut b = Node::secondary_at(&site, "b", &a, "all");
+    wait_until_promotable(&a, 1);
+    put(&a, "before");
+    a.kill();
+    copy_dir(&site.path("a"), &site.path("kept"));
+    a.start();
+    wait_until_promotable(&a, 1);
+    put(&a, "after");
+    a.kill();
+    std::fs::remove_dir_all(site.path("a")).unwrap();
+    std::fs::rename(site.path("kept"), site.path("a")).unwrap();
+    // However often it is started: the first time it lacks an epoch, and once it has begun one of that number alone, it has another one.
+    let stands_back = |a: &Node| {
+        let status = a.status();
+        assert_eq!(status["state"], "deposed", "{status}");
+        assert!(status["notices"].to_string().contains("put back from"), "{status}");
+        a.run(&["put", "blobs", "new", "row"]).failed(1, "deposed");
+    };
+    copy_dir(&site.path("a"), &site.path("kept"));
+    a.start();
+    stands_back(&a);
+    a.kill();
+    std::fs::remove_dir_all(site.path("a")).unwrap();
+    std::fs::rename(site.path("kept"), site.path("a")).unwrap();
+    b.kill();
+    a.start();
+    assert_eq!(a.status()["state"], "primary");
+    b.start();
+    a.kill();
+    a.start();
+    stands_back(&a);
+    b.run(&["promote", "--force"]).json();
+    for key in ["before", "after"] {
+        b.run(&["get", "blobs", key]).json();
+    }
+    a.run(&["replica", "follow", "--primary", b.address()]).json();
+    a.wait_until_equal(&b);
+    assert_eq!(a.status()["notices"].to_string().matches("put back").count(), 0);
 }

@@ -112,6 +112,27 @@ pub fn asked_to_promise(db: &Database, epoch: Epoch, leads: bool, is_lost: bool)
     }
 }
 
+/// What another copy says against a primary that is about to begin its next incarnation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Against {
+    /// Nothing.
+    Nothing,
+    /// It has promised a newer epoch: another copy leads, or did, or the primary's directory was put back from an older state.
+    Newer,
+    /// It holds something of another epoch of the same number: the primary's directory was copied, or put back from an older state.
+    Rival,
+}
+
+/// What a copy says against a primary whose last epoch is `own`, if it has `promised` an epoch, and what it holds ends in another one.
+pub fn stands_against(own: Epoch, promised: Epoch, held: Epoch) -> Against {
+    match promised.order(&own) {
+        EpochOrder::Newer => Against::Newer,
+        // One that only promised it, for a promotion that came to nothing, follows the next incarnation.
+        EpochOrder::Conflict if held.order(&own) == EpochOrder::Conflict => Against::Rival,
+        EpochOrder::Conflict | EpochOrder::Same | EpochOrder::Older => Against::Nothing,
+    }
+}
+
 /// The newest epoch that a copy has promised or leads under.
 pub fn newest_of(db: &Database) -> Epoch {
     let (promised, own) = (db.promised(), db.epoch());

@@ -122,3 +122,21 @@ fn the_lead_moves_once_the_primary_that_hands_it_over_has_promised() {
     assert!(refused.why.contains("has more"), "{refused:?}");
     assert!(!late.leads && late.follows && late.handed_back);
 }
+
+#[test]
+fn a_copy_speaks_against_a_primary_by_what_it_promised_or_holds() {
+    let epoch = |term, incarnation, nonce| Epoch { term, incarnation, nonce };
+    let own = epoch(2, 3, 7);
+    for (promised, held, expected) in [
+        (own, own, Against::Nothing),
+        (epoch(2, 2, 1), epoch(2, 2, 1), Against::Nothing),
+        // Another primary leads; or this directory has been put back.
+        (epoch(3, 1, 1), own, Against::Newer),
+        (epoch(2, 4, 1), epoch(2, 4, 1), Against::Newer),
+        // What it promised never began, so far as it knows.
+        (epoch(2, 3, 8), epoch(2, 2, 1), Against::Nothing),
+        (epoch(2, 3, 8), epoch(2, 3, 8), Against::Rival),
+    ] {
+        assert_eq!(stands_against(own, promised, held), expected, "{promised} {held}");
+    }
+}
